@@ -1,0 +1,185 @@
+"""The front desk of every hot door: who comes in, under which session, with what body.
+
+Pure ASGI, no framework: this runs on every governed call. Refuses with `unauthenticated`, `too_large`,
+`malformed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, NamedTuple, Protocol
+
+from gateway.actions import Action, Caller, Claimed, Kind, Session, Trace
+from gateway.clock import Clock, Ids
+from gateway.errors import Refusal
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+MAX_CLAIM_LENGTH = 256
+MAX_IDEMPOTENCY_KEY_LENGTH = 255
+# A client that is sending too much is let finish up to this many times the limit, so that it reads our answer
+# instead of a broken pipe.
+DRAIN_FACTOR = 4
+
+
+class Identifies(Protocol):
+    def identify(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller: ...
+
+
+class FindsSession(Protocol):
+    def __call__(
+        self, headers: dict[bytes, bytes], path_session: str | None, trace_id: str | None, caller: Caller
+    ) -> Session: ...
+
+
+class Intake(NamedTuple):
+    """What is known of a request before its body is read."""
+
+    caller: Caller
+    session: Session
+    trace: Trace
+    claimed: Claimed
+    request_id: str
+    received_ns: int
+    idempotency_key: str | None
+    headers: dict[bytes, bytes]
+
+
+class Desk:
+    """Identifies callers, reads bodies, makes actions."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identifies,
+        find_session: FindsSession,
+        parse_trace: Callable[[bytes | None], Trace],
+        digest: Callable[[str, str, str | None, str, dict[str, Any]], str],
+        clock: Clock,
+        ids: Ids,
+        max_body_bytes: int,
+    ) -> None:
+        self._identity = identity
+        self._find_session = find_session
+        self._parse_trace = parse_trace
+        self._digest = digest
+        self._clock = clock
+        self._ids = ids
+        self.max_body_bytes = max_body_bytes
+
+    def request_id(self) -> str:
+        return self._ids.new()
+
+    def admit(self, scope: Scope, request_id: str) -> Intake:
+        """Identify the caller of `scope`. Raises `unauthenticated`, `malformed`."""
+        raw = scope["headers"]
+        received_ns = self._clock.now_ns()
+        caller = self._identity.identify(raw)
+        headers: dict[bytes, bytes] = dict(raw)
+        traceparent = headers.get(b"traceparent")
+        trace = self._parse_trace(traceparent)
+        session = self._find_session(
+            headers, scope.get("gateway.session"), trace.trace_id if traceparent else None, caller
+        )
+        claimed_session = headers.get(b"x-gateway-session")
+        purpose = headers.get(b"x-gateway-purpose")
+        key = headers.get(b"idempotency-key")
+        return Intake(
+            caller=caller,
+            session=session,
+            trace=trace,
+            claimed=Claimed(
+                session=_text(claimed_session, "x-gateway-session", MAX_CLAIM_LENGTH),
+                purpose=_text(purpose, "x-gateway-purpose", MAX_CLAIM_LENGTH),
+            ),
+            request_id=request_id,
+            received_ns=received_ns,
+            idempotency_key=_text(key, "idempotency-key", MAX_IDEMPOTENCY_KEY_LENGTH),
+            headers=headers,
+        )
+
+    def action(
+        self,
+        intake: Intake,
+        *,
+        kind: Kind,
+        door: str,
+        target: str,
+        arguments: dict[str, Any],
+        identity_arguments: dict[str, Any] | None = None,
+        body: bytes | None = None,
+        stream: bool = False,
+        parent: str | None = None,
+    ) -> Action:
+        """Make the action that `intake` asks for; `identity_arguments` (default: `arguments`) enter its digest."""
+        caller = intake.caller
+        return Action(
+            id=self._ids.new(),
+            kind=kind,
+            door=door,
+            caller=caller,
+            session=intake.session,
+            trace=intake.trace,
+            target=target,
+            request_id=intake.request_id,
+            received_ns=intake.received_ns,
+            arguments=arguments,
+            body=body,
+            stream=stream,
+            claimed=intake.claimed,
+            parent=parent,
+            idempotency_key=intake.idempotency_key,
+            digest=self._digest(
+                caller.agent.tenant,
+                caller.agent.id,
+                caller.user,
+                target,
+                arguments if identity_arguments is None else identity_arguments,
+            ),
+        )
+
+    async def body(self, scope: Scope, receive: Receive) -> bytes:
+        """Read the whole body. Raises `too_large` (after draining a bounded rest), `malformed`."""
+        limit = self.max_body_bytes
+        encoding = None
+        for name, value in scope["headers"]:
+            if name == b"content-encoding":
+                encoding = value.lower()
+        message = await receive()
+        first: bytes = message.get("body", b"")
+        if message["type"] != "http.disconnect" and not message.get("more_body"):
+            parts, size = [first], len(first)
+        else:
+            parts, size = [first], len(first)
+            while message.get("more_body"):
+                message = await receive()
+                chunk = message.get("body", b"")
+                size += len(chunk)
+                if size <= limit:
+                    parts.append(chunk)
+                elif size > limit * DRAIN_FACTOR:
+                    break
+        if message["type"] == "http.disconnect":
+            raise Refusal("malformed", "The client closed the connection before its request was complete; send it again.")
+        if size > limit:
+            raise Refusal(
+                "too_large",
+                f"The request body is larger than {limit} bytes; send less, or raise server.max_body_bytes.",
+            )
+        if encoding not in (None, b"identity"):
+            raise Refusal(
+                "malformed",
+                "The request body has a content-encoding, which the gateway does not unpack; send it plain.",
+            )
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _text(value: bytes | None, name: str, limit: int) -> str | None:
+    if value is None:
+        return None
+    if len(value) > limit or not value.isascii() or not value.decode("ascii").isprintable():
+        raise Refusal("malformed", f"The header {name} must be at most {limit} printable ASCII characters.")
+    return value.decode("ascii")

@@ -1,0 +1,291 @@
+"""OpenAI chat completions, read and rewritten: requests, complete answers, and the proposals in them.
+
+Bodies are split at the top level only; nested values stay the bytes they were, so unknown fields survive. Where
+policy reads a nested value (`tools`, tool calls), it is parsed and written anew, so that what was decided on is
+what is forwarded, whatever duplicate keys or escapes the original had.
+
+Source: https://platform.openai.com/docs/api-reference/chat (create, object, streaming).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gateway.actions import Action, ModelTarget, Usage
+from gateway.errors import Refusal
+from gateway.proposals import Proposal, Verdict, read_arguments
+
+Fields = dict[str, msgspec.Raw]
+_decode_fields = msgspec.json.Decoder(Fields).decode
+_decode = msgspec.json.decode
+_encode = msgspec.json.encode
+_TRUE = msgspec.Raw(b"true")
+
+
+class ChatRequest(NamedTuple):
+    """A chat completion request as far as the gateway reads it; `body` is rebuilt from what was parsed."""
+
+    model: str
+    stream: bool
+    arguments: dict[str, Any]  # what policy and limits read
+    identity: dict[str, Any]  # what makes two requests the same action
+    body: bytes
+
+
+def parse_request(raw: bytes) -> ChatRequest:
+    """Parse a request body. Raises `malformed` with the name of the field that is wrong."""
+    try:
+        fields = _decode_fields(raw)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
+        raise Refusal("malformed", "The request body is not a JSON object; send one, encoded in UTF-8.") from error
+    model = _field(fields, "model", str)
+    if not model:
+        raise _wrong("model", "must be a string naming a model; GET /v1/models lists yours")
+    messages = fields.get("messages")
+    if messages is None or not bytes(messages).lstrip().startswith(b"["):
+        raise _wrong("messages", "must be an array of messages")
+    stream = _field(fields, "stream", bool) or False
+    arguments: dict[str, Any] = {"stream": stream}
+    for name in ("max_tokens", "max_completion_tokens", "n"):
+        number = _field(fields, name, int)
+        if number is not None:
+            if isinstance(number, bool) or number < 1:
+                raise _wrong(name, "must be a positive integer")
+            arguments[name] = number
+    tools = [*_tools(fields), *_functions(fields)]
+    if tools:
+        arguments["tools"] = [name for name, _ in tools]
+    body = _encode(fields)
+    return ChatRequest(
+        model=model,
+        stream=stream,
+        arguments=arguments,
+        identity={"body_sha256": hashlib.sha256(body).hexdigest()},
+        body=body,
+    )
+
+
+def declared_parameters(body: bytes | None) -> dict[str, dict[str, Any]]:
+    """Tool names that a request declared, with their JSON Schema."""
+    if body is None:
+        return {}
+    fields = _decode_fields(body)
+    return dict([*_tools(fields), *_functions(fields)])
+
+
+def wants_usage(body: bytes | None) -> bool:
+    """Whether the client itself asked for the usage chunk of a stream."""
+    options = _decode_fields(body or b"{}").get("stream_options")
+    if options is None:
+        return False
+    value = _decode(options)
+    return isinstance(value, dict) and value.get("include_usage") is True
+
+
+def outbound(action: Action, target: ModelTarget) -> bytes:
+    """The body that goes upstream: the provider's model name, and usage asked for where it streams."""
+    fields = _decode_fields(action.body or b"{}")
+    fields["model"] = msgspec.Raw(_encode(target.model))
+    if action.stream:
+        options = _decode(fields["stream_options"]) if "stream_options" in fields else None
+        options = dict(options) if isinstance(options, dict) else {}
+        options["include_usage"] = True
+        fields["stream_options"] = msgspec.Raw(_encode(options))
+    return _encode(fields)
+
+
+class FunctionCall(msgspec.Struct):
+    name: str = ""
+    arguments: str = ""
+
+
+class CustomCall(msgspec.Struct):
+    name: str = ""
+    input: str = ""
+
+
+class _ToolCall(msgspec.Struct):
+    id: str = ""
+    function: FunctionCall | None = None
+    custom: CustomCall | None = None
+
+
+class _Message(msgspec.Struct):
+    tool_calls: list[_ToolCall] | None = None
+    function_call: FunctionCall | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message | None = None
+
+
+class _Completion(msgspec.Struct):
+    choices: list[_Choice] | None = None
+
+
+_decode_completion = msgspec.json.Decoder(_Completion).decode
+
+
+def proposals(body: bytes, request: bytes | None) -> list[Proposal]:
+    """Every tool call in a complete answer. Raises `upstream_failed` for an answer that can't be read."""
+    try:
+        completion = _decode_completion(body)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
+        raise unreadable_answer() from error
+    found: list[Proposal] = []
+    for choice in completion.choices or ():
+        message = choice.message
+        if message is None or not (message.tool_calls or message.function_call):
+            continue
+        for call in message.tool_calls or ():
+            found.append(proposal_of(call.id, call.function, call.custom))
+        if message.function_call is not None:
+            found.append(proposal_of("", message.function_call, None))
+    if not found:
+        return []
+    declared = declared_parameters(request)
+    return [found_one._replace(parameters=declared.get(found_one.name)) for found_one in found]
+
+
+def proposal_of(call_id: str, function: FunctionCall | None, custom: CustomCall | None) -> Proposal:
+    """A proposal from the parts of a tool call; a custom tool's input is its one argument `input`."""
+    if function is not None:
+        return Proposal(call_id, function.name, read_arguments(function.arguments))
+    if custom is not None:
+        return Proposal(call_id, custom.name, {"input": custom.input})
+    return Proposal(call_id, "", None)
+
+
+def release(body: bytes, verdicts: Sequence[Verdict]) -> bytes:
+    """The answer as the agent may see it: written anew, without the calls that were not released.
+
+    `verdicts` stand in the order of `proposals`. A choice that loses all its calls ends with `stop`.
+    """
+    answer = _decode(body)
+    remaining = iter(verdicts)
+    for choice in answer["choices"]:
+        message = choice.get("message")
+        if not isinstance(message, dict):
+            continue
+        refused: list[Verdict] = []
+        calls = message.get("tool_calls")
+        kept = []
+        for call in calls or ():
+            verdict = next(remaining)
+            if verdict.release:
+                kept.append(call)
+            else:
+                refused.append(verdict)
+        if message.get("function_call") is not None:
+            verdict = next(remaining)
+            if not verdict.release:
+                refused.append(verdict)
+                del message["function_call"]
+        if not refused:
+            continue
+        if kept:
+            message["tool_calls"] = kept
+        else:
+            message.pop("tool_calls", None)
+        texts = [message["content"]] if isinstance(message.get("content"), str) and message["content"] else []
+        message["content"] = "\n".join([*texts, *(verdict.text for verdict in refused)])
+        if not kept and "function_call" not in message:
+            choice["finish_reason"] = "stop"
+    return _encode(answer)
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = 0
+
+
+class UsageField(msgspec.Struct):
+    """The `usage` object; counts that are missing or null are zero."""
+
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
+    prompt_tokens_details: _Details | None = None
+
+    def usage(self) -> Usage:
+        details = self.prompt_tokens_details
+        return Usage(
+            input_tokens=self.prompt_tokens or 0,
+            output_tokens=self.completion_tokens or 0,
+            cached_input_tokens=(details.cached_tokens or 0) if details else 0,
+        )
+
+
+def unreadable_answer() -> Refusal:
+    return Refusal(
+        "upstream_failed",
+        "The model provider's answer is not a chat completion, so it can't be inspected and is withheld; "
+        "check the provider's base URL and model.",
+    )
+
+
+def _field(fields: Fields, name: str, kind: type) -> Any:
+    raw = fields.get(name)
+    if raw is None:
+        return None
+    try:
+        value = _decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _wrong(name, "is not valid JSON") from error
+    if value is None:
+        return None
+    if not isinstance(value, kind):
+        expected = {str: "a string", bool: "true or false", int: "an integer"}[kind]
+        raise _wrong(name, f"must be {expected}")
+    return value
+
+
+def _tools(fields: Fields) -> list[tuple[str, dict[str, Any]]]:
+    value = _array(fields, "tools")
+    named: list[tuple[str, dict[str, Any]]] = []
+    for index, tool in enumerate(value):
+        if not isinstance(tool, dict):
+            raise _wrong(f"tools[{index}]", "must be an object")
+        kind = tool.get("type", "function")
+        inner = tool.get(kind) if isinstance(kind, str) else None
+        if isinstance(inner, dict) and isinstance(inner.get("name"), str):
+            parameters = inner.get("parameters")
+            named.append((inner["name"], parameters if isinstance(parameters, dict) else {}))
+        elif kind in ("function", "custom"):
+            raise _wrong(f"tools[{index}]", f"must have {kind}.name")
+        else:  # a provider's own tool, such as web_search: no name of its own
+            named.append((str(kind), {}))
+    return named
+
+
+def _functions(fields: Fields) -> list[tuple[str, dict[str, Any]]]:
+    named: list[tuple[str, dict[str, Any]]] = []
+    for index, function in enumerate(_array(fields, "functions")):
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise _wrong(f"functions[{index}]", "must be an object with a name")
+        parameters = function.get("parameters")
+        named.append((function["name"], parameters if isinstance(parameters, dict) else {}))
+    return named
+
+
+def _array(fields: Fields, name: str) -> list[Any]:
+    """The array `name`, parsed; the field is replaced by what was parsed, so that both stay one."""
+    raw = fields.get(name)
+    if raw is None:
+        return []
+    try:
+        value = _decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _wrong(name, "is not valid JSON") from error
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise _wrong(name, "must be an array")
+    fields[name] = msgspec.Raw(_encode(value))
+    return value
+
+
+def _wrong(name: str, what: str) -> Refusal:
+    return Refusal("malformed", f"The field {name} {what}.", detail={"param": name})

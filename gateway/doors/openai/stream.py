@@ -1,0 +1,308 @@
+"""A streamed chat completion on its way to the agent: text flows, tool calls wait until they were decided.
+
+Each server-sent event is parsed once. Events without a tool call pass as the bytes they were; a tool call's deltas
+are held until its choice finishes, then its complete arguments are decided on, and the deltas follow (written
+anew) or are left out. The usage chunk that the gateway asked for is taken out again.
+
+Fails closed: an event that can't be read ends the stream with an error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from gateway.actions import Usage
+from gateway.doors.openai.dialect import UsageField, CustomCall, FunctionCall, proposal_of, unreadable_answer
+from gateway.errors import Refusal
+from gateway.proposals import Proposal, Verdict
+
+Judge = Callable[[list[Proposal]], Awaitable[list[Verdict]]]
+
+MAX_EVENT_BYTES = 4 * 1024 * 1024
+MAX_HELD_BYTES = 16 * 1024 * 1024
+
+
+class _FunctionDelta(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _CustomDelta(msgspec.Struct):
+    name: str | None = None
+    input: str | None = None
+
+
+class _CallDelta(msgspec.Struct):
+    index: int = 0
+    id: str | None = None
+    function: _FunctionDelta | None = None
+    custom: _CustomDelta | None = None
+
+
+class _Delta(msgspec.Struct):
+    tool_calls: list[_CallDelta] | None = None
+    function_call: _FunctionDelta | None = None
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: UsageField | None = None
+    error: Any = None
+
+
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+_decode = msgspec.json.decode
+_encode = msgspec.json.encode
+# Bytes that make an event worth a second look although its parse shows no tool call: a key written twice, or
+# one spelled with escapes, may mean something else to the agent's parser.
+_SUSPICIOUS = (b"tool_calls", b"function_call", b"\\u00")
+
+
+class _Call:
+    """One tool call being put together from its deltas."""
+
+    __slots__ = ("arguments", "call_id", "custom", "legacy", "name")
+
+    def __init__(self, *, legacy: bool) -> None:
+        self.call_id = ""
+        self.name = ""
+        self.arguments: list[str] = []
+        self.custom = False
+        self.legacy = legacy
+
+    def proposal(self) -> Proposal:
+        text = _joined(self.arguments)
+        if self.custom:
+            return proposal_of(self.call_id, None, CustomCall(name=self.name, input=text))
+        return proposal_of(self.call_id, FunctionCall(name=self.name, arguments=text), None)
+
+
+class _HeldChoice:
+    """The tool calls of one choice, and the events that carried them."""
+
+    __slots__ = ("calls", "events", "size")
+
+    def __init__(self) -> None:
+        self.calls: dict[tuple[str, int], _Call] = {}
+        self.events: list[dict[str, Any]] = []
+        self.size = 0
+
+    def add(self, choice: _Choice) -> None:
+        delta = choice.delta
+        if delta is None:
+            return
+        for part in delta.tool_calls or ():
+            call = self.calls.setdefault(("tool", part.index), _Call(legacy=False))
+            call.call_id = call.call_id or part.id or ""
+            if part.function is not None:
+                call.name += part.function.name or ""
+                call.arguments.append(part.function.arguments or "")
+            if part.custom is not None:
+                call.custom = True
+                call.name += part.custom.name or ""
+                call.arguments.append(part.custom.input or "")
+        if delta.function_call is not None:
+            call = self.calls.setdefault(("function", 0), _Call(legacy=True))
+            call.name += delta.function_call.name or ""
+            call.arguments.append(delta.function_call.arguments or "")
+
+
+class ChatStream:
+    """Filters one stream. `usage` holds what the provider said, once it did; `complete` tells of a proper end."""
+
+    def __init__(self, judge: Judge, *, keep_usage: bool) -> None:
+        self._judge = judge
+        self._keep_usage = keep_usage
+        self._held: dict[int, _HeldChoice] = {}
+        self._buffer = b""
+        self.usage: Usage | None = None
+        self.complete = False
+
+    async def run(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Yield what may be sent, as soon as it may. Raises `upstream_failed`."""
+        async for chunk in chunks:
+            data = self._buffer + chunk if self._buffer else chunk
+            if b"\r" in data:
+                if data.endswith(b"\r"):  # the other half of a line end may follow
+                    self._buffer = data
+                    continue
+                data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            end = data.rfind(b"\n\n")
+            if end < 0:
+                self._buffer = data
+                self._check_size()
+                continue
+            self._buffer = data[end + 2 :]
+            self._check_size()
+            out = b""
+            for event in data[:end].split(b"\n\n"):
+                if event:
+                    out += await self._event(event)
+            if out:
+                yield out
+        rest = self._buffer.strip()
+        self._buffer = b""
+        out = await self._event(rest) if rest else b""
+        if self._held:
+            out += await self._finish_all()
+        if out:
+            yield out
+
+    def _check_size(self) -> None:
+        if len(self._buffer) > MAX_EVENT_BYTES:
+            raise unreadable_answer()
+
+    async def _event(self, event: bytes) -> bytes:
+        if event.startswith(b"data: ") and b"\n" not in event:
+            data = event[6:]
+        else:
+            parts = [line[5:].lstrip(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
+            if not parts:  # a comment that keeps the connection open
+                return event + b"\n\n"
+            data = b"\n".join(parts)
+        if data == b"[DONE]":
+            self.complete = True
+            held = await self._finish_all() if self._held else b""
+            return held + b"data: [DONE]\n\n"
+        try:
+            chunk = _decode_chunk(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            chunk, data = _read_leniently(data)
+            event = b"data: " + data
+        if chunk.error is not None:
+            raise Refusal("upstream_failed", "The model provider broke off its answer with an error; try again.")
+        if chunk.usage is not None:
+            self.usage = chunk.usage.usage()
+            if not chunk.choices:
+                return event + b"\n\n" if self._keep_usage else b""
+        carries_call = finishes = False
+        for choice in chunk.choices or ():
+            delta = choice.delta
+            if delta is not None and (delta.tool_calls or delta.function_call is not None):
+                carries_call = True
+            if choice.finish_reason is not None and choice.index in self._held:
+                finishes = True
+        if not carries_call and not finishes:
+            if any(mark in data for mark in _SUSPICIOUS):
+                return _data(_loads(data))
+            return event + b"\n\n"
+        return await self._hold_or_finish(chunk, _loads(data), len(data))
+
+    async def _hold_or_finish(self, chunk: _Chunk, event: dict[str, Any], size: int) -> bytes:
+        """Split an event: the text of it flows, its tool call deltas are held, a finish decides them."""
+        out = b""
+        for choice, raw in zip(chunk.choices or (), event["choices"], strict=True):
+            delta = choice.delta
+            single = {**event, "choices": [raw]}
+            single.pop("usage", None)
+            if delta is not None and (delta.tool_calls or delta.function_call is not None):
+                held = self._held.setdefault(choice.index, _HeldChoice())
+                held.add(choice)
+                held.size += size
+                if held.size > MAX_HELD_BYTES:
+                    raise unreadable_answer()
+                carried = raw["delta"]
+                text = {k: v for k, v in carried.items() if k not in ("tool_calls", "function_call")}
+                calls = {k: v for k, v in carried.items() if k in ("tool_calls", "function_call")}
+                held.events.append({**single, "choices": [{**raw, "delta": calls, "finish_reason": None}]})
+                if any(v not in (None, "") for k, v in text.items() if k != "role"):
+                    out += _data({**single, "choices": [{**raw, "delta": text, "finish_reason": None}]})
+                elif "role" in text:  # the first delta names the role; it goes with the first that is sent
+                    held.events[-1]["choices"][0]["delta"] = {"role": text["role"], **calls}
+                if choice.finish_reason is not None:
+                    out += await self._finish(choice.index, {**single, "choices": [{**raw, "delta": {}}]})
+            elif choice.finish_reason is not None and choice.index in self._held:
+                out += await self._finish(choice.index, single)
+            else:
+                out += _data(single)
+        return out
+
+    async def _finish(self, index: int, last: dict[str, Any] | None) -> bytes:
+        """Decide the held calls of a choice; give what may be sent of them, then the event `last`."""
+        held = self._held.pop(index)
+        calls = list(held.calls.items())
+        verdicts = await self._judge([call.proposal() for _, call in calls])
+        if all(verdict.release for verdict in verdicts):
+            return b"".join(map(_data, held.events)) + (_data(last) if last else b"")
+        released = {key for (key, _), verdict in zip(calls, verdicts, strict=True) if verdict.release}
+        renumbered = {key: number for number, key in enumerate(sorted(released))}
+        out = b""
+        for event in held.events:
+            raw = event["choices"][0]
+            delta = dict(raw["delta"])
+            if delta.get("tool_calls"):
+                delta["tool_calls"] = [
+                    {**part, "index": renumbered["tool", part.get("index", 0)]}
+                    for part in delta["tool_calls"]
+                    if ("tool", part.get("index", 0)) in released
+                ]
+                if not delta["tool_calls"]:
+                    del delta["tool_calls"]
+            if "function_call" in delta and ("function", 0) not in released:
+                del delta["function_call"]
+            if delta:
+                out += _data({**event, "choices": [{**raw, "delta": delta}]})
+        template = last or held.events[-1]
+        choice = template["choices"][0]
+        text = "\n".join(verdict.text for verdict in verdicts if not verdict.release)
+        out += _data({**template, "choices": [{**choice, "delta": {"content": text}, "finish_reason": None}]})
+        reason = choice.get("finish_reason") if released else "stop"
+        if last is not None:
+            out += _data({**last, "choices": [{**choice, "finish_reason": reason}]})
+        return out
+
+    async def _finish_all(self) -> bytes:
+        """The stream ended without a finish reason: what is held is decided all the same."""
+        out = b""
+        for index in list(self._held):
+            out += await self._finish(index, None)
+        return out
+
+
+def _data(event: dict[str, Any]) -> bytes:
+    try:
+        return b"data: " + _encode(event) + b"\n\n"
+    except UnicodeEncodeError:  # half of a surrogate pair: it goes out as the escape it came in as
+        return b"data: " + json.dumps(event, separators=(",", ":")).encode("ascii") + b"\n\n"
+
+
+def _loads(data: bytes) -> dict[str, Any]:
+    try:
+        value = _decode(data)
+    except msgspec.DecodeError:
+        value = json.loads(data)
+    if not isinstance(value, dict):
+        raise unreadable_answer()
+    return value
+
+
+def _read_leniently(data: bytes) -> tuple[_Chunk, bytes]:
+    """Read an event that holds half of a surrogate pair, as providers send when a character is split in two.
+
+    The event is written anew, so that it holds nothing but what was read.
+    """
+    try:
+        value = json.loads(data)
+        return msgspec.convert(value, _Chunk), json.dumps(value, separators=(",", ":")).encode("ascii")
+    except (ValueError, RecursionError, msgspec.ValidationError) as error:
+        raise unreadable_answer() from error
+
+
+def _joined(parts: list[str]) -> str:
+    """Join text parts; surrogate halves that meet become the character they are."""
+    text = "".join(parts)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

@@ -1,0 +1,73 @@
+"""One exception type for everything that is refused, with a documented table of codes. Doors render it.
+
+A `Refusal` says in one sentence what happened, why, and what to do. It never carries a secret, a traceback or
+an upstream's raw error text.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Code(NamedTuple):
+    """A row of the table: HTTP status, whether a client may simply try again, and what it means."""
+
+    http_status: int
+    retry: bool
+    meaning: str
+
+
+CODES: dict[str, Code] = {
+    "unauthenticated": Code(401, False, "No credential, or one that is not known."),
+    "agent_suspended": Code(403, False, "The agent was suspended by a person."),
+    "denied_by_policy": Code(403, False, "A policy rule denies it; rules and reasons are given."),
+    "approval_required": Code(403, False, "A person must approve it first."),
+    "budget_exhausted": Code(402, False, "A token or money budget would be overspent."),
+    "rate_limited": Code(429, True, "Too many requests, tokens or calls at once."),
+    "model_not_found": Code(404, False, "No such model, or not for this agent."),
+    "unknown_tool": Code(404, False, "No such tool, or not for this agent."),
+    "not_found": Code(404, False, "Nothing is served under this path."),
+    "not_governed": Code(404, False, "The protocol has this method, but the gateway does not govern it yet."),
+    "method_not_allowed": Code(405, False, "The path exists, but not with this HTTP method."),
+    "forbidden": Code(403, False, "The person or key has not the role this needs."),
+    "conflict": Code(409, False, "It exists already, or is in a state that does not allow this."),
+    "too_large": Code(413, False, "The body is larger than the gateway takes."),
+    "malformed": Code(400, False, "The request cannot be read as what the door speaks."),
+    "invalid_configuration": Code(422, False, "The configuration has problems; the old one stays in force."),
+    "audit_unavailable": Code(503, True, "The audit log cannot take the record, so nothing may happen."),
+    "store_unavailable": Code(503, True, "The database cannot be reached."),
+    "policy_unavailable": Code(503, True, "No policy can be asked, so nothing is allowed."),
+    "stopping": Code(503, True, "The gateway is shutting down."),
+    "upstream_failed": Code(502, True, "The model provider or tool server failed."),
+    "upstream_timeout": Code(504, True, "The model provider or tool server did not answer in time."),
+    "internal": Code(500, False, "A fault of the gateway; its log has the request id."),
+}
+
+
+class Refusal(Exception):  # noqa: N818 - a refusal is an answer of the product, not a fault in it
+    """Raised wherever an action may not go on; `code` is a key of `CODES`."""
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        rules: tuple[str, ...] = (),
+        reasons: tuple[str, ...] = (),
+        retry_after_s: int | None = None,
+        http_status: int | None = None,
+        detail: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.rules = rules
+        self.reasons = reasons
+        self.retry_after_s = retry_after_s
+        self.http_status = http_status or CODES[code].http_status
+        self.detail = detail or {}
+
+    @property
+    def retry(self) -> bool:
+        """Whether a client may send the same request again without a change."""
+        return CODES[self.code].retry

@@ -1,0 +1,69 @@
+"""A tool call that a model's answer asks the agent to make: the type, and what it is a proposal of.
+
+Arguments are parsed strictly: what is decided on is what the agent will read, so duplicate keys, values that are
+not JSON objects and numbers that JSON does not know make a proposal unreadable, and an unreadable one is denied.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple, NoReturn
+
+from gateway.actions import Decision, Effect
+
+UNREADABLE_RULE = "proposal_unreadable"
+
+
+class Proposal(NamedTuple):
+    """`arguments` is None where they could not be read; `parameters` is the JSON Schema the agent declared."""
+
+    call_id: str
+    name: str
+    arguments: dict[str, Any] | None
+    parameters: dict[str, Any] | None = None
+
+
+class Verdict(NamedTuple):
+    """What was decided on a proposal; `release` is true where it may reach the agent."""
+
+    proposal: Proposal
+    decision: Decision
+    release: bool
+
+    @property
+    def text(self) -> str:
+        """What the model reads in place of a call that was not released."""
+        reasons = " ".join(self.decision.reasons) or "No policy rule allows it."
+        return f"[The call of {self.proposal.name} was not executed: {reasons}]"
+
+
+def read_arguments(text: str) -> dict[str, Any] | None:
+    """Parse a proposal's arguments; None if they are not one unambiguous JSON object. Empty means no arguments."""
+    if not text.strip():
+        return {}
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def unreadable(revision: str) -> Decision:
+    """The decision on a proposal whose arguments could not be read."""
+    return Decision(
+        effect=Effect.DENY,
+        rules=(UNREADABLE_RULE,),
+        reasons=("Its arguments are not one JSON object with unique keys; propose it again with valid arguments.",),
+        revision=revision,
+    )
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("duplicate key")
+    return result
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
