@@ -56,14 +56,10 @@ class AgentStatus(StrEnum):
     SUSPENDED = "suspended"
 
 
-class _Frozen(msgspec.Struct, frozen=True):
-    pass
-
-
 # ---------------------------------------------------------------- who
 
 
-class Agent(_Frozen, kw_only=True):
+class Agent(msgspec.Struct, frozen=True, kw_only=True):
     """A registered software principal. Everything here comes from registration, never from a request."""
 
     id: str
@@ -79,7 +75,7 @@ class Agent(_Frozen, kw_only=True):
     labels: dict[str, str] = {}
 
 
-class Caller(_Frozen):
+class Caller(msgspec.Struct, frozen=True):
     """An agent as its credential proved it, and the person it acts for, if the credential says so."""
 
     agent: Agent
@@ -88,14 +84,14 @@ class Caller(_Frozen):
     authn: str  # "key"
 
 
-class Session(_Frozen):
+class Session(msgspec.Struct, frozen=True):
     """One run of one agent. `source` is header, client, path, trace, chain or minted."""
 
     id: str
     source: str
 
 
-class Trace(_Frozen):
+class Trace(msgspec.Struct, frozen=True):
     """W3C trace context: 32 and 16 lower-case hex digits."""
 
     trace_id: str
@@ -103,7 +99,7 @@ class Trace(_Frozen):
     parent_id: str | None = None
 
 
-class Claimed(_Frozen):
+class Claimed(msgspec.Struct, frozen=True):
     """What the agent says of itself; policy sees it as `claimed.*` and should not trust it."""
 
     session: str | None = None
@@ -113,7 +109,7 @@ class Claimed(_Frozen):
 # ---------------------------------------------------------------- for what
 
 
-class ArgumentKind(_Frozen):
+class ArgumentKind(msgspec.Struct, frozen=True):
     """What an argument means. `kind`: payee, money, url, path, object_id, text."""
 
     kind: str
@@ -121,7 +117,7 @@ class ArgumentKind(_Frozen):
     unit: str | None = None  # money: "cents" or "units"
 
 
-class ToolTarget(_Frozen, kw_only=True):
+class ToolTarget(msgspec.Struct, frozen=True, kw_only=True):
     """A tool as its manifest and its server describe it."""
 
     server: str
@@ -146,7 +142,7 @@ class ToolTarget(_Frozen, kw_only=True):
         return f"{self.server}__{self.tool}"
 
 
-class ModelTarget(_Frozen, kw_only=True):
+class ModelTarget(msgspec.Struct, frozen=True, kw_only=True):
     """A model alias that agents may name, and where it leads."""
 
     alias: str
@@ -169,7 +165,7 @@ class ModelTarget(_Frozen, kw_only=True):
 Target = ToolTarget | ModelTarget
 
 
-class Action(_Frozen, kw_only=True):
+class Action(msgspec.Struct, frozen=True, kw_only=True):
     """One thing an agent asks to do. Serialisable; outlives the connection that brought it.
 
     `target` is what the agent named: a model alias, `server__tool`, or a server for `tool.list`.
@@ -198,7 +194,7 @@ class Action(_Frozen, kw_only=True):
 # ---------------------------------------------------------------- what was decided
 
 
-class Decision(_Frozen, kw_only=True):
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """The policy's answer. `hidden`: the tool is denied as a whole, so its existence is not told."""
 
     effect: Effect
@@ -213,7 +209,7 @@ class Decision(_Frozen, kw_only=True):
 # ---------------------------------------------------------------- how it ended
 
 
-class Usage(_Frozen, kw_only=True):
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens. `cached_input_tokens` are part of `input_tokens`; reasoning tokens are part of output."""
 
     input_tokens: int = 0
@@ -222,13 +218,13 @@ class Usage(_Frozen, kw_only=True):
     estimated: bool = False  # True: an upper bound, not what the provider said
 
 
-class Cost(_Frozen, kw_only=True):
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
     nanousd: int = 0
     usage: Usage = Usage()
     estimated: bool = False
 
 
-class Reservation(_Frozen, kw_only=True):
+class Reservation(msgspec.Struct, frozen=True, kw_only=True):
     """Budget taken before the action: an upper bound of what it can cost."""
 
     id: str  # the action's id
@@ -239,7 +235,7 @@ class Reservation(_Frozen, kw_only=True):
     input_tokens: int = 0
 
 
-class Result(_Frozen, kw_only=True):
+class Result(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
     code: str | None = None  # a code of errors.CODES, or the upstream's
     latency_us: int = 0
@@ -247,7 +243,7 @@ class Result(_Frozen, kw_only=True):
     body: bytes | None = None  # what came back, for the payload vault
 
 
-class Reply(_Frozen, kw_only=True):
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """A complete answer of an upstream, in its own dialect."""
 
     status: int = 200

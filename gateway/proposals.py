@@ -7,9 +7,10 @@ not JSON objects and numbers that JSON does not know make a proposal unreadable,
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any, NamedTuple, NoReturn
 
-from gateway.actions import Decision, Effect
+from gateway.actions import Decision, Effect, ToolTarget
 
 UNREADABLE_RULE = "proposal_unreadable"
 
@@ -46,6 +47,31 @@ def read_arguments(text: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def executable(tools: Iterable[ToolTarget], proposal: Proposal) -> ToolTarget | None:
+    """The tool of ours that a proposal means: by its full name, or by its own name with equal declared parameters."""
+    for tool in tools:
+        if proposal.name == tool.id:
+            return tool
+        if proposal.name == tool.tool and proposal.parameters is not None:
+            definition = tool.definition or {}
+            if definition.get("inputSchema") == proposal.parameters:
+                return tool
+    return None
+
+
+def undeclared(name: str) -> ToolTarget:
+    """A tool of the agent's own that no manifest describes: nothing about it is known, so the worst is assumed."""
+    return ToolTarget(
+        server="client",
+        tool=name,
+        server_kind="client",
+        owner="",
+        risk="critical",
+        effect="destructive",
+        declared=False,
+    )
 
 
 def unreadable(revision: str) -> Decision:

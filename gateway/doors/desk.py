@@ -163,7 +163,10 @@ class Desk:
                 elif size > limit * DRAIN_FACTOR:
                     break
         if message["type"] == "http.disconnect":
-            raise Refusal("malformed", "The client closed the connection before its request was complete; send it again.")
+            raise Refusal(
+                "malformed",
+                "The client closed the connection before its request was complete; send it again.",
+            )
         if size > limit:
             raise Refusal(
                 "too_large",

@@ -141,8 +141,7 @@ def proposals(body: bytes, request: bytes | None) -> list[Proposal]:
         message = choice.message
         if message is None or not (message.tool_calls or message.function_call):
             continue
-        for call in message.tool_calls or ():
-            found.append(proposal_of(call.id, call.function, call.custom))
+        found.extend(proposal_of(call.id, call.function, call.custom) for call in message.tool_calls or ())
         if message.function_call is not None:
             found.append(proposal_of("", message.function_call, None))
     if not found:

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from gateway.actions import Usage
-from gateway.doors.openai.dialect import UsageField, CustomCall, FunctionCall, proposal_of, unreadable_answer
+from gateway.doors.openai.dialect import CustomCall, FunctionCall, UsageField, proposal_of, unreadable_answer
 from gateway.errors import Refusal
 from gateway.proposals import Proposal, Verdict
 

@@ -1,0 +1,25 @@
+"""Chat completions as the governor's `Dialect`: the functions of `dialect.py` and the stream filter, together."""
+
+from __future__ import annotations
+
+from gateway.actions import Action
+from gateway.doors.openai import dialect
+from gateway.doors.openai.stream import ChatStream
+from gateway.rooms import Judge
+
+
+class ChatCompletions:
+    """Owns no state; one serves every action."""
+
+    outbound = staticmethod(dialect.outbound)
+    proposals = staticmethod(dialect.proposals)
+    release = staticmethod(dialect.release)
+
+    def stream(self, action: Action, judge: Judge) -> ChatStream:
+        """A filter for one streamed answer; the declared parameters of each proposed tool are added."""
+        declared = dialect.declared_parameters(action.body)
+
+        async def judge_declared(found: list[dialect.Proposal]) -> list[dialect.Verdict]:
+            return await judge([one._replace(parameters=declared.get(one.name)) for one in found])
+
+        return ChatStream(judge_declared, keep_usage=dialect.wants_usage(action.body))

@@ -1,0 +1,318 @@
+"""The path every action takes, on one page.
+
+A door parses its protocol into an `Action`; `Governor.start` runs it here in a task of the gateway's own, so that
+an action outlives the connection that brought it. The steps are those of the design, in order: whatever refuses
+before the intent is recorded leaves one refusal record; whatever happens after it leaves exactly one result.
+
+Fails closed: a refusal, a fault or a stop at any step before `perform` means that nothing was done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from gateway.actions import (
+    Action,
+    Agent,
+    AgentStatus,
+    Cost,
+    Decision,
+    Effect,
+    Kind,
+    ModelTarget,
+    Reply,
+    ReplyStream,
+    Reservation,
+    Result,
+    Status,
+    Target,
+    ToolTarget,
+)
+from gateway.clock import Clock
+from gateway.errors import Refusal
+from gateway.outcomes import (
+    allow_or_refuse,
+    cost_of_reply,
+    cost_of_stream,
+    refusal_of,
+    result_of_failure,
+    status_of,
+    upper_bound,
+)
+from gateway.proposals import Proposal, Verdict, undeclared, unreadable
+from gateway.rooms import Audit, Dialect, Guards, Limits, LooksUp, Observes, Policy, Upstreams
+from gateway.running import Running, Sink
+
+
+class Governor:
+    """Runs actions along the path and knows which are running."""
+
+    def __init__(
+        self,
+        *,
+        catalog: LooksUp,
+        limits: Limits,
+        guards: Guards,
+        policy: Policy,
+        audit: Audit,
+        upstreams: Upstreams,
+        dialects: dict[str, Dialect],
+        agent: Callable[[str], Agent | None],
+        observe: Observes,
+        clock: Clock,
+        new_id: Callable[[], str],
+        digest: Callable[[Action], str],
+    ) -> None:
+        self._catalog = catalog
+        self._limits = limits
+        self._guards = guards
+        self._policy = policy
+        self._audit = audit
+        self._upstreams = upstreams
+        self._dialects = dialects
+        self._agent = agent
+        self._observe = observe
+        self._clock = clock
+        self._new_id = new_id
+        self._digest = digest
+        self._running: dict[str, Running] = {}
+        self._stopping = False
+
+    def start(self, action: Action, sink: Sink | None = None) -> Running:
+        """Begin an action. Its answer comes from `Running.reply`, or flows into `sink` where it streams."""
+        running = Running(action, sink)
+        self._running[action.id] = running
+        running.task = asyncio.get_running_loop().create_task(self._govern(running))
+        running.task.add_done_callback(lambda _: self._running.pop(action.id, None))
+        return running
+
+    async def _govern(self, running: Running) -> Reply | None:
+        action = running.action
+        target: Target | None = None
+        try:
+            with self._observe.span("action", action):
+                self._admit_agent(action)
+                target = self._catalog.target(action)  # 2 look up
+                with self._limits.admit(action):  # 3 admit
+                    inspected = self._guards.inspect_input(action, target)  # 4 inspect
+                    with self._observe.span("decide", action):
+                        decision = await self._policy.decide(action, target)  # 5 decide
+                    running.decision = decision
+                    allow_or_refuse(action, decision)  # 6 escalate: a refusal, until cases exist
+                    held = self._limits.reserve(action, target)  # 7 reserve
+                    await self._record_intent(action, target, decision, held, inspected)  # 8 record
+                    return await self._carry_out(running, target, decision, held)  # 9-12
+        except Refusal as refusal:
+            if not running.intent_recorded:
+                self._refused(action, target, running.decision, refusal)
+            raise
+
+    async def _record_intent(
+        self,
+        action: Action,
+        target: Target,
+        decision: Decision,
+        held: Reservation,
+        inspected: tuple[str, ...],
+    ) -> None:
+        """The intent is durable when this returns; if it can't be, what was reserved is given back."""
+        try:
+            with self._observe.span("intent", action):
+                await self._audit.intent(action, target, decision, held, inspected)
+        except BaseException:
+            self._limits.settle(held, Cost())
+            raise
+        self._running[action.id].intent_recorded = True
+
+    async def _carry_out(self, running: Running, target: Target, decision: Decision, held: Reservation) -> Reply | None:
+        """Perform, inspect, settle, record: whatever happens in here, exactly one result is recorded."""
+        action = running.action
+        started_s = self._clock.monotonic_s()
+        # What is recorded if something unforeseen happens: it may have been done, and may have cost all of it.
+        result = Result(status=Status.UNKNOWN, code="internal", cost=upper_bound(held))
+        try:
+            body = None
+            if isinstance(target, ModelTarget):
+                body = self._dialects[action.door].outbound(action, target)
+            with self._observe.span("perform", action):
+                answer = await self._upstreams.perform(action, target, body)  # 9 perform
+            if isinstance(answer, Reply):
+                cost = cost_of_reply(target, answer, held)
+                result = Result(status=status_of(answer), cost=cost, body=answer.body)
+                return await self._inspect_reply(action, target, answer)  # 10 inspect
+            result = await self._relay(running, target, answer, held)  # 10 inspect, event by event
+            return None
+        except Refusal as refusal:
+            result = result_of_failure(target, refusal, held, result)
+            raise
+        except asyncio.CancelledError:
+            cancelled = Status.CANCELLED if isinstance(target, ModelTarget) else Status.UNKNOWN
+            result = Result(status=cancelled, code="stopping", cost=upper_bound(held))
+            raise
+        finally:
+            took_us = int((self._clock.monotonic_s() - started_s) * 1_000_000)
+            result = Result(
+                status=result.status, code=result.code, latency_us=took_us, cost=result.cost, body=result.body
+            )
+            persist = self._limits.settle(held, result.cost)  # 11 settle
+            self._audit.result(action, target, decision, result, persist)  # 12 record
+            self._observe.ended(action, result.status, decision, result)
+
+    # ------------------------------------------------------------ step 10: what a model proposes
+
+    async def _inspect_reply(self, action: Action, target: Target, reply: Reply) -> Reply:
+        if not isinstance(target, ModelTarget):
+            return reply
+        dialect = self._dialects[action.door]
+        proposals = dialect.proposals(reply.body, action.body)
+        if not proposals:
+            return reply
+        verdicts = await self._judge(action, proposals)
+        return Reply(status=reply.status, body=dialect.release(reply.body, verdicts), headers=reply.headers)
+
+    async def _relay(self, running: Running, target: Target, stream: ReplyStream, held: Reservation) -> Result:
+        """Pass a stream on while somebody listens; then read on or stop paying, as the provider allows."""
+        action = running.action
+        inspected = self._dialects[action.door].stream(action, lambda found: self._judge(action, found))
+        kept: list[bytes] = []
+        status, failure = Status.SUCCEEDED, None
+        try:
+            await running.open(stream.status, stream.headers, drain_s=self._upstreams.drain_s(target))
+            async for chunk in inspected.run(aiter(stream)):
+                kept.append(chunk)
+                await running.send(chunk)
+        except Refusal as refusal:
+            status, failure = Status.FAILED, refusal
+        except asyncio.CancelledError:
+            if running.interrupted is None:
+                raise
+            status, failure = Status.CANCELLED, running.interrupted
+        finally:
+            running.close()
+            await stream.aclose()
+        if failure is not None:
+            await running.fail(failure)
+        return Result(
+            status=status,
+            code=failure.code if failure else "client_left" if running.left else None,
+            cost=cost_of_stream(target, inspected.usage, held),
+            body=b"".join(kept),
+        )
+
+    async def _judge(self, parent: Action, proposals: Sequence[Proposal]) -> list[Verdict]:
+        """Each proposal is a child action through the steps 2 to 6; all decisions are durable before release."""
+        verdicts: list[Verdict] = []
+        allowed: list[tuple[Action, Target, Decision]] = []
+        for proposal in proposals:
+            child, target = await self._child(parent, proposal)
+            decision = unreadable("") if proposal.arguments is None else await self._policy.decide(child, target)
+            # A tool that the gateway executes is held at its own door; one that the agent executes is held here.
+            release = decision.effect is Effect.ALLOW or (
+                decision.effect is Effect.ESCALATE and target.server_kind == "mcp"
+            )
+            verdicts.append(Verdict(proposal, decision, release))
+            if release:
+                allowed.append((child, target, decision))
+            else:
+                self._refused(child, target, decision, refusal_of(child, decision))
+        if allowed:
+            await self._audit.decided(allowed)
+        return verdicts
+
+    async def _child(self, parent: Action, proposal: Proposal) -> tuple[Action, ToolTarget]:
+        target = self._catalog.executable(proposal)
+        if target is not None and proposal.name != target.id and not await self._may_see(parent, target):
+            target = None  # a bare name means our tool only for an agent that may see it
+        if target is None:
+            target = self._catalog.client_tool(proposal.name) or undeclared(proposal.name)
+        child = msgspec.structs.replace(
+            parent,
+            id=self._new_id(),
+            kind=Kind.TOOL_PROPOSE,
+            target=target.id,
+            received_ns=self._clock.now_ns(),
+            arguments=proposal.arguments or {},
+            body=None,
+            stream=False,
+            parent=parent.id,
+            idempotency_key=None,
+        )
+        child = msgspec.structs.replace(child, digest=self._digest(child))
+        return child, target
+
+    async def _may_see(self, action: Action, tool: ToolTarget) -> bool:
+        listing = msgspec.structs.replace(action, kind=Kind.TOOL_LIST, target=tool.server, arguments={})
+        return (await self._policy.decide(listing, tool)).effect is not Effect.DENY
+
+    # ------------------------------------------------------------ what an agent may see
+
+    async def list_tools(self, action: Action) -> tuple[ToolTarget, ...]:
+        """The tools of `action.target` (a server, or `*`) that the agent may see; one decision each, recorded."""
+        try:
+            self._admit_agent(action)
+            with self._limits.admit(action):
+                server = None if action.target == "*" else action.target
+                decided = [(tool, await self._policy.decide(action, tool)) for tool in self._catalog.tools(server)]
+                self._audit.listed(action, decided)
+                return tuple(tool for tool, decision in decided if decision.effect is not Effect.DENY)
+        except Refusal as refusal:
+            self._refused(action, None, None, refusal)
+            raise
+
+    async def list_models(self, action: Action) -> tuple[ModelTarget, ...]:
+        """The models that the agent may invoke."""
+        try:
+            self._admit_agent(action)
+            with self._limits.admit(action):
+                return tuple(
+                    [
+                        model
+                        for model in self._catalog.models()
+                        if (await self._policy.decide(action, model)).effect is not Effect.DENY
+                    ]
+                )
+        except Refusal as refusal:
+            self._refused(action, None, None, refusal)
+            raise
+
+    # ------------------------------------------------------------ refusing and stopping
+
+    def refuse(self, action: Action, refusal: Refusal) -> None:
+        """Record a refusal that a door made itself, such as a body it could not read."""
+        self._refused(action, None, None, refusal)
+
+    def end_streams_of(self, agent_id: str, refusal: Refusal) -> None:
+        """End the open model streams of an agent; the kill switch. Tool calls in flight are let finish."""
+        for running in tuple(self._running.values()):
+            if running.action.caller.agent.id == agent_id and running.action.kind is Kind.MODEL_INVOKE:
+                running.abort(refusal)
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more actions; let the running ones finish for `grace_s`, then end them."""
+        self._stopping = True
+        tasks = [running.task for running in self._running.values() if running.task is not None]
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=grace_s)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=5)
+
+    def _admit_agent(self, action: Action) -> None:
+        if self._stopping:
+            raise Refusal("stopping", "The gateway is shutting down; try again in a moment.", retry_after_s=1)
+        agent = self._agent(action.caller.agent.id)
+        if agent is None or agent.status is not AgentStatus.ACTIVE:
+            raise Refusal(
+                "agent_suspended",
+                f"The agent {action.caller.agent.id} is suspended; ask its operator to resume it.",
+            )
+
+    def _refused(self, action: Action, target: Target | None, decision: Decision | None, refusal: Refusal) -> None:
+        self._observe.refused(action, refusal)
+        if refusal.code != "audit_unavailable":  # the latched log can take no record; it counts instead
+            self._audit.refused(action, target, decision, refusal)

@@ -1,0 +1,87 @@
+"""What decisions and upstream failures turn into: refusals for the caller, results and costs for the record.
+
+Costs err upwards only: where the truth is not known, what was reserved is charged and marked as estimated.
+"""
+
+from __future__ import annotations
+
+from gateway.actions import (
+    Action,
+    Cost,
+    Decision,
+    Effect,
+    ModelTarget,
+    Reply,
+    Reservation,
+    Result,
+    Status,
+    Target,
+    ToolTarget,
+    Usage,
+    cost_of,
+)
+from gateway.errors import Refusal
+
+
+def allow_or_refuse(action: Action, decision: Decision) -> None:
+    """Go on only if the decision is allow. Raises `denied_by_policy`, `unknown_tool`, `approval_required`."""
+    if decision.effect is not Effect.ALLOW:
+        raise refusal_of(action, decision)
+
+
+def refusal_of(action: Action, decision: Decision) -> Refusal:
+    """The refusal that a deny or (until cases exist) an escalate turns into."""
+    reasons = " ".join(decision.reasons) or "No policy rule allows it."
+    if decision.effect is Effect.ESCALATE:
+        return Refusal(
+            "approval_required",
+            f"NOT executed: {action.target} needs a person's approval, and none can be asked for yet. {reasons}",
+            rules=decision.rules,
+            reasons=decision.reasons,
+        )
+    if decision.hidden:
+        return Refusal("unknown_tool", f"Unknown tool: {action.target}", rules=decision.rules, reasons=decision.reasons)
+    return Refusal(
+        "denied_by_policy",
+        f"Policy denies {action.target}: {reasons}",
+        rules=decision.rules,
+        reasons=decision.reasons,
+    )
+
+
+def upper_bound(held: Reservation) -> Cost:
+    """All that was reserved: never below the truth, and marked as an estimate."""
+    usage = Usage(input_tokens=held.input_tokens, output_tokens=held.max_output_tokens, estimated=True)
+    return Cost(nanousd=held.nanousd, usage=usage, estimated=True)
+
+
+def cost_of_reply(target: Target, reply: Reply, held: Reservation) -> Cost:
+    """The true cost of a complete answer; what was reserved where a model's answer does not tell."""
+    if not isinstance(target, ModelTarget):
+        return Cost()
+    return upper_bound(held) if reply.usage is None else cost_of(target, reply.usage)
+
+
+def cost_of_stream(target: Target, usage: Usage | None, held: Reservation) -> Cost:
+    """The true cost of a stream that told its usage; else what was reserved."""
+    if not isinstance(target, ModelTarget) or usage is None:
+        return upper_bound(held)
+    return cost_of(target, usage)
+
+
+def status_of(reply: Reply) -> Status:
+    """A tool's own error is a failed action that was performed; `tool_error` says so."""
+    return Status.FAILED if reply.headers.get("is-error") == "true" else Status.SUCCEEDED
+
+
+def result_of_failure(target: Target, refusal: Refusal, held: Reservation, so_far: Result) -> Result:
+    """What a failed upstream call leaves: an effect that may have happened is `unknown`, not `failed`."""
+    if so_far.status is not Status.UNKNOWN:  # it was performed; the answer was withheld afterwards
+        return Result(status=Status.FAILED, code=refusal.code, cost=so_far.cost, body=so_far.body)
+    reached = refusal.detail.get("dispatched", "unknown") != "no"
+    if isinstance(target, ToolTarget):
+        unsure = reached and target.effect != "read"
+        return Result(status=Status.UNKNOWN if unsure else Status.FAILED, code=refusal.code)
+    # A provider that refused (4xx, 5xx) did no work that is billed; one that fell silent may have.
+    silent = reached and refusal.detail.get("answered") != "yes"
+    return Result(status=Status.FAILED, code=refusal.code, cost=upper_bound(held) if silent else Cost())

@@ -1,0 +1,117 @@
+"""What the path asks of each room, as Protocols: the governor knows rooms only through these.
+
+Most have one implementation today; the design's table of embedded and scaled footings asks for the second.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from gateway.actions import (
+    Action,
+    Cost,
+    Decision,
+    ModelTarget,
+    Reply,
+    ReplyStream,
+    Reservation,
+    Result,
+    Status,
+    Target,
+    ToolTarget,
+    Usage,
+)
+from gateway.errors import Refusal
+from gateway.proposals import Proposal, Verdict
+
+
+class LooksUp(Protocol):
+    """catalog/: what an action is aimed at."""
+
+    def target(self, action: Action) -> Target: ...
+    def executable(self, proposal: Proposal) -> ToolTarget | None: ...
+    def client_tool(self, name: str) -> ToolTarget | None: ...
+    def tools(self, server: str | None = None) -> tuple[ToolTarget, ...]: ...
+    def models(self) -> tuple[ModelTarget, ...]: ...
+
+
+class Limits(Protocol):
+    """limits/: rates, concurrency and budgets."""
+
+    def admit(self, action: Action) -> AbstractContextManager[object]: ...
+    def reserve(self, action: Action, target: Target) -> Reservation: ...
+    def settle(self, reservation: Reservation, cost: Cost) -> Callable[[sqlite3.Connection], None]: ...
+
+
+class Guards(Protocol):
+    """guards/: inspectors of arguments; each names what it did inspect."""
+
+    def inspect_input(self, action: Action, target: Target) -> tuple[str, ...]: ...
+
+
+class Policy(Protocol):
+    """policy/: Rego over a typed input document; a fault in it is a deny."""
+
+    async def decide(self, action: Action, target: Target) -> Decision: ...
+
+
+class Audit(Protocol):
+    """audit/: an intent is durable before anything happens; each has exactly one result."""
+
+    async def intent(
+        self,
+        action: Action,
+        target: Target,
+        decision: Decision,
+        held: Reservation,
+        inspected: tuple[str, ...],
+    ) -> None: ...
+    def result(
+        self,
+        action: Action,
+        target: Target,
+        decision: Decision,
+        result: Result,
+        persist: Callable[[sqlite3.Connection], None],
+    ) -> None: ...
+    def refused(self, action: Action, target: Target | None, decision: Decision | None, refusal: Refusal) -> None: ...
+    async def decided(self, decisions: Sequence[tuple[Action, Target, Decision]]) -> None: ...
+    def listed(self, action: Action, decided: Sequence[tuple[ToolTarget, Decision]]) -> None: ...
+
+
+class Upstreams(Protocol):
+    """upstreams/: model providers and tool servers, each with its own credential."""
+
+    async def perform(self, action: Action, target: Target, body: bytes | None) -> Reply | ReplyStream: ...
+    def drain_s(self, target: Target) -> float: ...
+
+
+Judge = Callable[[list[Proposal]], Awaitable[list[Verdict]]]
+
+
+class ProposalStream(Protocol):
+    """A model's streamed answer being inspected; `usage` is known once the provider said it."""
+
+    usage: Usage | None
+
+    def run(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]: ...
+
+
+class Dialect(Protocol):
+    """How a model door's requests and answers are read and rewritten."""
+
+    def outbound(self, action: Action, target: ModelTarget) -> bytes: ...
+    def proposals(self, body: bytes, request: bytes | None) -> list[Proposal]: ...
+    def release(self, body: bytes, verdicts: Sequence[Verdict]) -> bytes: ...
+    def stream(self, action: Action, judge: Judge) -> ProposalStream: ...
+
+
+class Observes(Protocol):
+    """telemetry/: spans and metrics around the path; it fails open."""
+
+    def span(self, name: str, action: Action) -> AbstractContextManager[object]: ...
+    def ended(self, action: Action, status: Status, decision: Decision | None, result: Result | None) -> None: ...
+    def refused(self, action: Action, refusal: Refusal) -> None: ...
