@@ -1,0 +1,32 @@
+"""Limits: how often, how many at once, how many tokens and how much money, per agent and per user.
+
+Owns the counters of rates, concurrency and budgets, and the one table `spend` that lets a restart forget nothing.
+Never reads a policy, never talks to a provider and never waits: every call takes microseconds.
+
+Fails closed: a call whose upper bound does not fit into every budget of every level is refused before anything
+is spent, a model without a known price is refused under a money budget, and a cost that is only estimated is
+booked in full. What a call may cost is held from `reserve` until `settle`; nothing expires by itself.
+"""
+
+from gateway.limits.allowance import Allowance, AllowanceTable, BudgetRule
+from gateway.limits.bounds import estimated_cost, input_bound, output_bound
+from gateway.limits.interface import Admission, Level, Limits, Persist, Rates, SpendRow
+from gateway.limits.memory import MemoryLimits
+from gateway.limits.spend import read_spend
+
+__all__ = [
+    "Admission",
+    "Allowance",
+    "AllowanceTable",
+    "BudgetRule",
+    "Level",
+    "Limits",
+    "MemoryLimits",
+    "Persist",
+    "Rates",
+    "SpendRow",
+    "estimated_cost",
+    "input_bound",
+    "output_bound",
+    "read_spend",
+]

@@ -1,0 +1,103 @@
+"""What govern may ask of limits, whichever way the counters are kept."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, Protocol
+
+import msgspec
+
+from gateway.actions import Action, Cost, Reservation, Target
+from gateway.limits.allowance import AllowanceTable
+
+Level = str
+"""`agent:ID` or `user:NAME`."""
+
+SpendRow = tuple[str, Level, str, int, int]
+"""(tenant, level, window, nano-dollars, tokens): a row of table `spend`, or what is added to one."""
+
+Persist = Callable[[sqlite3.Connection], None]
+"""Books spend on disk; called inside the transaction that makes the action's result durable."""
+
+
+class Rates(msgspec.Struct, frozen=True, kw_only=True):
+    """The tightest rates that apply to a caller, for rate-limit headers. None: not limited."""
+
+    limit_requests: int | None = None
+    remaining_requests: int | None = None
+    reset_requests_s: int = 0  # until the allowance is whole again
+    limit_tokens: int | None = None
+    remaining_tokens: int | None = None
+    reset_tokens_s: int = 0
+
+
+class Admission(Protocol):
+    """A place taken at every level. Held until the block ends; for a stream, until its last byte.
+
+    The place is taken when `admit` returns, not when the block is entered. Releasing twice does nothing.
+    """
+
+    def release(self) -> None: ...
+
+    def rates(self) -> Rates: ...
+
+    def __enter__(self) -> Admission: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Limits(Protocol):
+    """Rates, concurrency and budgets of every level at once.
+
+    `admit` -> `reserve` -> (the action runs) -> `settle`. A level is the agent and, where the credential names
+    one, the user. Windows are UTC days and months.
+    """
+
+    def admit(self, action: Action) -> Admission:
+        """Count a request and take a place, or refuse.
+
+        Raises Refusal `rate_limited` with `retry_after_s`: obeyed, the next request is not too early.
+        """
+        ...
+
+    def reserve(self, action: Action, target: Target) -> Reservation:
+        """Hold the upper bound of what the action can cost, at every level or at none.
+
+        Asked again for an action whose reservation is open, it gives that reservation.
+        Raises Refusal `budget_exhausted` (day, month, no price, or larger than a whole minute),
+        `rate_limited` with `retry_after_s` (tokens per minute), `malformed` (token counts that are none).
+        """
+        ...
+
+    def settle(self, reservation: Reservation, cost: Cost) -> Persist:
+        """Give back what was held, book the true cost in the window the reservation began in.
+
+        Memory is corrected now; the function returned does the same on disk. Settling again does nothing, and
+        so does its function. An estimated cost is never booked below the reservation. `Cost()` books nothing:
+        for an action that certainly did not happen.
+        """
+        ...
+
+    def persist_unknown(self, reservation: Reservation, now_ns: int, *, tenant: str = "default") -> Persist:
+        """Book the whole reservation of an action whose end nobody knows, in the window of `now_ns`.
+
+        For the reaper, which finds intents of a former process: hand in the time of the intent. For a
+        reservation that is open in this process it is a settlement in full.
+        """
+        ...
+
+    def restore(self, rows: Iterable[SpendRow]) -> None:
+        """Take over what was spent before this start. Call it once, before the first action."""
+        ...
+
+    def reconfigure(self, table: AllowanceTable) -> None:
+        """Put new allowances in force. Counters, places and reservations stay."""
+        ...
+
+    def remaining(self, agent_id: str, user: str | None = None, *, tenant: str = "default") -> dict[str, Any]:
+        """What is left, by level; reservations that are open count as used. For `/api/v1/me` and policy."""
+        ...
