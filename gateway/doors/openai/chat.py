@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway.actions import Action
 from gateway.doors.openai import dialect
 from gateway.doors.openai.stream import ChatStream
+from gateway.proposals import Proposal, Verdict
 from gateway.rooms import Judge
 
 
@@ -19,7 +20,7 @@ class ChatCompletions:
         """A filter for one streamed answer; the declared parameters of each proposed tool are added."""
         declared = dialect.declared_parameters(action.body)
 
-        async def judge_declared(found: list[dialect.Proposal]) -> list[dialect.Verdict]:
+        async def judge_declared(found: list[Proposal]) -> list[Verdict]:
             return await judge([one._replace(parameters=declared.get(one.name)) for one in found])
 
         return ChatStream(judge_declared, keep_usage=dialect.wants_usage(action.body))

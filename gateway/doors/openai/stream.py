@@ -65,7 +65,7 @@ _decode = msgspec.json.decode
 _encode = msgspec.json.encode
 # Bytes that make an event worth a second look although its parse shows no tool call: a key written twice, or
 # one spelled with escapes, may mean something else to the agent's parser.
-_SUSPICIOUS = (b"tool_calls", b"function_call", b"\\u00")
+_SUSPICIOUS = (b"tool_calls", b"function_call", b"\\u005", b"\\u006", b"\\u007")
 
 
 class _Call:

@@ -1,0 +1,80 @@
+# make run   the gateway with its quickstart, on http://127.0.0.1:8080 (PORT= and GATEWAY_DATA_DIR= move it)
+# make test  the whole test suite
+# make lint  format, lint, types, import contracts
+# make bench the bench of docs/performance.md
+# make lock  resolve the locks anew
+
+PYTHON ?= python3
+PORT ?= 8080
+GATEWAY_DATA_DIR ?= var
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+INSTALL := $(UV) pip install --quiet --require-hashes --compile-bytecode
+PYTEST_ARGS ?= -n 2
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test drill lint types contracts format bench lock clean
+
+help:
+	@sed -n '1,/^$$/p' Makefile | sed 's/^# //'
+
+$(VENV)/.made: requirements/bootstrap.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "The gateway needs Python 3.11 or newer; set PYTHON=/path/to/it." >&2; exit 2; }
+	@echo "Making $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.lock
+	@touch $@
+
+$(VENV)/.runtime: $(VENV)/.made requirements/runtime.lock pyproject.toml
+	@echo "Installing the locked dependencies ..."
+	@VIRTUAL_ENV=$(VENV) $(INSTALL) -r requirements/runtime.lock
+	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q gateway
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements/dev.lock
+	@echo "Installing what the tests need ..."
+	@VIRTUAL_ENV=$(VENV) $(INSTALL) -r requirements/dev.lock
+	@touch $@
+
+.venv-sdk/.made: $(VENV)/.made requirements/sdk.lock
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-sdk
+	@VIRTUAL_ENV=.venv-sdk $(INSTALL) -r requirements/sdk.lock
+	@touch $@
+
+.venv-git/.made: $(VENV)/.made requirements/git-server.lock
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-git
+	@VIRTUAL_ENV=.venv-git $(INSTALL) -r requirements/git-server.lock
+	@touch $@
+
+run: $(VENV)/.runtime
+	@GATEWAY_DATA_DIR=$(GATEWAY_DATA_DIR) exec $(BIN)/gateway quickstart --port $(PORT)
+
+test: $(VENV)/.dev .venv-sdk/.made .venv-git/.made
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+drill: $(VENV)/.dev .venv-sdk/.made
+	@$(BIN)/python -m pytest -m drill
+
+lint: $(VENV)/.dev
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
+
+bench: $(VENV)/.dev
+	@$(BIN)/python -m bench.run
+
+lock:
+	@$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --custom-compile-command "make lock" -o requirements/bootstrap.lock requirements/bootstrap.in
+	@$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --custom-compile-command "make lock" -o requirements/runtime.lock pyproject.toml requirements/build.in
+	@$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --custom-compile-command "make lock" -o requirements/dev.lock pyproject.toml requirements/build.in --group dev
+	@$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --custom-compile-command "make lock" -o requirements/sdk.lock requirements/sdk.in
+	@$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --custom-compile-command "make lock" -o requirements/git-server.lock requirements/git-server.in
+
+clean:
+	@rm -rf .venv .venv-sdk .venv-git var .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,42 @@
+"""Which door a request goes to: one bare ASGI callable in front of the hot doors; FastAPI has every other path.
+
+`/s/{session}/…` before any hot path names the session for clients that can only set a base URL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from gateway.doors.desk import Receive, Scope, Send
+
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+# Without `/v1` too: clients differ in what they take for the base URL.
+_BARE_OPENAI = ("/chat/", "/models", "/responses", "/embeddings", "/completions", "/messages")
+
+
+class Dispatcher:
+    """Routes by path, first match wins: MCP, models, everything else."""
+
+    def __init__(self, *, models: Asgi, mcp: Asgi, rest: Asgi, lifespan: Asgi) -> None:
+        self._models = models
+        self._mcp = mcp
+        self._rest = rest
+        self._lifespan = lifespan
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._lifespan(scope, receive, send)
+            return
+        path: str = scope["path"]
+        if path.startswith("/s/"):
+            session, slash, rest = path[3:].partition("/")
+            if session and slash:
+                path = f"/{rest}"
+                scope = {**scope, "path": path, "gateway.session": session}
+        if path == "/mcp" or path.startswith("/mcp/"):
+            await self._mcp(scope, receive, send)
+        elif path.startswith(("/v1/", "/v1beta/")) or path.startswith(_BARE_OPENAI):
+            await self._models(scope, receive, send)
+        else:
+            await self._rest(scope, receive, send)
