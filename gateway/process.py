@@ -1,0 +1,74 @@
+"""Settings of the process, from the environment: what cannot change while it runs.
+
+The only reader of the environment beside `gateway/references.py`; the `Field` descriptions are the documentation.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gateway.documents import Problem, suggest
+
+PREFIX = "GATEWAY_"
+_PLAIN = {"otlp_endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT", "service_name": "OTEL_SERVICE_NAME"}
+_LATER = {
+    "GATEWAY_DATABASE_URL": "PostgreSQL is not supported yet; unset it to use the embedded store.",
+    "GATEWAY_REDIS_URL": "Redis is not supported yet; unset it to keep limits in memory.",
+    "GATEWAY_OPA_URL": "An OPA server is not supported yet; unset it to use the embedded engine.",
+}
+
+
+class Process(BaseModel):
+    """Process settings; each is an environment variable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data_dir: Path = Field(default=Path("var"), description="Holds everything the embedded default writes.")
+    config: Path = Field(default=Path("gateway.yaml"), description="The configuration file.")
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
+    port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    public_url: str | None = Field(
+        default=None, pattern=r"^https?://[^\s]+$", description="Where people and agents reach the gateway."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
+    otlp_endpoint: str | None = Field(
+        default=None, pattern=r"^https?://[^\s]+$", description="Where spans are exported to; absent: nowhere."
+    )
+    service_name: str = Field(default="agent-governance-gateway", description="Name of the service in spans.")
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field of `Process`."""
+    return _PLAIN.get(field, PREFIX + field.upper())
+
+
+def load(environ: Mapping[str, str] = os.environ) -> tuple[Process | None, list[Problem]]:
+    """The process settings; None if one is wrong, and all problems found. Empty variables count as unset."""
+    names = {variable(field): field for field in Process.model_fields}
+    given = {field: environ[name] for name, field in names.items() if environ.get(name)}
+    if "log_level" in given:
+        given["log_level"] = given["log_level"].lower()
+    problems = [
+        Problem("environment", 0, f"{name} is set.", mend) for name, mend in _LATER.items() if environ.get(name)
+    ]
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and name not in names and name not in _LATER:
+            # Manifests may refer to any variable, so only a near miss is worth a word.
+            near = suggest(name.removeprefix(PREFIX), (known.removeprefix(PREFIX).lower() for known in names))
+            if near is not None:
+                mend = f"Did you mean {PREFIX}{near.upper()}?"
+                problems.append(Problem("environment", 0, f"{name} means nothing.", mend, "warning"))
+    try:
+        process = Process.model_validate(given)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False, include_input=False):
+            name = variable(str(detail["loc"][0]))
+            problems.append(Problem("environment", 0, f"{name}: {detail['msg']}.", "Correct or unset it."))
+        return None, problems
+    failed = any(problem.severity == "error" for problem in problems)
+    return (None if failed else process), problems

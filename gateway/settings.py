@@ -1,0 +1,168 @@
+"""The front door of configuration: `load` for gateway.yaml, `Process` for the environment, `Secret` for references.
+
+Paths in gateway.yaml are relative to the file and absolute once loaded. `load` tells every problem with its line
+and fails closed: one error, no configuration.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gateway import documents
+from gateway.config import (
+    Agent,
+    Audit,
+    Budget,
+    Config,
+    DemoProvider,
+    Limits,
+    LimitSet,
+    LitellmProvider,
+    Model,
+    OpenAIProvider,
+    Owners,
+    Policy,
+    Price,
+    Provider,
+    Server,
+)
+from gateway.documents import Document, Problem
+from gateway.process import Process
+from gateway.references import Secret, UnresolvedReference, is_reference, resolve, resolve_text
+
+__all__ = [
+    "Agent",
+    "Audit",
+    "Budget",
+    "Config",
+    "DemoProvider",
+    "LimitSet",
+    "Limits",
+    "LitellmProvider",
+    "Model",
+    "OpenAIProvider",
+    "Owners",
+    "Policy",
+    "Price",
+    "Process",
+    "Provider",
+    "Secret",
+    "Server",
+    "UnresolvedReference",
+    "is_reference",
+    "load",
+    "resolve",
+    "resolve_text",
+]
+
+
+def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> tuple[Config | None, list[Problem]]:
+    """The configuration at `path` with absolute paths; None if there is an error, and all problems found.
+
+    Warnings may come beside a configuration. Secret references are followed once, so that a missing one is
+    told now; their values are not kept.
+    """
+    document, problems = documents.load(path)
+    if document is None:
+        return None, problems
+    config, problems = documents.validate(document, Config)
+    if config is None:
+        return None, problems
+    config = _absolute(config, Path(path).absolute().parent)
+    problems = [
+        *_twice(document, config),
+        *_unknown_names(document, config),
+        *_missing_paths(document, config),
+        *_references(document, config, environ),
+    ]
+    problems.sort(key=lambda problem: problem.line)
+    return (None if documents.errors(problems) else config), problems
+
+
+def _absolute(config: Config, folder: Path) -> Config:
+    providers = {
+        name: provider.model_copy(update={"script": folder / provider.script})
+        if isinstance(provider, DemoProvider) and provider.script is not None
+        else provider
+        for name, provider in config.providers.items()
+    }
+    return config.model_copy(
+        update={
+            "providers": providers,
+            "tool_registry": folder / config.tool_registry,
+            "policy": config.policy.model_copy(update={"path": folder / config.policy.path}),
+        }
+    )
+
+
+def _twice(document: Document, config: Config) -> list[Problem]:
+    problems = []
+    for section, key, names in (
+        ("models", "alias", [model.alias for model in config.models]),
+        ("agents", "id", [agent.id for agent in config.agents]),
+    ):
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                first = document.line(section, names.index(name), key)
+                message = f"The {key} {name!r} stands twice in {section}; first on line {first}."
+                problems.append(document.problem((section, index, key), message, "Rename or remove one."))
+    return problems
+
+
+def _unknown_names(document: Document, config: Config) -> list[Problem]:
+    problems = []
+    for index, model in enumerate(config.models):
+        if model.provider not in config.providers:
+            near = documents.suggest(model.provider, config.providers)
+            mend = f"Did you mean {near!r}?" if near else "Add it under providers."
+            message = f"The model {model.alias!r} names the unknown provider {model.provider!r}."
+            problems.append(document.problem(("models", index, "provider"), message, mend))
+    known = {agent.id for agent in config.agents}
+    for agent_id in config.limits.agents:
+        if agent_id not in known:
+            near = documents.suggest(agent_id, known)
+            mend = f"Did you mean {near!r}?" if near else "Fine if it was created through the API."
+            message = f"Limits are set for {agent_id!r}, which is not an agent of this file."
+            problems.append(document.problem(("limits", "agents", agent_id), message, mend, warning=True))
+    return problems
+
+
+def _missing_paths(document: Document, config: Config) -> list[Problem]:
+    wanted: list[tuple[tuple[str, ...], Path, bool]] = [
+        (("tool_registry",), config.tool_registry, True),
+        (("policy", "path"), config.policy.path, True),
+    ]
+    for name, provider in config.providers.items():
+        if isinstance(provider, DemoProvider) and provider.script is not None:
+            wanted.append((("providers", name, "script"), provider.script, False))
+    return [
+        document.problem(place, f"There is no {'folder' if folder else 'file'} {path}.", "Correct the path.")
+        for place, path, folder in wanted
+        if not (path.is_dir() if folder else path.is_file())
+    ]
+
+
+def _references(document: Document, config: Config, environ: Mapping[str, str]) -> list[Problem]:
+    found: list[tuple[tuple[str, ...], str]] = []
+    for name, provider in config.providers.items():
+        if isinstance(provider, DemoProvider):
+            continue
+        if provider.api_key is not None:
+            found.append((("providers", name, "api_key"), provider.api_key.reference))
+        texts: dict[str, Any] = {}
+        if isinstance(provider, OpenAIProvider):
+            found.append((("providers", name, "base_url"), provider.base_url))
+            section, texts = "headers", dict(provider.headers)
+        else:
+            section, texts = "params", provider.params
+        found += [(("providers", name, section, key), value) for key, value in texts.items() if isinstance(value, str)]
+    problems = []
+    for place, reference in found:
+        try:
+            resolve_text(reference, environ)
+        except UnresolvedReference as error:
+            problems.append(document.problem(place, f"{'.'.join(place)}: {error}", "Set it, or correct it."))
+    return problems
