@@ -1,0 +1,216 @@
+"""The native adapter for every provider that speaks OpenAI's chat completions, whatever its base URL.
+
+Bytes in, bytes out: the request's body goes on as it is, the answer comes back as it came, so that fields nobody
+here knows survive. Only the usage of a complete answer is read.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import msgspec
+
+from gateway.actions import ModelTarget, Reply, Usage
+from gateway.clock import Clock
+from gateway.errors import Refusal
+from gateway.upstreams import failures
+from gateway.upstreams.credential import Credential
+from gateway.upstreams.retries import Failed, Retries
+from gateway.upstreams.wire import Answer, Headers, Transport, WireError
+
+_log = logging.getLogger(__name__)
+
+ANSWER_CAP_BYTES = 64 * 1024 * 1024  # a complete answer that is larger is refused
+_ERROR_CAP_BYTES = 256 * 1024  # of an error's body, more is not read
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: Count | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: Count
+    completion_tokens: Count
+    prompt_tokens_details: _Details | None = None
+
+
+class _Answer(msgspec.Struct):
+    usage: _Usage | None = None
+
+
+_answers = msgspec.json.Decoder(_Answer)
+
+
+def usage_of(body: bytes) -> Usage | None:
+    """Tokens as a complete answer tells them; None if it does not, or not in a shape that can be believed.
+
+    OpenAI counts cached tokens inside prompt_tokens and reasoning tokens inside completion_tokens, as `Usage`
+    does. Raises msgspec.DecodeError for what is not a JSON object.
+    """
+    try:
+        told = _answers.decode(body).usage
+    except msgspec.ValidationError:
+        if not isinstance(msgspec.json.decode(body), dict):
+            raise
+        return None
+    if told is None:
+        return None
+    details = told.prompt_tokens_details
+    cached = (details.cached_tokens or 0) if details else 0
+    return Usage(
+        input_tokens=told.prompt_tokens,
+        output_tokens=told.completion_tokens,
+        cached_input_tokens=min(cached, told.prompt_tokens),
+    )
+
+
+class OpenAiProvider:
+    """One configured provider. Time-outs in seconds; `on_hang_up` is drain or cancel."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        base_url: str,
+        credential: Credential,
+        transport: Transport,
+        retries: Retries,
+        clock: Clock,
+        headers: dict[str, str] | None = None,
+        connect_timeout_s: float = 5.0,
+        first_byte_timeout_s: float = 300.0,
+        idle_timeout_s: float = 120.0,
+        on_hang_up: str = "drain",
+        drain_s: float = 30.0,
+    ) -> None:
+        self.name = name
+        self.on_hang_up = on_hang_up
+        self.drain_s = drain_s
+        self._url = base_url.rstrip("/") + "/chat/completions"
+        self._host = urlsplit(base_url).hostname or ""
+        self._credential = credential
+        self._transport = transport
+        self._retries = retries
+        self._clock = clock
+        self._extra: Headers = [
+            (key.encode("ascii"), value.encode("latin-1")) for key, value in (headers or {}).items()
+        ]
+        self._connect_timeout_s = connect_timeout_s
+        self._first_byte_timeout_s = first_byte_timeout_s
+        self._idle_timeout_s = idle_timeout_s
+
+    async def invoke(self, target: ModelTarget, body: bytes, *, stream: bool, request_id: str) -> Reply | SseStream:
+        """Send a chat completion. Raises Refusal: upstream_failed, upstream_timeout, rate_limited."""
+        return await self._retries.run(lambda: self._attempt(body, stream, request_id))
+
+    async def aclose(self) -> None:
+        """Nothing of its own to close: the transport is shared, its owner closes it."""
+
+    async def _attempt(self, body: bytes, stream: bool, request_id: str) -> Reply | SseStream:
+        key = self._key()
+        headers = self._headers(key, stream, request_id)
+        try:
+            answer = await self._transport.request(
+                "POST",
+                self._url,
+                headers,
+                body,
+                connect_timeout_s=self._connect_timeout_s,
+                first_byte_timeout_s=self._first_byte_timeout_s,
+                idle_timeout_s=self._idle_timeout_s,
+                resend=True,
+            )
+            if not 200 <= answer.status < 300:
+                raise await self._failed(answer, key)
+            kind = (answer.header(b"content-type") or b"").lower()
+            if answer.header(b"content-encoding") not in (None, b"identity"):
+                await answer.aclose()
+                raise self._odd("a compressed body, which was not asked for")
+            if stream:
+                if not kind.startswith(b"text/event-stream"):
+                    await answer.aclose()
+                    raise self._odd("something that is not an event stream, though one was asked for")
+                return SseStream(self.name, answer)
+            whole = await answer.read(ANSWER_CAP_BYTES)
+        except WireError as fault:
+            # Nothing was sent: safe to send again. Else the provider may be working on it, for money.
+            raise Failed(failures.of_wire(self.name, fault), again=not fault.dispatched) from fault
+        try:
+            usage = usage_of(whole)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise self._odd("something that is not a JSON object") from None
+        return Reply(status=answer.status, body=whole, headers={"content-type": "application/json"}, usage=usage)
+
+    def _key(self) -> str | None:
+        try:
+            return self._credential.value()
+        except (OSError, LookupError, ValueError) as fault:
+            _log.warning("provider %s: its credential can't be read: %s", self.name, type(fault).__name__)
+            sentence = (
+                f"The gateway can't read its credential for the model provider {self.name}; its operator must "
+                "mend the api_key reference."
+            )
+            detail = {"provider": self.name, "dispatched": "no"}
+            raise Refusal("upstream_failed", sentence, detail=detail) from fault
+
+    def _headers(self, key: str | None, stream: bool, request_id: str) -> Headers:
+        headers: Headers = [
+            (b"content-type", b"application/json"),
+            (b"accept", b"text/event-stream" if stream else b"application/json"),
+            (b"accept-encoding", b"identity"),
+            (b"x-client-request-id", request_id.encode("ascii", "replace")),
+        ]
+        if key is not None:
+            headers.append((b"authorization", b"Bearer " + key.encode("ascii")))
+        return headers + self._extra
+
+    async def _failed(self, answer: Answer, key: str | None) -> Failed:
+        """What an answer other than 2xx means. Its body is read as far as it is small and comes in time."""
+        try:
+            body = await answer.read(_ERROR_CAP_BYTES)
+        except WireError:
+            body = b""
+        now_ns = self._clock.now_ns()
+        hide = (key or "", self._host)
+        refusal = failures.of_status(self.name, answer.status, answer.headers, body, hide=hide, now_ns=now_ns)
+        if answer.status in (401, 403):
+            _log.warning("provider %s refused the gateway's credential: %d", self.name, answer.status)
+            self._credential.forget()
+        return Failed(
+            refusal,
+            again=failures.worth_repeating(answer.status, answer.headers, refusal),
+            wait_s=failures.retry_after_s(answer.headers, now_ns),
+        )
+
+    def _odd(self, what: str) -> Failed:
+        return Failed(failures.not_understood(self.name, what), again=False)
+
+
+class SseStream:
+    """A streamed answer, as it arrives. Iterating raises Refusal where the provider breaks off."""
+
+    __slots__ = ("_answer", "_provider", "headers", "status")
+
+    def __init__(self, provider: str, answer: Answer) -> None:
+        self.status = answer.status
+        self.headers = {"content-type": "text/event-stream"}
+        self._provider = provider
+        self._answer = answer
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await self._answer.__anext__()
+        except WireError as fault:
+            raise failures.of_wire(self._provider, fault) from fault
+
+    async def aclose(self) -> None:
+        """Stop the provider, unless the answer is complete."""
+        await self._answer.aclose()
