@@ -1,0 +1,181 @@
+"""All tables of the control database, as SQLModel classes. Used by migrations and tests, never on a hot path.
+
+Times are integer nanoseconds since the Unix epoch (UTC), money integer nano-US-dollars.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sqlalchemy import Index, LargeBinary, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+_BARE: dict[str, Any] = {"sqlite_with_rowid": False}  # the primary key is the table: one B-tree less per row
+
+
+class AgentRow(SQLModel, table=True):
+    """A registered agent, from the configuration or the API."""
+
+    __tablename__: ClassVar[Any] = "agent"
+    id: str = Field(primary_key=True)
+    tenant: str
+    env: str
+    version: str
+    team: str
+    use_case: str
+    tier: str
+    status: str
+    owners: str  # JSON object: role -> person
+    next_review: str | None = None  # ISO date
+    labels: str  # JSON object
+    source: str  # "config" or "api"
+    created_ns: int
+
+
+class AgentKeyRow(SQLModel, table=True):
+    """A credential of an agent; only its SHA-256 is kept."""
+
+    __tablename__: ClassVar[Any] = "agent_key"
+    id: str = Field(primary_key=True)
+    tenant: str
+    agent_id: str = Field(index=True)
+    key_sha256: str = Field(unique=True)
+    user: str | None = None
+    created_ns: int
+    expires_ns: int | None = None
+    revoked_ns: int | None = None
+
+
+class PersonRow(SQLModel, table=True):
+    """A human with roles."""
+
+    __tablename__: ClassVar[Any] = "person"
+    id: str = Field(primary_key=True)
+    tenant: str
+    name: str
+    roles: str  # JSON array
+    created_ns: int
+    removed_ns: int | None = None
+
+
+class SignInRow(SQLModel, table=True):
+    """A one-time sign-in link."""
+
+    __tablename__: ClassVar[Any] = "sign_in"
+    token_sha256: str = Field(primary_key=True)
+    person_id: str
+    expires_ns: int
+    used_ns: int | None = None
+
+
+class ConsoleSessionRow(SQLModel, table=True):
+    """A person's signed-in browser."""
+
+    __tablename__: ClassVar[Any] = "console_session"
+    token_sha256: str = Field(primary_key=True)
+    person_id: str
+    created_ns: int
+    expires_ns: int
+    revoked_ns: int | None = None
+
+
+class SpendRow(SQLModel, table=True):
+    """What a level has spent in a window, e.g. ('default', 'agent:reader', 'day:2026-11-22')."""
+
+    __tablename__: ClassVar[Any] = "spend"
+    __table_args__ = _BARE
+    tenant: str = Field(primary_key=True)
+    level: str = Field(primary_key=True)
+    window: str = Field(primary_key=True)
+    nanousd: int
+    tokens: int
+
+
+class LeafRow(SQLModel, table=True):
+    """A record: canonical bytes and their leaf hash, at a contiguous index from 0."""
+
+    __tablename__: ClassVar[Any] = "leaf"
+    __table_args__ = (UniqueConstraint("id"),)
+    idx: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    id: str
+    body: bytes = Field(sa_type=LargeBinary)
+    hash: bytes = Field(sa_type=LargeBinary)
+
+
+class CheckpointRow(SQLModel, table=True):
+    """A signed tree head."""
+
+    __tablename__: ClassVar[Any] = "checkpoint"
+    size: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    root: bytes = Field(sa_type=LargeBinary)
+    note: bytes = Field(sa_type=LargeBinary)
+    ts_ns: int
+
+
+class LogHeadRow(SQLModel, table=True):
+    """The tree's frontier at the last checkpoint, so that a start need not hash the whole log again."""
+
+    __tablename__: ClassVar[Any] = "log_head"
+    tenant: str = Field(primary_key=True)
+    writer: str
+    size: int
+    frontier: bytes = Field(sa_type=LargeBinary)
+
+
+class PayloadRow(SQLModel, table=True):
+    """The sealed payloads of one record (AES-256-GCM under the record's own key)."""
+
+    __tablename__: ClassVar[Any] = "payload"
+    __table_args__ = (UniqueConstraint("leaf_id"),)
+    seq: int | None = Field(default=None, primary_key=True)
+    leaf_id: str
+    sealed: bytes = Field(sa_type=LargeBinary)
+
+
+class PayloadKeyRow(SQLModel, table=True):
+    """The key of one record's payloads, wrapped. Without this row the payloads are noise."""
+
+    __tablename__: ClassVar[Any] = "payload_key"
+    __table_args__ = _BARE
+    leaf_id: str = Field(primary_key=True)
+    kek: str  # id of the key that wraps
+    wrapped: bytes = Field(sa_type=LargeBinary)
+
+
+class OpenIntentRow(SQLModel, table=True):
+    """An intent whose result is not yet recorded."""
+
+    __tablename__: ClassVar[Any] = "open_intent"
+    __table_args__ = _BARE
+    action_id: str = Field(primary_key=True)
+    leaf_id: str
+    reservation: bytes | None = Field(default=None, sa_type=LargeBinary)  # JSON of actions.Reservation
+
+
+class RecordViewRow(SQLModel, table=True):
+    """Query projection of the log; can be rebuilt from `leaf` at any time."""
+
+    __tablename__: ClassVar[Any] = "record_view"
+    __table_args__ = (
+        Index("record_view_agent", "agent", "idx"),
+        Index("record_view_session", "session", "idx"),
+        Index("record_view_action", "action"),
+        Index("record_view_ts", "ts"),
+    )
+    idx: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    id: str
+    ts: str  # RFC 3339 UTC with microseconds: sorts as text
+    type: str
+    tenant: str
+    agent: str | None = None
+    user: str | None = None
+    session: str | None = None
+    action: str | None = None
+    kind: str | None = None
+    server: str | None = None
+    tool: str | None = None
+    model: str | None = None
+    effect: str | None = None
+    status: str | None = None
+    code: str | None = None
+    rules: str | None = None  # "|rule|rule|"
