@@ -6,7 +6,6 @@ read them. `HTTP_PROXY` in upper case is not read where REQUEST_METHOD is set: t
 
 from __future__ import annotations
 
-import urllib.request
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -15,13 +14,20 @@ def proxy_of(url: str, environ: Mapping[str, str]) -> str | None:
     """The proxy's URL for `url`, or None where the way is direct."""
     parts = urlsplit(url)
     proxy = _variable(environ, f"{parts.scheme}_proxy") or _variable(environ, "all_proxy")
-    if proxy is None or parts.hostname is None:
-        return None
-    exempt = _variable(environ, "no_proxy")
-    host = parts.hostname if parts.port is None else f"{parts.hostname}:{parts.port}"
-    if exempt and urllib.request.proxy_bypass_environment(host, {"no": exempt}):
+    if proxy is None or parts.hostname is None or _exempt(parts.hostname, _variable(environ, "no_proxy")):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _exempt(host: str, no_proxy: str | None) -> bool:
+    """`no_proxy` is a list of domains (each with all below it), addresses, or `*`; ports in it are ignored."""
+    for entry in (no_proxy or "").lower().split(","):
+        domain = entry.strip().lstrip(".")
+        if domain.count(":") == 1:
+            domain = domain.partition(":")[0]
+        if domain and (domain in ("*", host) or host.endswith("." + domain)):
+            return True
+    return False
 
 
 def _variable(environ: Mapping[str, str], name: str) -> str | None:
