@@ -1,0 +1,176 @@
+"""What goes back in the body: results of tools, lists, errors, and refusals in words that a model can use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from gateway.actions import ToolTarget
+from gateway.doors.mcp.protocol import INTERNAL_ERROR, INVALID_PARAMS, META_SERVER, METHOD_NOT_FOUND, SUPPORTED
+from gateway.errors import Refusal
+
+_encode = msgspec.json.Encoder().encode
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+# A refused call that a model can learn from is a result with `isError`, not a protocol error, which most agents
+# never show to their model. Everything else (who may call at all, whether the gateway works) is a protocol error.
+TOLD_TO_THE_MODEL: Final = frozenset(
+    {
+        "denied_by_policy",
+        "approval_required",
+        "malformed",
+        "rate_limited",
+        "budget_exhausted",
+        "conflict",
+        "upstream_failed",
+        "upstream_timeout",
+    }
+)
+_RPC_CODES: Final = {
+    "unknown_tool": INVALID_PARAMS,
+    "malformed": INVALID_PARAMS,
+    "not_governed": METHOD_NOT_FOUND,
+    "internal": INTERNAL_ERROR,
+}
+_HINTS: Final = {
+    "denied_by_policy": "Nothing was executed; the same call would be denied again.",
+    "malformed": "Nothing was executed; correct the arguments and call again.",
+    "rate_limited": "Nothing was executed.",
+    "budget_exhausted": "Nothing was executed; calling again won't help until there is budget again.",
+}
+
+
+def error(rpc_id: bytes, code: int, message: str, data: dict[str, Any] | None = None) -> bytes:
+    """A JSON-RPC error; `rpc_id` is JSON text."""
+    body: dict[str, Any] = {"code": code, "message": message}
+    if data:
+        body["data"] = data
+    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (rpc_id, _encode(body))
+
+
+def result(rpc_id: bytes, body: bytes) -> bytes:
+    """A JSON-RPC result; both arguments are JSON text."""
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (rpc_id, body)
+
+
+def refusal_error(rpc_id: bytes, refusal: Refusal, action_id: str | None) -> bytes:
+    """A refusal as a JSON-RPC error. Codes of the gateway's own are HTTP statuses, since the specification wants
+    new codes outside the range that JSON-RPC reserves."""
+    data: dict[str, Any] = {"gateway/code": refusal.code}
+    if action_id is not None:
+        data["gateway/action"] = action_id
+    if refusal.rules:
+        data["gateway/rules"] = refusal.rules
+    return error(rpc_id, _RPC_CODES.get(refusal.code, refusal.http_status), refusal.message, data)
+
+
+def refused_call(refusal: Refusal, action_id: str | None, *, modern: bool) -> bytes:
+    """A refusal as the result of the call, for the model: what happened, why, what would pass."""
+    meta: dict[str, Any] = {"gateway/code": refusal.code, "gateway/rules": refusal.rules}
+    if action_id is not None:
+        meta["gateway/action"] = action_id
+    body: dict[str, Any] = {
+        "content": [{"type": "text", "text": explained(refusal)}],
+        "isError": True,
+        "_meta": meta,
+    }
+    if modern:
+        body["resultType"] = "complete"
+    return _encode(body)
+
+
+def explained(refusal: Refusal) -> str:
+    """The refusal as a text for a model."""
+    parts = [refusal.message]
+    parts += [reason for reason in refusal.reasons if reason not in refusal.message]
+    if refusal.rules:
+        parts.append(f"({'Rule' if len(refusal.rules) == 1 else 'Rules'}: {', '.join(refusal.rules)}.)")
+    hint = _HINTS.get(refusal.code)
+    if refusal.code in ("upstream_failed", "upstream_timeout") and refusal.detail.get("answered") != "yes":
+        if refusal.detail.get("dispatched") == "no":
+            hint = "The call never reached the tool server, so nothing was done."
+        else:
+            hint = "It is not known whether the tool did it; find out before you call it again."
+    if hint is not None and hint not in refusal.message:
+        parts.append(hint)
+    if refusal.retry_after_s is not None:
+        parts.append(f"Try again in {refusal.retry_after_s} s.")
+    return " ".join(parts)
+
+
+def passed_on(body: bytes, *, modern: bool) -> bytes:
+    """A tool's own result, with every field it has. The stateless revision demands `resultType`, which servers of
+    older ones don't send. Raises `upstream_failed` for what is not a complete result."""
+    try:
+        fields = _fields(body)
+    except (ValueError, RecursionError) as bad:
+        raise Refusal(
+            "upstream_failed",
+            "The tool server answered with something that is not a tool result; tell the tool's owner.",
+        ) from bad
+    kind = fields.get("resultType")
+    if kind is not None:
+        if bytes(kind) != b'"complete"':
+            raise Refusal(
+                "upstream_failed",
+                "The tool server asked for more input in the middle of the call, which the gateway does not"
+                " pass on yet; call the tool with all it needs.",
+            )
+        return body
+    if not modern:
+        return body
+    if not fields:
+        return b'{"resultType":"complete"}'
+    return b'{"resultType":"complete",' + body[body.index(b"{") + 1 :]
+
+
+def tool_list(tools: Sequence[ToolTarget], server_info: dict[str, str], *, named: bool, modern: bool) -> bytes:
+    """The tools an agent may see, in a fixed order, each as its server described it.
+
+    `named`: with the name that the gateway's own endpoint gives it, `server__tool`. What an agent may see can
+    change at any moment and is nobody else's: the list is private and stale at once.
+    """
+    listed: list[dict[str, Any]] = []
+    for tool in sorted(tools, key=lambda each: each.id):
+        definition = tool.definition or {"name": tool.tool, "inputSchema": {"type": "object"}}
+        listed.append({**definition, "name": tool.id} if named else definition)
+    body: dict[str, Any] = {"tools": listed}
+    if modern:
+        body |= {"resultType": "complete", "ttlMs": 0, "cacheScope": "private", "_meta": {META_SERVER: server_info}}
+    return _encode(body)
+
+
+_INSTRUCTIONS: Final = (
+    "These tools are governed: each call is checked against policy and recorded. If a call is refused, its result"
+    " says why and what would pass; read it before you try again."
+)
+_CAPABILITIES: Final[dict[str, Any]] = {"tools": {}}
+
+
+def initialized(version: str, server_info: dict[str, str]) -> bytes:
+    """The answer to `initialize` at the revision `version`."""
+    return _encode(
+        {
+            "protocolVersion": version,
+            "capabilities": _CAPABILITIES,
+            "serverInfo": server_info,
+            "instructions": _INSTRUCTIONS,
+        }
+    )
+
+
+def discovered(server_info: dict[str, str]) -> bytes:
+    """The answer to `server/discover`; the same for everybody until the gateway is another version."""
+    return _encode(
+        {
+            "resultType": "complete",
+            "supportedVersions": SUPPORTED,
+            "capabilities": _CAPABILITIES,
+            "instructions": _INSTRUCTIONS,
+            "ttlMs": 60_000,
+            "cacheScope": "private",
+            "_meta": {META_SERVER: server_info},
+        }
+    )
