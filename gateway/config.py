@@ -56,6 +56,10 @@ class OpenAIProvider(_Remote):
     type: Literal["openai"]
     base_url: str = Field("https://api.openai.com/v1", description="http(s) URL, or a reference to one.")
     headers: dict[str, str] = Field(default={}, description="Sent upstream; values may be references.")
+    transport: Literal["auto", "aiohttp"] = Field(
+        default="auto",
+        description="aiohttp: a slower HTTP client that speaks to proxies; auto: only where one leads there.",
+    )
 
     @field_validator("base_url")
     @classmethod

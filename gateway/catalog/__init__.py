@@ -1,0 +1,28 @@
+"""What an action can be aimed at: models, tools of servers, tools of clients.
+
+Owns: the manifests of tools_registry/, the live definitions that tool servers send, their digests and pins,
+and the snapshot in memory that every look-up reads. A reload builds a new snapshot and swaps it whole.
+Never: contacts a server, decides who may use what, or knows agents (identity/ does).
+Fails closed: what no manifest names does not exist for agents, and a tool whose definition is not the pinned
+one, or can't be read without doubt, is quarantined: neither listed nor callable.
+"""
+
+from gateway.catalog.catalog import Catalog, PriceRow, Snapshot
+from gateway.catalog.definitions import definition_digest
+from gateway.catalog.manifests import Manifest
+from gateway.catalog.registry import read_registry
+from gateway.catalog.sentences import render_sentence
+from gateway.catalog.status import Learned, ServerStatus, ToolStatus
+
+__all__ = [
+    "Catalog",
+    "Learned",
+    "Manifest",
+    "PriceRow",
+    "ServerStatus",
+    "Snapshot",
+    "ToolStatus",
+    "definition_digest",
+    "read_registry",
+    "render_sentence",
+]

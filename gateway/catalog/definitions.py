@@ -1,0 +1,75 @@
+"""Live definitions: what a tool server says of a tool, taken raw, and its digest.
+
+The digest is SHA-256 over the RFC 8785 bytes of the whole definition, fields that nobody here knows included:
+a server can't change what an agent reads about a tool without changing the digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NamedTuple
+
+import rfc8785
+
+MAX_DEFINITIONS = 2000
+MAX_DEFINITION_BYTES = 256 * 1024
+
+
+class Definition(NamedTuple):
+    """A definition that can be read without doubt."""
+
+    raw: dict[str, Any]
+    digest: str  # "sha256:<hex>"
+
+
+class Read(NamedTuple):
+    """The definitions by tool name, and what was wrong with the others (by name, or by position)."""
+
+    good: dict[str, Definition]
+    bad: dict[str, str]
+
+
+def definition_digest(definition: dict[str, Any]) -> str:
+    """'sha256:<hex>' of a raw definition. Raises ValueError for what RFC 8785 can't write (NaN, 2^53 and more)."""
+    return "sha256:" + hashlib.sha256(_canonical(definition)).hexdigest()
+
+
+def read_definitions(definitions: list[Any]) -> Read:
+    """Sort the definitions of one `tools/list` into good and bad; two of one name are both bad."""
+    good: dict[str, Definition] = {}
+    bad: dict[str, str] = {}
+    for position, raw in enumerate(definitions):
+        name = raw.get("name") if isinstance(raw, dict) else None
+        if not isinstance(name, str) or not name:
+            bad[f"#{position}"] = "It has no name."
+        elif position >= MAX_DEFINITIONS:
+            bad[name] = f"The server offers more than {MAX_DEFINITIONS} tools."
+        elif name in good or name in bad:
+            good.pop(name, None)
+            bad[name] = "The server offers two tools of this name."
+        elif not isinstance(raw.get("inputSchema"), dict):
+            bad[name] = "Its inputSchema is not an object."
+        else:
+            _digest_into(good, bad, name, raw)
+    return Read(good, bad)
+
+
+def _digest_into(good: dict[str, Definition], bad: dict[str, str], name: str, raw: dict[str, Any]) -> None:
+    try:
+        body = _canonical(raw)
+    except ValueError as error:
+        bad[name] = f"Its definition has no canonical form: {error}."
+        return
+    if len(body) > MAX_DEFINITION_BYTES:
+        bad[name] = f"Its definition is larger than {MAX_DEFINITION_BYTES} bytes."
+        return
+    good[name] = Definition(raw, "sha256:" + hashlib.sha256(body).hexdigest())
+
+
+def _canonical(definition: dict[str, Any]) -> bytes:
+    try:
+        return bytes(rfc8785.dumps(definition))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise ValueError("it holds half a character") from None

@@ -1,0 +1,100 @@
+"""Reads the folder of manifests: all problems of all files at once, with line numbers.
+
+Never contacts a server. A manifest that is switched off is still read, so that a typo in it is told.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from gateway import documents
+from gateway.catalog.manifests import Manifest, Stdio, StreamableHttp
+from gateway.documents import Document, Problem
+from gateway.settings import UnresolvedReference, is_reference, resolve, resolve_text
+
+_SUFFIXES = (".yaml", ".yml")
+
+
+def read_registry(
+    folder: Path, environ: Mapping[str, str] = os.environ
+) -> tuple[tuple[Manifest, ...] | None, list[Problem]]:
+    """The manifests in `folder` in order of their server's name; None if any has an error, and all problems.
+
+    Manifests whose `enabled` is false, or a reference that leads nowhere, are checked and left out; those that
+    are in have references that can be followed now (their values are not kept).
+    """
+    try:
+        files = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file())
+    except OSError as error:
+        reason = error.strerror or "it cannot be read"
+        return None, [Problem(str(folder), 0, f"The tool registry cannot be read: {reason}.", "Correct the path.")]
+    problems: list[Problem] = []
+    manifests: list[Manifest] = []
+    seen: dict[str, str] = {}
+    for file in files:
+        document, found = documents.load(file)
+        problems += found
+        if document is None:
+            continue
+        manifest, found = documents.validate(document, Manifest)
+        problems += found
+        if manifest is None:
+            continue
+        if manifest.server in seen:
+            message = f"The server {manifest.server!r} is already described in {seen[manifest.server]}."
+            problems.append(document.problem(("server",), message, "Rename one, or merge the files."))
+        seen.setdefault(manifest.server, file.name)
+        if is_enabled(manifest, environ):
+            problems += _unresolved(document, manifest, environ)
+            manifests.append(_beside(manifest, file.absolute().parent))
+    if documents.errors(problems):
+        return None, problems
+    return tuple(sorted(manifests, key=lambda manifest: manifest.server)), problems
+
+
+def is_enabled(manifest: Manifest, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether the server takes part."""
+    if isinstance(manifest.enabled, bool):
+        return manifest.enabled
+    try:
+        return bool(resolve(manifest.enabled, environ))
+    except UnresolvedReference:
+        return False
+
+
+def _beside(manifest: Manifest, folder: Path) -> Manifest:
+    """A working directory is relative to the manifest."""
+    transport = manifest.transport
+    if not isinstance(transport, Stdio) or transport.cwd is None:
+        return manifest
+    return manifest.model_copy(update={"transport": transport.model_copy(update={"cwd": folder / transport.cwd})})
+
+
+def _unresolved(document: Document, manifest: Manifest, environ: Mapping[str, str]) -> Iterator[Problem]:
+    for place, reference in _references(manifest):
+        if not is_reference(reference):
+            continue
+        try:
+            value = resolve_text(reference, environ)
+        except UnresolvedReference as error:
+            mend = "Set it, or make `enabled` depend on it."
+            yield document.problem(place, f"{'.'.join(map(str, place))}: {error}", mend)
+            continue
+        if place[-1] == "url" and not value.startswith(("http://", "https://")):
+            message = f"transport.url: {reference} does not lead to an http:// or https:// URL."
+            yield document.problem(place, message, "Correct what it leads to.")
+
+
+def _references(manifest: Manifest) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    if manifest.credential is not None:
+        yield ("credential",), manifest.credential.reference
+    transport = manifest.transport
+    if isinstance(transport, StreamableHttp):
+        yield ("transport", "url"), transport.url
+    elif isinstance(transport, Stdio):
+        for index, word in enumerate(transport.command):
+            yield ("transport", "command", index), word
+        for name, value in transport.env.items():
+            yield ("transport", "env", name), value
