@@ -8,8 +8,8 @@ is spent, a model without a known price is refused under a money budget, and a c
 booked in full. What a call may cost is held from `reserve` until `settle`; nothing expires by itself.
 """
 
-from gateway.limits.allowance import Allowance, AllowanceTable, BudgetRule
-from gateway.limits.bounds import estimated_cost, input_bound, output_bound
+from gateway.limits.allowance import Allowance, AllowanceTable, BudgetRule, table_of
+from gateway.limits.bounds import input_bound, output_bound
 from gateway.limits.interface import Admission, Level, Limits, Persist, Rates, SpendRow
 from gateway.limits.memory import MemoryLimits
 from gateway.limits.spend import read_spend
@@ -25,8 +25,8 @@ __all__ = [
     "Persist",
     "Rates",
     "SpendRow",
-    "estimated_cost",
     "input_bound",
     "output_bound",
     "read_spend",
+    "table_of",
 ]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
+
+from gateway.settings import Limits as ConfiguredLimits
+from gateway.settings import LimitSet
 
 Window = Literal["day", "month"]
 
@@ -26,10 +29,6 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int | None = None
     tokens_per_minute: int | None = None
     budgets: tuple[BudgetRule, ...] = ()
-
-    def overlaid(self, given: Mapping[str, Any]) -> Allowance:
-        """This allowance with the given fields replaced, as `limits.agents.NAME` replaces the default's."""
-        return msgspec.structs.replace(self, **given)
 
     def ceiling(self, window: Window) -> tuple[int | None, int | None]:
         """The tightest (nano-dollars, tokens) of all rules for that window."""
@@ -54,3 +53,25 @@ class AllowanceTable(msgspec.Struct, frozen=True, kw_only=True):
 
     def of_user(self, user: str) -> Allowance:
         return self.users.get(user, self.user_default)
+
+
+def table_of(configured: ConfiguredLimits) -> AllowanceTable:
+    """The allowances that the `limits` section of the configuration means."""
+    return AllowanceTable(
+        agent_default=_allowance(configured.default),
+        agents={agent_id: _allowance(configured.of_agent(agent_id)) for agent_id in configured.agents},
+        user_default=_allowance(configured.user_default),
+        users={user: _allowance(configured.of_user(user)) for user in configured.users},
+    )
+
+
+def _allowance(limits: LimitSet) -> Allowance:
+    return Allowance(
+        requests_per_minute=limits.requests_per_minute,
+        concurrency=limits.concurrency,
+        tokens_per_minute=limits.tokens_per_minute,
+        budgets=tuple(
+            BudgetRule(window=budget.window, nanousd=budget.nanousd, tokens=budget.tokens)
+            for budget in limits.budgets or ()
+        ),
+    )

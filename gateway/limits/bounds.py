@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.actions import Action, Cost, ModelTarget, Reservation, Usage
+from gateway.actions import Action, ModelTarget
 from gateway.errors import Refusal
 
 TEMPLATE_TOKENS = 64
@@ -35,22 +35,26 @@ FILE_TOKENS = 200_000
 
 _TEXT_PARTS = frozenset({"text", "refusal", "input_text", "output_text", "thinking", "reasoning"})
 _PICTURE_PARTS = frozenset({"image_url", "image", "input_image"})
-_POINTERS = (b'"image', b'"file', b'"input_', b'"video', b'"audio', b'"document')
+_LIST = ord("[")
 
 
-class _Message(msgspec.Struct):
-    content: Any = None
+class _Message(msgspec.Struct, gc=False):
+    content: msgspec.Raw = msgspec.Raw(b"null")  # almost always a string, which nobody needs decoded here
 
 
-class _Body(msgspec.Struct):
+class _Body(msgspec.Struct, gc=False):
     messages: list[_Message] = []
 
 
 _decode_body = msgspec.json.Decoder(_Body).decode
+_decode_parts = msgspec.json.Decoder(list[Any]).decode
 
 
 def input_bound(action: Action) -> int:
-    """Tokens the prompt can have at most."""
+    """Tokens the prompt can have at most. Raises Refusal `malformed` for messages that are none.
+
+    Knows the parts of the OpenAI chat dialect, which is what `Action.body` holds for model calls.
+    """
     body = action.body
     arguments = action.arguments
     if body is None:
@@ -58,30 +62,27 @@ def input_bound(action: Action) -> int:
     bound = len(body) + TEMPLATE_TOKENS
     if arguments.get("tools") or arguments.get("functions") or arguments.get("response_format"):
         bound += TOOL_PROMPT_TOKENS
-    for pointer in _POINTERS:
-        if pointer in body:
-            return bound + _attachments(body)
+    try:
+        for message in _decode_body(body).messages:
+            content = message.content
+            if memoryview(content)[0] == _LIST:
+                bound += _attachments(_decode_parts(content))
+    except msgspec.DecodeError as error:
+        raise Refusal("malformed", "The messages of this request cannot be read, so its cost is unknown.") from error
     return bound
 
 
-def _attachments(body: bytes) -> int:
-    """Tokens of the parts whose price their bytes do not tell."""
-    try:
-        messages = _decode_body(body).messages
-    except msgspec.DecodeError as error:
-        raise Refusal("malformed", "The messages of this request cannot be read, so its cost is unknown.") from error
+def _attachments(parts: list[Any]) -> int:
+    """Tokens of the parts of a message whose price their bytes do not tell."""
     tokens = 0
-    for message in messages:
-        if not isinstance(message.content, list):
+    for part in parts:
+        if isinstance(part, str):
             continue
-        for part in message.content:
-            if isinstance(part, str):
-                continue
-            kind = part.get("type") if isinstance(part, dict) else None
-            if kind in _PICTURE_PARTS:
-                tokens += PICTURE_TOKENS
-            elif kind not in _TEXT_PARTS:
-                tokens += FILE_TOKENS
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind in _PICTURE_PARTS:
+            tokens += PICTURE_TOKENS
+        elif kind not in _TEXT_PARTS:
+            tokens += FILE_TOKENS
     return tokens
 
 
@@ -117,13 +118,3 @@ def bound_nanousd(target: ModelTarget, input_tokens: int, output_tokens: int) ->
     if cached is not None and cached > price:
         price = cached
     return -(-(input_tokens * price + output_tokens * target.output_nanousd_per_mtok) // 1_000_000)
-
-
-def estimated_cost(reservation: Reservation) -> Cost:
-    """The cost to record when nobody can tell the true one: all that was reserved, marked as estimated."""
-    usage = Usage(
-        input_tokens=reservation.input_tokens,
-        output_tokens=reservation.max_output_tokens,
-        estimated=True,
-    )
-    return Cost(nanousd=reservation.nanousd, usage=usage, estimated=True)

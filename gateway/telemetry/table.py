@@ -1,0 +1,61 @@
+"""The table of metrics: the one place that says what each means. `reference.py` writes the docs from it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from gateway.telemetry import names
+
+BUCKETS_S = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0),
+)
+"""Upper bounds in seconds: from a policy decision (50 us) to a long stream (5 min)."""
+
+
+class Row(NamedTuple):
+    """One metric. Labels have few values, all of ours or of the configuration."""
+
+    type: str
+    meaning: str
+    labels: tuple[str, ...] = ()
+
+
+TABLE: dict[str, Row] = {
+    names.ACTIONS: Row(
+        "counter",
+        "Actions that ended, by kind, policy effect (none: refused before a policy was asked) and status.",
+        ("kind", "effect", "status"),
+    ),
+    names.REFUSALS: Row("counter", "Actions that were refused, by error code.", ("code",)),
+    names.UNAUTHENTICATED: Row("counter", "Requests without a known credential; they make no action."),
+    names.ACTION_DURATION: Row(
+        "histogram", "Seconds from an action's arrival in the path to its end, refusals included.", ("kind",)
+    ),
+    names.STAGE_DURATION: Row(
+        "histogram",
+        "Seconds per stage of the path: decide (policy), intent (until the record is durable), perform (until the "
+        "upstream answers or its stream begins).",
+        ("stage",),
+    ),
+    names.POLICY_DURATION: Row("histogram", "Seconds per policy evaluation, those for lists and proposals included."),
+    names.TOKENS: Row(
+        "counter",
+        "Tokens of model calls as the provider told them or, where it did not, as reserved; by model alias and "
+        "type (input without cached_input, cached_input, output).",
+        ("model", "type"),
+    ),
+    names.COST: Row("counter", "Cost of model calls in US dollars, by model alias.", ("model",)),
+    names.STREAMS_OPEN: Row("gauge", "Streams that are being relayed now."),
+    names.AUDIT_QUEUE: Row("gauge", "Records that wait for a commit."),
+    names.AUDIT_COMMITS: Row("counter", "Group commits of the audit log."),
+    names.AUDIT_LEAVES: Row("counter", "Records that were made durable."),
+    names.AUDIT_COMMIT_DURATION: Row("histogram", "Seconds per group commit, until the disk has it."),
+    names.AUDIT_UNSIGNED: Row("gauge", "Records that no signed checkpoint covers yet."),
+    names.AUDIT_LATCHED: Row("gauge", "1 once the log could not be written; everything is refused until a restart."),
+    names.LOG_LINES_DROPPED: Row("counter", "Log lines dropped because nobody read them in time."),
+    names.BUILD_INFO: Row("gauge", "Always 1; the label says which version runs.", ("version",)),
+}
+
+WATCHED = frozenset({names.STREAMS_OPEN, names.AUDIT_QUEUE, names.AUDIT_UNSIGNED, names.AUDIT_LATCHED})
+"""Gauges whose value somebody else holds; see `Metrics.watch`."""
