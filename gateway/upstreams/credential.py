@@ -1,34 +1,42 @@
 """The credential that stands for the gateway at an upstream: a reference, resolved when first needed.
 
-It is kept in memory only, never logged and never shown: `repr` gives the reference.
+It is kept in memory only, never logged and never shown: `repr` gives the reference. Fails closed: what can't be
+read is a refusal, and nothing is sent.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
-Resolve = Callable[[str], str]  # "env:NAME" or "file:/path" -> the secret
+from gateway.errors import Refusal
+
+Resolve = Callable[[str], str]  # "env:NAME" or "file:/path" -> the secret; raises ValueError or OSError
+
+_log = logging.getLogger(__name__)
 
 
 class Credential:
-    """`resolve` reads what `reference` (such as `env:OPENAI_API_KEY`) points to."""
+    """`resolve` reads what `reference` (such as `env:OPENAI_API_KEY`) points to; `of` names whose it is."""
 
-    def __init__(self, reference: str | None, resolve: Resolve) -> None:
+    def __init__(self, reference: str | None, resolve: Resolve, *, of: str) -> None:
         self._reference = reference
         self._resolve = resolve
+        self._of = of
         self._value: str | None = None
 
     def value(self) -> str | None:
-        """The secret, or None where no reference is configured.
-
-        Raises what `resolve` raises, and ValueError for a secret that can't stand in a header: a damaged one
-        is better found here than sent.
-        """
+        """The secret, fit for a header, or None where no reference is configured. Raises `upstream_failed`."""
         if self._value is None and self._reference is not None:
-            value = self._resolve(self._reference).strip()
-            if not value or not value.isascii() or not value.isprintable():
-                raise ValueError("the secret is empty or holds characters that no header may carry")
-            self._value = value
+            try:
+                self._value = _fit_for_a_header(self._resolve(self._reference).strip())
+            except (OSError, ValueError) as fault:
+                _log.warning("the credential for the %s can't be used: %s", self._of, type(fault).__name__)
+                sentence = (
+                    f"The gateway can't read its own credential for the {self._of}; its operator must mend the "
+                    "reference to it."
+                )
+                raise Refusal("upstream_failed", sentence, detail={"dispatched": "no"}) from fault
         return self._value
 
     def forget(self) -> None:
@@ -37,3 +45,9 @@ class Credential:
 
     def __repr__(self) -> str:
         return f"Credential({self._reference!r})"
+
+
+def _fit_for_a_header(value: str) -> str:
+    if not value or not value.isascii() or not value.isprintable():
+        raise ValueError("the secret is empty or holds characters that no header may carry")
+    return value

@@ -23,6 +23,7 @@ AGAIN = frozenset((408, 409, 429))
 _THE_AGENTS_FAULT = frozenset((400, 404, 413, 422))
 _MESSAGE_CHARS = 1000
 _WORD_CHARS = 120
+_HIDDEN_CHARS = 6  # shorter texts are no secrets, and common words
 
 _SECRETS = re.compile(
     r"""(?ix)
@@ -45,7 +46,7 @@ def public(text: str, hide: Iterable[str] = ()) -> str:
     hide: what must not appear whatever it looks like, such as our credential and the upstream's host.
     """
     for secret in hide:
-        if secret:
+        if len(secret) >= _HIDDEN_CHARS:
             text = text.replace(secret, "[redacted]")
     text = _CONTROL.sub(" ", text[: _MESSAGE_CHARS * 4])
     text = _URLS.sub(lambda found: "[redacted]" if _internal(found[1]) else found[0], text)

@@ -15,7 +15,6 @@ import msgspec
 
 from gateway.actions import ModelTarget, Reply, Usage
 from gateway.clock import Clock
-from gateway.errors import Refusal
 from gateway.upstreams import failures
 from gateway.upstreams.credential import Credential
 from gateway.upstreams.retries import Failed, Retries
@@ -112,7 +111,7 @@ class OpenAiProvider:
         """Nothing of its own to close: the transport is shared, its owner closes it."""
 
     async def _attempt(self, body: bytes, stream: bool, request_id: str) -> Reply | SseStream:
-        key = self._key()
+        key = self._credential.value()
         headers = self._headers(key, stream, request_id)
         try:
             answer = await self._transport.request(
@@ -145,18 +144,6 @@ class OpenAiProvider:
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise self._odd("something that is not a JSON object") from None
         return Reply(status=answer.status, body=whole, headers={"content-type": "application/json"}, usage=usage)
-
-    def _key(self) -> str | None:
-        try:
-            return self._credential.value()
-        except (OSError, LookupError, ValueError) as fault:
-            _log.warning("provider %s: its credential can't be read: %s", self.name, type(fault).__name__)
-            sentence = (
-                f"The gateway can't read its credential for the model provider {self.name}; its operator must "
-                "mend the api_key reference."
-            )
-            detail = {"provider": self.name, "dispatched": "no"}
-            raise Refusal("upstream_failed", sentence, detail=detail) from fault
 
     def _headers(self, key: str | None, stream: bool, request_id: str) -> Headers:
         headers: Headers = [
