@@ -160,6 +160,7 @@ class RecordViewRow(SQLModel, table=True):
         Index("record_view_agent", "agent", "idx"),
         Index("record_view_session", "session", "idx"),
         Index("record_view_action", "action"),
+        Index("record_view_parent", "parent"),
         Index("record_view_ts", "ts"),
     )
     idx: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
@@ -171,6 +172,7 @@ class RecordViewRow(SQLModel, table=True):
     user: str | None = None
     session: str | None = None
     action: str | None = None
+    parent: str | None = None
     kind: str | None = None
     server: str | None = None
     tool: str | None = None

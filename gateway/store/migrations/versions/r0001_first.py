@@ -112,20 +112,8 @@ def _log() -> None:
         _blob("reservation", null=True),
         sqlite_with_rowid=False,
     )
-    optional = [
-        "agent",
-        "user",
-        "session",
-        "action",
-        "kind",
-        "server",
-        "tool",
-        "model",
-        "effect",
-        "status",
-        "code",
-        "rules",
-    ]
+    optional = ["agent", "user", "session", "action", "parent", "kind", "server", "tool", "model"]
+    optional += ["effect", "status", "code", "rules"]
     op.create_table(
         "record_view",
         _int("idx", key=True),
@@ -136,6 +124,7 @@ def _log() -> None:
         ("record_view_agent", ["agent", "idx"]),
         ("record_view_session", ["session", "idx"]),
         ("record_view_action", ["action"]),
+        ("record_view_parent", ["parent"]),
         ("record_view_ts", ["ts"]),
     ):
         op.create_index(index, "record_view", columns)

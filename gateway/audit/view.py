@@ -1,0 +1,153 @@
+"""The query projection `record_view`: filled behind the log, asked by people.
+
+It can be thrown away and built again from the records; nothing is proved by it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+import msgspec
+
+from gateway.audit.leaf import Leaf, decode_leaf
+from gateway.clock import rfc3339
+from gateway.errors import Refusal
+from gateway.store import Writer
+
+_STEP = 200  # records per transaction: about 8 ms of the writer's thread
+MAX_LIMIT = 1000
+
+_COLUMNS = (
+    "idx, id, ts, type, tenant, agent, user, session, action, parent, kind, server, tool, model, effect, status, "
+    "code, rules"
+)
+_INSERT = f"INSERT OR REPLACE INTO record_view ({_COLUMNS}) VALUES ({', '.join('?' * 18)})"  # noqa: S608 - constants
+
+
+class Filter(msgspec.Struct, frozen=True, kw_only=True):
+    """What to look for; everything given must hold. Times in nanoseconds since the epoch, `until_ns` exclusive.
+
+    `tool` is a tool's name or `server__tool`; `type` may end in `*`; `cursor` is what the page before gave.
+    """
+
+    since_ns: int | None = None
+    until_ns: int | None = None
+    agent: str | None = None
+    user: str | None = None
+    session: str | None = None
+    tool: str | None = None
+    model: str | None = None
+    type: str | None = None
+    effect: str | None = None
+    status: str | None = None
+    code: str | None = None
+    action: str | None = None
+    rule: str | None = None
+    limit: int = 50
+    cursor: str | None = None
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Records as stored, each with its `idx`, newest first. `cursor` is null on the last page."""
+
+    records: list[dict[str, Any]]
+    cursor: str | None
+
+
+class View:
+    """Fills and asks the projection of one tenant."""
+
+    def __init__(self, writer: Writer, tenant: str) -> None:
+        self._writer = writer
+        self._tenant = tenant
+        self._filled: int | None = None
+
+    async def fill(self, size: int, *, whole: bool) -> None:
+        """Bring the projection towards `size` records: one step, or all the way. Nothing once latched."""
+        while (self._filled is None or self._filled < size) and self._writer.latched is None:
+            self._filled = await self._writer.write(_fill_step)
+            if not whole:
+                return
+
+    async def query(self, wanted: Filter) -> Page:
+        """A page of records; call `fill` before. Raises Refusal(malformed) for a bad limit or cursor."""
+        return await self._writer.read(lambda connection: _query(connection, self._tenant, wanted))
+
+
+def _fill_step(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT max(idx) FROM record_view").fetchone()
+    start = 0 if row[0] is None else int(row[0]) + 1
+    rows = connection.execute(
+        "SELECT idx, body FROM leaf WHERE idx >= ? ORDER BY idx LIMIT ?", (start, _STEP)
+    ).fetchall()
+    connection.executemany(_INSERT, [_row(idx, decode_leaf(body)) for idx, body in rows])
+    return start + len(rows)
+
+
+def _row(idx: int, leaf: Leaf) -> tuple[Any, ...]:
+    actor, action, decision, result = leaf.actor, leaf.action, leaf.decision, leaf.result
+    return (
+        idx,
+        leaf.id,
+        leaf.ts,
+        leaf.type,
+        leaf.tenant,
+        (None if actor is None else actor.agent) or leaf.labels.get("subject.agent"),
+        None if actor is None else actor.user,
+        None if leaf.session is None else leaf.session.id,
+        None if action is None else action.id,
+        None if leaf.refs is None else leaf.refs.parent,
+        None if action is None else action.kind,
+        None if action is None else action.server,
+        None if action is None else action.tool,
+        None if leaf.model is None else leaf.model.requested,
+        None if decision is None else decision.effect,
+        None if result is None else result.status,
+        None if result is None else result.code,
+        None if decision is None or not decision.rules else f"|{'|'.join(decision.rules)}|",
+    )
+
+
+def _query(connection: sqlite3.Connection, tenant: str, wanted: Filter) -> Page:
+    if not 1 <= wanted.limit <= MAX_LIMIT:
+        raise Refusal("malformed", f"The limit is between 1 and {MAX_LIMIT}.")
+    clauses, values = ["view.tenant = ?"], list[Any]([tenant])
+
+    def add(clause: str, *given: Any) -> None:
+        clauses.append(clause)
+        values.extend(given)
+
+    for column in ("agent", "user", "session", "model", "effect", "status", "code", "action"):
+        value = getattr(wanted, column)
+        if value is not None:
+            add(f"view.{column} = ?", value)
+    if wanted.tool is not None:
+        add("(view.tool = ? OR view.server || '__' || view.tool = ?)", wanted.tool, wanted.tool)
+    if wanted.type is not None and wanted.type.endswith("*"):
+        add("substr(view.type, 1, ?) = ?", len(wanted.type) - 1, wanted.type[:-1])
+    elif wanted.type is not None:
+        add("view.type = ?", wanted.type)
+    if wanted.rule is not None:
+        add("instr(view.rules, ?) > 0", f"|{wanted.rule}|")
+    if wanted.since_ns is not None:
+        add("view.ts >= ?", rfc3339(wanted.since_ns))
+    if wanted.until_ns is not None:
+        add("view.ts < ?", rfc3339(wanted.until_ns))
+    if wanted.cursor is not None:
+        if not (wanted.cursor.isascii() and wanted.cursor.isdigit() and len(wanted.cursor) < 19):
+            raise Refusal("malformed", "The cursor is not one that a page gave: leave it out to start anew.")
+        add("view.idx < ?", int(wanted.cursor))
+    # Only constants of this module enter the text; every value is bound.
+    statement = (
+        "SELECT view.idx, leaf.body FROM record_view AS view JOIN leaf ON leaf.idx = view.idx WHERE "  # noqa: S608
+        f"{' AND '.join(clauses)} ORDER BY view.idx DESC LIMIT ?"
+    )
+    rows = connection.execute(statement, (*values, wanted.limit + 1)).fetchall()
+    records = [as_document(idx, body) for idx, body in rows[: wanted.limit]]
+    return Page(records, str(records[-1]["idx"]) if len(rows) > wanted.limit else None)
+
+
+def as_document(idx: int, body: bytes) -> dict[str, Any]:
+    """A record for people and machines: as stored, with its index."""
+    return {"idx": idx, **msgspec.json.decode(body)}
