@@ -1,0 +1,170 @@
+"""Invariant 6: however calls interleave, what is held and spent never exceeds a hard budget.
+
+The machine plays any order of reserving, settling, midnights, reloads and crashes against a model that only adds.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+
+from gateway.actions import Cost, Reservation, Usage, cost_of
+from gateway.clock import ManualClock
+from gateway.errors import Refusal
+from gateway.limits import Allowance, AllowanceTable, BudgetRule, Limits, read_spend
+from gateway.limits.windows import windows_at
+from tests.limits.conftest import IMPLEMENTATIONS, NOON_NS
+from tests.limits.house import MODEL, act, rows, spend_table
+
+DAY_NANOUSD = 20_000_000
+MONTH_TOKENS = 60_000
+USER_DAY_NANOUSD = 12_000_000
+TABLE = AllowanceTable(
+    agent_default=Allowance(
+        budgets=(BudgetRule(window="day", nanousd=DAY_NANOUSD), BudgetRule(window="month", tokens=MONTH_TOKENS))
+    ),
+    user_default=Allowance(budgets=(BudgetRule(window="day", nanousd=USER_DAY_NANOUSD),)),
+)
+
+
+class Held:
+    """A call under way: its reservation and the windows and levels it belongs to."""
+
+    def __init__(self, reservation: Reservation, now_ns: int) -> None:
+        self.reservation = reservation
+        self.now_ns = now_ns
+        windows = windows_at(now_ns)
+        self.windows = (windows.day, windows.month)
+
+
+class Budgets(RuleBasedStateMachine):
+    """True costs stay at or below what was held, as a reservation promises."""
+
+    implementation = "memory"
+    calls = Bundle("calls")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = ManualClock(NOON_NS + 86_400 * 7 * 10**9)  # 29 November: two midnights from a new month
+        self.disk: sqlite3.Connection = spend_table()
+        self.limits: Limits = IMPLEMENTATIONS[self.implementation](self.clock, TABLE)
+        self.open: list[Held] = []
+
+    @initialize()
+    def start(self) -> None:
+        self.limits.restore([])
+
+    @rule(
+        target=calls,
+        agent=st.sampled_from(["reader", "writer"]),
+        user=st.sampled_from([None, "ada"]),
+        max_tokens=st.integers(1, 6_000),
+        n=st.sampled_from([None, 1, 2]),
+    )
+    def call(self, agent: str, user: str | None, max_tokens: int, n: int | None) -> Held | None:
+        arguments: dict[str, Any] = {"max_tokens": max_tokens, "n": n}
+        try:
+            reservation = self.limits.reserve(act(agent, user, **arguments), MODEL)
+        except Refusal as refusal:
+            assert refusal.code == "budget_exhausted"
+            return None
+        held = Held(reservation, self.clock.now_ns())
+        self.open.append(held)
+        return held
+
+    @rule(held=consumes(calls), share=st.fractions(0, 1), estimated=st.booleans())
+    def settle(self, held: Held | None, share: Fraction, estimated: bool) -> None:
+        if held not in self.open or held is None:
+            return
+        self.open.remove(held)
+        reservation = held.reservation
+        usage = Usage(
+            input_tokens=int(reservation.input_tokens * share),
+            output_tokens=int(reservation.max_output_tokens * share),
+            estimated=estimated,
+        )
+        with self.disk:
+            self.limits.settle(reservation, cost_of(MODEL, usage))(self.disk)
+            self.limits.settle(reservation, Cost(nanousd=DAY_NANOUSD))(self.disk)
+
+    @rule(seconds=st.sampled_from([1, 3_600, 43_200, 86_400]))
+    def wait(self, seconds: int) -> None:
+        self.clock.advance(seconds)
+
+    @rule()
+    def reload(self) -> None:
+        self.limits.reconfigure(TABLE)
+
+    @rule()
+    def crash(self) -> None:
+        """The process dies; the next one reads what was spent and reaps what was open."""
+        windows = windows_at(self.clock.now_ns())
+        self.limits = IMPLEMENTATIONS[self.implementation](self.clock, TABLE)
+        self.limits.restore(read_spend(self.disk, [windows.day, windows.month]))
+        for held in self.open:
+            with self.disk:
+                self.limits.persist_unknown(held.reservation, held.now_ns)(self.disk)
+        self.open = []
+
+    @invariant()
+    def nothing_is_overspent(self) -> None:
+        used = rows(self.disk)
+        for held in self.open:
+            for level in held.reservation.levels:
+                for window in held.windows:
+                    nanousd, tokens = used.get(("default", level, window), (0, 0))
+                    used["default", level, window] = (
+                        nanousd + held.reservation.nanousd,
+                        tokens + held.reservation.tokens,
+                    )
+        for (_, level, window), (nanousd, tokens) in used.items():
+            if window.startswith("day:"):
+                assert nanousd <= (DAY_NANOUSD if level.startswith("agent:") else USER_DAY_NANOUSD)
+            elif level.startswith("agent:"):
+                assert tokens <= MONTH_TOKENS
+
+    @invariant()
+    def what_is_left_is_what_was_not_used(self) -> None:
+        windows = windows_at(self.clock.now_ns())
+        used = rows(self.disk)
+        for agent in ("reader", "writer"):
+            level = f"agent:{agent}"
+            mine = [held for held in self.open if level in held.reservation.levels]
+            day = sum(held.reservation.nanousd for held in mine if windows.day in held.windows)
+            month = sum(held.reservation.tokens for held in mine if windows.month in held.windows)
+            day += used.get(("default", level, windows.day), (0, 0))[0]
+            month += used.get(("default", level, windows.month), (0, 0))[1]
+            told = self.limits.remaining(agent)[level]["budgets"]
+            assert told[0]["left_nanousd"] == DAY_NANOUSD - day
+            assert told[1]["left_tokens"] == MONTH_TOKENS - month
+
+
+Budgets.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+TestBudgets = Budgets.TestCase
+
+
+@pytest.mark.parametrize("implementation", sorted(IMPLEMENTATIONS))
+def test_of_many_calls_at_once_exactly_as_many_pass_as_the_budget_pays_for(implementation: str) -> None:
+    limits = IMPLEMENTATIONS[implementation](ManualClock(NOON_NS), AllowanceTable())
+    price = limits.reserve(act(max_tokens=500), MODEL).nanousd
+    limits.reconfigure(
+        AllowanceTable(agent_default=Allowance(budgets=(BudgetRule(window="day", nanousd=price * 11 + price // 2),)))
+    )
+    passed = 1  # the one that told the price is still open
+    for _ in range(200):
+        try:
+            limits.reserve(act(max_tokens=500), MODEL)
+        except Refusal:
+            continue
+        passed += 1
+    assert passed == 11
