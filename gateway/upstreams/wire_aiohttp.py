@@ -1,12 +1,14 @@
 """The other transport: aiohttp behind the interface of `Wire`, for networks that only a proxy leads out of.
 
-Imported only where a provider needs it. It costs some five times the CPU of `Wire` per request and keeps the same
-promises, with one exception: aiohttp itself repeats a GET or DELETE whose reused connection died.
+Imported only where a provider needs it. It costs some ten times the CPU of `Wire` per request and keeps the same
+promises, with three exceptions that are aiohttp's: it repeats a GET or DELETE whose reused connection died, it does
+not tell whether part of an answer's head had come, and it notices a hang-up of an idle connection a moment later.
 """
 
 from __future__ import annotations
 
 import asyncio
+import io
 import ssl
 import types
 from collections.abc import AsyncGenerator
@@ -30,6 +32,14 @@ from gateway.upstreams.wire_head import (
 _NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)
 _OWN_HEADERS = frozenset(("User-Agent", "Accept", "Accept-Encoding", "Content-Type"))  # not added unasked
 _HEAD_CAP_BYTES = 64 * 1024
+_LARGE_BYTES = 512 * 1024
+
+
+def _data(method: str, body: bytes) -> bytes | io.BytesIO | None:
+    """aiohttp wants to send a large body piece by piece."""
+    if not body and method in ("GET", "DELETE", "OPTIONS"):
+        return None
+    return body if len(body) < _LARGE_BYTES else io.BytesIO(body)
 
 
 class _Reused(types.SimpleNamespace):
@@ -124,13 +134,15 @@ class WireAiohttp:
     ) -> AiohttpResponse:
         """As `Wire.request`."""
         head(aim(method, url).start, headers, len(body), framed=True)  # the same refusals as Wire's
+        if self._closed:
+            raise WireFailed("the client is closed", dispatched=False)
         context = _Reused()
         async with self._faults(context, connect_timeout_s, first_byte_timeout_s):
             again = resend
             while True:
                 try:
                     response = await self._send(method, url, headers, body, connect_timeout_s, context)
-                except aiohttp.ServerDisconnectedError:
+                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
                     if not again or not context.reused:
                         raise
                     again = False
@@ -152,7 +164,7 @@ class WireAiohttp:
             method,
             URL(url, encoded=True),
             headers=CIMultiDict([(name.decode("ascii"), value.decode("latin-1")) for name, value in headers]),
-            data=body if body or method not in ("GET", "DELETE", "OPTIONS") else None,
+            data=_data(method, body),
             allow_redirects=False,
             proxy=self._proxy,
             timeout=aiohttp.ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s),
@@ -160,8 +172,6 @@ class WireAiohttp:
         )
 
     def _open(self) -> aiohttp.ClientSession:
-        if self._closed:
-            raise WireFailed("the client is closed", dispatched=False)
         tracing = aiohttp.TraceConfig()
         tracing.on_connection_reuseconn.append(_note_reuse)
         self._session = aiohttp.ClientSession(
