@@ -18,6 +18,7 @@ from gateway.actions import (
     Action,
     Agent,
     AgentStatus,
+    Caller,
     Cost,
     Decision,
     Effect,
@@ -283,6 +284,15 @@ class Governor:
     def refuse(self, action: Action, refusal: Refusal) -> None:
         """Record a refusal that a door made itself, such as a body it could not read."""
         self._refused(action, None, None, refusal)
+
+    def unauthenticated(self) -> None:
+        """Count a request of somebody unknown; it makes no record of its own."""
+        self._observe.unauthenticated()
+        self._audit.unauthenticated()
+
+    def server_known(self, name: str, caller: Caller) -> bool:
+        """Whether there is a tool server of that name to ask."""
+        return self._catalog.server_known(name)
 
     def end_streams_of(self, agent_id: str, refusal: Refusal) -> None:
         """End the open model streams of an agent; the kill switch. Tool calls in flight are let finish."""

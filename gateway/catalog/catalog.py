@@ -149,6 +149,10 @@ class Catalog:
         """All servers with their connection and the state of each tool, for operators."""
         return self._now.servers
 
+    def server_known(self, server: str) -> bool:
+        """Whether there is a tool server of that name that the gateway executes."""
+        return server in self._now.listed
+
     def _server(self, name: str) -> ToolTarget:
         manifest = self._now.manifests.get(name)
         if name != "*" and (manifest is None or manifest.kind != "mcp"):

@@ -1,0 +1,140 @@
+"""What can change while the gateway runs: read and checked beside the old state, then swapped in, all or nothing.
+
+Fails closed at start (no configuration, no gateway) and safe at reload (a bad one changes nothing and says why).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gateway import settings
+from gateway.actions import Agent
+from gateway.catalog.catalog import Catalog
+from gateway.catalog.manifests import Manifest
+from gateway.catalog.models import PriceRow, priced_name
+from gateway.catalog.prices import read_prices
+from gateway.catalog.registry import read_registry
+from gateway.documents import Problem, errors
+from gateway.limits.allowance import AllowanceTable, table_of
+from gateway.policy.embedded import EmbeddedEngine
+from gateway.policy.loading import load as load_policy
+from gateway.settings import Config
+from gateway.upstreams.models import ModelProvider, Models
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A whole new state, ready to be swapped in."""
+
+    config: Config
+    manifests: tuple[Manifest, ...]
+    prices: Mapping[str, PriceRow]
+    engine: EmbeddedEngine
+    providers: dict[str, ModelProvider]
+    allowances: AllowanceTable
+    agents: tuple[Agent, ...]
+
+
+@dataclass(frozen=True)
+class Read:
+    """What the files say, before anything is built that only the running gateway needs."""
+
+    config: Config
+    manifests: tuple[Manifest, ...]
+
+
+def read(path: Path, environ: Mapping[str, str] = os.environ) -> tuple[Read | None, list[Problem]]:
+    """Read gateway.yaml and the tool registry; None if either has an error, and the problems of both."""
+    config, problems = settings.load(path, environ)
+    if config is None:
+        return None, problems
+    manifests, found = read_registry(config.tool_registry, environ)
+    problems = [*problems, *found]
+    return (None if manifests is None else Read(config, manifests)), problems
+
+
+class Configuration:
+    """The configuration in force, and how the next one comes into force."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        catalog: Catalog,
+        models: Models,
+        install: Callable[[Prepared], Any],
+    ) -> None:
+        self.path = path
+        self._catalog = catalog
+        self._models = models
+        self._install = install
+        self._turn = asyncio.Lock()
+        self._seen: dict[Path, float] = {}
+        self.current: Prepared | None = None
+        self.problems: list[Problem] = []
+
+    async def load(self) -> list[Problem]:
+        """Read everything anew and put it in force; the problems found, and if one is an error nothing changed."""
+        async with self._turn:
+            self._seen = await asyncio.to_thread(self._times)
+            prepared, problems = await self._prepare()
+            self.problems = problems
+            if prepared is not None:
+                await self._install(prepared)
+                self.current = prepared
+            return problems
+
+    async def changed(self) -> bool:
+        """Whether a file of the configuration is other than when it was read last."""
+        return self.current is not None and await asyncio.to_thread(self._times) != self._seen
+
+    async def _prepare(self) -> tuple[Prepared | None, list[Problem]]:
+        found, problems = await asyncio.to_thread(read, self.path)
+        if found is None:
+            return None, problems
+        config = found.config
+        wanted = [priced_name(config, model) for model in config.models if model.price is None]
+        prices: dict[str, Any] = dict(await asyncio.to_thread(read_prices, wanted)) if wanted else {}
+        # The engine belongs to the thread that makes it: the event loop's.
+        engine, policy_problems = load_policy(config.policy.path)
+        providers, provider_problems = await self._models.prepare(config.providers)
+        problems = [*problems, *policy_problems, *provider_problems]
+        if engine is None or errors(problems):
+            return None, problems
+        agents = tuple(_agent(one) for one in config.agents)
+        allowances = table_of(config.limits)
+        return Prepared(config, found.manifests, prices, engine, providers, allowances, agents), problems
+
+    def _times(self) -> dict[Path, float]:
+        """Modification times of every file that a change of would be noticed."""
+        files = [self.path]
+        if self.current is not None:
+            config = self.current.config
+            for folder in (config.tool_registry, config.policy.path):
+                files += [file for file in folder.rglob("*") if file.suffix in (".yaml", ".yml", ".json", ".rego")]
+        times = {}
+        for file in files:
+            try:
+                times[file] = file.stat().st_mtime
+            except OSError:
+                times[file] = -1.0
+        return times
+
+
+def _agent(one: settings.Agent) -> Agent:
+    return Agent(
+        id=one.id,
+        env=one.env,
+        version=one.version,
+        team=one.team,
+        use_case=one.use_case,
+        tier=one.tier,
+        owners={role: person for role, person in one.owners.model_dump().items() if person},
+        next_review=None if one.next_review is None else one.next_review.isoformat(),
+        labels=dict(one.labels),
+    )

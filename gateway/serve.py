@@ -1,0 +1,150 @@
+"""The process: socket, signals, uvicorn, and the note that tells the command line where the gateway is.
+
+SIGTERM and SIGINT: no new connections, running requests and streams finish (up to the grace), the log is flushed and
+signed. SIGHUP: reload. A start that can't be a good one ends with one sentence and exit code 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import structlog
+import uvicorn
+
+from gateway.app import App
+from gateway.errors import Refusal
+from gateway.process import Process
+from gateway.telemetry import Logs, configure_logs
+
+log = structlog.get_logger("gateway.serve")
+
+WATCH_EVERY_S = 2.0
+NOTE = "gateway.json"
+
+OnReady = Callable[[App, str], Awaitable[None]]
+
+
+def serve(process: Process, *, on_ready: OnReady | None = None) -> None:
+    """Run until told to stop. Raises Refusal if the gateway can't start."""
+    logs = configure_logs(process.log_level)
+    try:
+        runner: Callable[[], asyncio.AbstractEventLoop] | None = None
+        with contextlib.suppress(ImportError):
+            import uvloop
+
+            runner = uvloop.new_event_loop
+        with asyncio.Runner(loop_factory=runner) as run:
+            run.run(_serve(process, logs, on_ready))
+    finally:
+        logs.close()
+
+
+async def _serve(process: Process, logs: Logs, on_ready: OnReady | None) -> None:
+    listening = _listen(process.host, process.port)
+    try:
+        app = App(process)
+        await app.start()
+    except BaseException:
+        listening.close()
+        raise
+    port: int = listening.getsockname()[1]
+    url = process.public_url or f"http://{_shown(process.host)}:{port}"
+    grace_s = app.configured.config.server.shutdown_grace_s
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app.asgi,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=True,
+            h11_max_incomplete_event_size=65_536,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=int(grace_s) or 1,
+        )
+    )
+    note = process.data_dir / NOTE
+    background = [asyncio.create_task(_reload_on_hangup(app)), asyncio.create_task(_watch(app))]
+    try:
+        _write_note(note, url)
+        background.append(asyncio.create_task(_announce(server, app, url, on_ready)))
+        _settle_memory()
+        await server.serve(sockets=[listening])
+    finally:
+        app.stopping()
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        note.unlink(missing_ok=True)
+        await app.stop(grace_s)
+
+
+async def _announce(server: uvicorn.Server, app: App, url: str, on_ready: OnReady | None) -> None:
+    while not server.started:
+        await asyncio.sleep(0.01)
+    log.info("ready", url=url, policy=app.configured.engine.revision[:19])
+    if on_ready is not None:
+        await on_ready(app, url)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bind before anything else is built, so that a taken port is told at once."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise Refusal(
+            "conflict",
+            f"The gateway cannot listen on {host}:{port} ({error.strerror}); stop what uses it or take another --port.",
+        ) from error
+    listening.listen(1024)
+    listening.setblocking(False)
+    return listening
+
+
+def _shown(host: str) -> str:
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - bound to all addresses, reached by this machine as localhost
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def _write_note(note: Path, url: str) -> None:
+    new = note.with_suffix(".new")
+    new.write_bytes(msgspec.json.encode({"url": url, "pid": os.getpid()}))
+    new.replace(note)
+
+
+def _settle_memory() -> None:
+    """Everything that lives as long as the process leaves the collector's sight; fewer passes from here on."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
+async def _reload_on_hangup(app: App) -> None:
+    asked = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+    while True:
+        await asked.wait()
+        asked.clear()
+        await app.reload("SIGHUP")
+
+
+async def _watch(app: App) -> None:
+    while True:
+        await asyncio.sleep(WATCH_EVERY_S)
+        if await app.changed():
+            await app.reload("file change")
