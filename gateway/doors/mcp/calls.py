@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
+
 from gateway.actions import Action, Caller, Decision, Kind, Reply, ToolTarget, Trace
 from gateway.doors.desk import Desk, Intake
 from gateway.doors.mcp import envelope, results
@@ -18,6 +20,7 @@ from gateway.errors import Refusal
 
 DOOR = "mcp"
 MAX_NAME_CHARS = 256  # of `server__tool`; no registered tool comes near it
+_OF_THIS_LEG = frozenset({"progressToken", "traceparent", "tracestate", "baggage"})
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -126,7 +129,14 @@ class Calls:
         trace = message.meta.get("traceparent")
         if isinstance(trace, str) and _TRACEPARENT.fullmatch(trace) is not None:
             intake = intake._replace(trace=self._parse_trace(trace.encode()))
-        return self._desk.action(intake, kind=Kind.TOOL_CALL, door=DOOR, target=target, arguments=arguments)
+        return self._desk.action(
+            intake,
+            kind=Kind.TOOL_CALL,
+            door=DOOR,
+            target=target,
+            arguments=arguments,
+            body=_vendor_meta(message.meta) if message.meta else None,
+        )
 
     async def _mirrors_agree(self, request: Request, name: str, action: Action) -> bool:
         """Whether the headers repeat what the arguments say; if not, the answer is given.
@@ -156,6 +166,17 @@ class Calls:
     def _listing(self, request: Request) -> Action:
         target = request.server or "*"
         return self._desk.action(request.intake, kind=Kind.TOOL_LIST, door=DOOR, target=target, arguments={})
+
+
+def _vendor_meta(meta: dict[str, Any]) -> bytes | None:
+    """What else the client attached for the tool, as `{"_meta": {...}}`. What the protocol, the gateway and tracing
+    say for themselves on each leg is not passed on; callers are not trusted with `baggage` and `tracestate`."""
+    kept = {
+        key: value
+        for key, value in meta.items()
+        if key not in _OF_THIS_LEG and not key.startswith(("io.modelcontextprotocol/", "gateway/"))
+    }
+    return msgspec.json.encode({"_meta": kept}) if kept else None
 
 
 def _named_call(params: dict[str, Any]) -> tuple[str, dict[str, Any]]:

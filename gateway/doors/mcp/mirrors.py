@@ -13,7 +13,7 @@ from gateway.doors.mcp.envelope import decoded
 from gateway.doors.mcp.head import Head
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_TYPES = frozenset({"string", "integer", "boolean"})
+_TYPES = ("string", "integer", "boolean")  # a tuple: what a schema says here may be unhashable
 _WHOLE = re.compile(r"(-?[0-9]{1,32})(?:\.0+)?")
 
 
