@@ -83,9 +83,14 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._logs.put(self.format(record))
-        except Exception:  # noqa: BLE001 - a log call must not break its caller; stdlib's handlers do the same
-            self.handleError(record)
+            line = self.format(record)
+        except Exception as error:  # noqa: BLE001 - a log call must not break its caller
+            # Not `handleError`: that prints the arguments as they are, secrets included.
+            about = {"event": "a log line could not be formed", "level": "error", "logger": record.name}
+            line = orjson.dumps(
+                {**about, "at": f"{record.module}:{record.lineno}", "error": repr(type(error))}
+            ).decode()
+        self._logs.put(line)
 
 
 def configure_logs(

@@ -10,6 +10,8 @@ REDACTED = "[redacted]"
 MAX_DEPTH = 6
 MAX_TEXT = 16_384  # characters; a log line is no place for more, and searching it takes time
 
+_INT64 = 1 << 63
+
 _SECRET_NAME = re.compile(
     r"(?:authorization|cookie|password|passwd|secret|credential|private_?key|api_?key|goog_api_key)s?$"
     r"|(?:^|_)(?:token|key)$"
@@ -42,8 +44,10 @@ def redact(value: Any, depth: int = 0) -> Any:
         return _SECRET_VALUE.sub(_hide, value)
     if isinstance(value, bytes):
         return redact(value.decode("utf-8", "replace"), depth)
-    if value is None or isinstance(value, (bool, int, float)):
+    if value is None or isinstance(value, (bool, float)):
         return value
+    if isinstance(value, int):
+        return value if -_INT64 <= value < _INT64 else str(value)  # what a JSON reader can hold
     if depth >= MAX_DEPTH:
         return "[too deep]"
     if isinstance(value, Mapping):
