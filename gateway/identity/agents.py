@@ -1,0 +1,178 @@
+"""The register of agents: who they are, what state they are in. Their keys are in `keys.py`.
+
+An agent comes from the configuration (source `config`) or from a person through the API (`api`). What the
+configuration no longer declares becomes `removed`: its keys stop working, its history stays. A suspension is a
+person's act and survives any reload; only a person lifts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from gateway.actions import Agent, AgentStatus
+from gateway.clock import Clock
+from gateway.errors import Refusal
+from gateway.identity.journal import Change, Journal, Reads, warm
+
+_COLUMNS = "id, tenant, env, version, team, use_case, tier, status, owners, next_review, labels, source, created_ns"
+
+
+class Registered(msgspec.Struct, frozen=True):
+    """An agent and how it came here. `source`: config, api, or removed."""
+
+    agent: Agent
+    source: str
+    created_ns: int
+
+
+class Agents:
+    """All registered agents, answered from memory. Changes wait for the journal, then for nothing."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        clock: Clock,
+        on_change: Callable[[Agent | None, str], None],
+        on_suspend: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        self._journal = journal
+        self._clock = clock
+        self._on_change = on_change
+        self._on_suspend = on_suspend
+        self._all: dict[str, Registered] = {}
+        self._turn = asyncio.Lock()
+
+    async def load(self, store: Reads) -> None:
+        """Read everything from the store. Plain SQL, because a start must not pay for SQLAlchemy."""
+        rows = await store.read(lambda db: db.execute(f"SELECT {_COLUMNS} FROM agent").fetchall())  # noqa: S608
+        self._all = {row[0]: _registered(row) for row in rows}
+
+    def get(self, agent_id: str) -> Agent | None:
+        """The agent as it is now; None if it is unknown or removed."""
+        found = self._all.get(agent_id)
+        return None if found is None or found.source == "removed" else found.agent
+
+    def registered(self, agent_id: str) -> Registered:
+        """The agent with its source. Raises Refusal(not_found)."""
+        found = self._all.get(agent_id)
+        if found is None or found.source == "removed":
+            raise Refusal("not_found", f"There is no agent {agent_id!r}; `gateway agents list` shows those there are.")
+        return found
+
+    def all(self) -> list[Registered]:
+        """Every agent that is registered now, by id."""
+        return sorted((one for one in self._all.values() if one.source != "removed"), key=lambda one: one.agent.id)
+
+    async def declare(self, declared: Iterable[Agent]) -> list[str]:
+        """Make the register say what the configuration says; the ids that changed.
+
+        Each change is recorded. Agents made through the API stay, unless the configuration takes over their id.
+        """
+        async with self._turn:
+            wanted = {agent.id: agent for agent in declared}
+            changes: list[tuple[str, Registered]] = []
+            for agent_id, agent in wanted.items():
+                had = self._all.get(agent_id)
+                if had is None:
+                    changes.append(("agent.registered", Registered(agent, "config", self._clock.now_ns())))
+                    continue
+                now = msgspec.structs.replace(agent, status=had.agent.status)
+                if now != had.agent or had.source != "config":
+                    changes.append(("agent.changed", Registered(now, "config", had.created_ns)))
+            changes += [
+                ("agent.removed", Registered(had.agent, "removed", had.created_ns))
+                for had in self._all.values()
+                if had.source == "config" and had.agent.id not in wanted
+            ]
+            for type_, changed in changes:
+                await self._record(type_, changed, None, {"by": "configuration"})
+            return [changed.agent.id for _, changed in changes]
+
+    async def create(self, agent: Agent, *, person: str) -> Registered:
+        """Register an agent through the API. Raises Refusal(conflict) if the id is taken."""
+        async with self._turn:
+            had = self._all.get(agent.id)
+            if had is not None:
+                raise Refusal(
+                    "conflict",
+                    f"The agent {agent.id!r} was registered before, and its history stays; choose another id."
+                    if had.source == "removed"
+                    else f"The agent {agent.id!r} exists already; choose another id.",
+                )
+            new = Registered(agent, "api", self._clock.now_ns())
+            await self._record("agent.registered", new, person, {})
+            return new
+
+    async def suspend(self, agent_id: str, *, person: str, reason: str) -> Registered:
+        """Stop the agent: no new action, open streams end. Doing it again changes nothing but is recorded."""
+        changed = await self._set(agent_id, AgentStatus.SUSPENDED, "agent.suspended", person, reason)
+        self._on_suspend(agent_id)
+        return changed
+
+    async def resume(self, agent_id: str, *, person: str, reason: str) -> Registered:
+        """Let the agent act again."""
+        return await self._set(agent_id, AgentStatus.ACTIVE, "agent.resumed", person, reason)
+
+    async def _set(self, agent_id: str, status: AgentStatus, type_: str, person: str, reason: str) -> Registered:
+        async with self._turn:
+            had = self.registered(agent_id)
+            agent = msgspec.structs.replace(had.agent, status=status)
+            changed = Registered(agent, had.source, had.created_ns)
+            await self._record(type_, changed, person, {"reason": reason} if reason else {})
+            return changed
+
+    async def _record(self, type_: str, changed: Registered, person: str | None, labels: dict[str, str]) -> None:
+        agent = changed.agent
+        subject = {"agent": agent.id}
+        if type_ in {"agent.registered", "agent.changed"}:
+            subject["definition"] = msgspec.json.encode(agent, order="sorted").decode()
+        await warm()
+        await self._journal(
+            type_, tenant=agent.tenant, person=person, subject=subject, labels=labels, also=_write(changed)
+        )
+        self._all[agent.id] = changed
+        self._on_change(self.get(agent.id), agent.id)
+
+
+def _write(changed: Registered) -> Change:
+    from gateway.identity import rows
+
+    agent = changed.agent
+    row = rows.AgentRow(
+        id=agent.id,
+        tenant=agent.tenant,
+        env=agent.env,
+        version=agent.version,
+        team=agent.team,
+        use_case=agent.use_case,
+        tier=agent.tier,
+        status=agent.status.value,
+        owners=msgspec.json.encode(agent.owners, order="sorted").decode(),
+        next_review=agent.next_review,
+        labels=msgspec.json.encode(agent.labels, order="sorted").decode(),
+        source=changed.source,
+        created_ns=changed.created_ns,
+    )
+    return rows.merging(row)
+
+
+def _registered(row: tuple[str, ...]) -> Registered:
+    id_, tenant, env, version, team, use_case, tier, status, owners, next_review, labels, source, created_ns = row
+    agent = Agent(
+        id=id_,
+        tenant=tenant,
+        env=env,
+        version=version,
+        team=team,
+        use_case=use_case,
+        tier=tier,
+        status=AgentStatus(status),
+        owners=msgspec.json.decode(owners, type=dict[str, str]),
+        next_review=next_review,
+        labels=msgspec.json.decode(labels, type=dict[str, str]),
+    )
+    return Registered(agent, source, int(created_ns))

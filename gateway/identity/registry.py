@@ -1,0 +1,69 @@
+"""The room as one object: identity on the hot path, and the registers behind it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from gateway.actions import Agent
+from gateway.clock import Clock, Ids
+from gateway.identity import tokens
+from gateway.identity.agents import Agents
+from gateway.identity.identify import Identity
+from gateway.identity.journal import Journal, Reads
+from gateway.identity.keys import Keys
+from gateway.identity.people import People
+
+OPERATOR_TOKEN = "operator.token"  # noqa: S105 - the name of a file
+
+
+class Registry:
+    """Agents, keys and people, and the `identity` that answers from them. Call `load` before the first request."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        clock: Clock,
+        ids: Ids,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+        on_suspend: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        self.identity = Identity(clock, ids.new)
+        self.agents = Agents(journal=journal, clock=clock, on_change=self._agent_changed, on_suspend=on_suspend)
+        self.keys = Keys(
+            journal=journal,
+            clock=clock,
+            new_id=ids.new,
+            random_bytes=random_bytes,
+            identity=self.identity,
+            agent=self.agents.get,
+        )
+        self.people = People(journal=journal, clock=clock, random_bytes=random_bytes)
+        self._random_bytes = random_bytes
+
+    async def load(self, store: Reads) -> None:
+        """Read all registers from the store."""
+        await self.agents.load(store)
+        await self.keys.load(store)
+        await self.people.load(store)
+
+    async def open_local_door(self, data_dir: Path) -> None:
+        """Let whoever can read the data directory act as the local operator: a new token at each start.
+
+        Writes DATA_DIR/operator.token, readable by its owner only.
+        """
+        await self.people.ensure_local_operator()
+        secret = tokens.mint(tokens.PERSON_TOKEN, self._random_bytes)
+        self.people.trust_local_token(secret)
+        path = data_dir / OPERATOR_TOKEN
+        fresh = data_dir / f".{OPERATOR_TOKEN}.new"
+        fresh.unlink(missing_ok=True)
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(secret + "\n")
+        fresh.replace(path)
+
+    def _agent_changed(self, agent: Agent | None, agent_id: str) -> None:
+        self.keys.rebind(agent, agent_id)

@@ -1,0 +1,80 @@
+"""Rows of the control tables, written through SQLModel inside a transaction that somebody else holds.
+
+The writer lends its connection for one change; SQLAlchemy must then neither commit, roll back nor close it, for
+the change and its audit record are one transaction. Importing this module costs about a second (SQLAlchemy), so
+it is imported in a thread at the first change, never at a start and never in the writer's own thread.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+from sqlmodel import Session, SQLModel, select
+
+from gateway.store.tables import AgentKeyRow, AgentRow, ConsoleSessionRow, PersonRow, SignInRow
+
+__all__ = [
+    "AgentKeyRow",
+    "AgentRow",
+    "ConsoleSessionRow",
+    "PersonRow",
+    "SignInRow",
+    "merging",
+    "select",
+    "session",
+]
+
+
+class _Lent:
+    """A connection that is used but not owned: ending a transaction is left to its owner."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def commit(self) -> None:
+        """The owner commits."""
+
+    def rollback(self) -> None:
+        """The owner undoes its savepoint."""
+
+    def close(self) -> None:
+        """The owner keeps it open."""
+
+
+_lent = threading.local()
+_engine = create_engine("sqlite://", creator=lambda: _Lent(_lent.connection), poolclass=NullPool)
+
+
+@contextmanager
+def session(connection: sqlite3.Connection) -> Iterator[Session]:
+    """A session on `connection`; what was added is flushed at the end, and durable when the owner commits."""
+    _lent.connection = connection
+    try:
+        with Session(_engine) as inner:
+            yield inner
+            inner.flush()
+    finally:
+        del _lent.connection
+
+
+def merging(*rows: SQLModel) -> Callable[[sqlite3.Connection], None]:
+    """A function that inserts or updates `rows` by their primary key.
+
+    It may be repeated: a change that became durable after its caller had given up is simply made again.
+    """
+
+    def write(connection: sqlite3.Connection) -> None:
+        with session(connection) as inner:
+            for row in rows:
+                inner.merge(row)
+
+    return write
