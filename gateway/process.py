@@ -72,3 +72,8 @@ def load(environ: Mapping[str, str] = os.environ) -> tuple[Process | None, list[
         return None, problems
     failed = any(problem.severity == "error" for problem in problems)
     return (None if failed else process), problems
+
+
+def child_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What a child process gets of our environment: where programs and its home are, and no secret of ours."""
+    return {name: environ[name] for name in ("PATH", "HOME") if name in environ}

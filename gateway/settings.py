@@ -30,7 +30,7 @@ from gateway.config import (
     Server,
 )
 from gateway.documents import Document, Problem
-from gateway.process import Process
+from gateway.process import Process, child_environment
 from gateway.references import Secret, UnresolvedReference, is_reference, resolve, resolve_text
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "Secret",
     "Server",
     "UnresolvedReference",
+    "child_environment",
     "is_reference",
     "load",
     "resolve",

@@ -1,0 +1,36 @@
+"""From a manifest of the catalog to what upstreams/ needs to connect: composition, so that the rooms stay apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gateway.catalog.manifests import Manifest, Stdio, StreamableHttp
+from gateway.upstreams.tool_servers import HttpServerConfig, ServerConfig, StdioServerConfig
+
+
+def server_configs(manifests: Iterable[Manifest]) -> list[ServerConfig]:
+    """The servers that the gateway connects to; client manifests have none."""
+    found: list[ServerConfig] = []
+    for manifest in manifests:
+        transport = manifest.transport
+        if isinstance(transport, StreamableHttp):
+            found.append(
+                HttpServerConfig(
+                    server=manifest.server,
+                    url=transport.url,
+                    credential=None if manifest.credential is None else manifest.credential.reference,
+                    connect_timeout_s=transport.connect_timeout_s,
+                    call_timeout_s=manifest.call_timeout_s,
+                )
+            )
+        elif isinstance(transport, Stdio):
+            found.append(
+                StdioServerConfig(
+                    server=manifest.server,
+                    command=transport.command,
+                    env=tuple(sorted(transport.env.items())),
+                    cwd=transport.cwd,
+                    call_timeout_s=manifest.call_timeout_s,
+                )
+            )
+    return found

@@ -1,0 +1,65 @@
+"""What a tool server's failure means to an agent: a `Refusal` that names the server and says what is known.
+
+`detail["dispatched"]` is "no" only where the call certainly never reached the server; `answered` is "yes" where
+the server itself said that it failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gateway.errors import Refusal
+from gateway.upstreams.failures import public
+from gateway.upstreams.mcp_messages import RpcError
+from gateway.upstreams.wire import WireError, WireTimeout
+
+
+def failed(server: str, what: str, *, dispatched: bool = True) -> Refusal:
+    """The server did not answer properly; `what` is a clause about it."""
+    detail = {"server": server, "dispatched": "unknown" if dispatched else "no"}
+    return Refusal("upstream_failed", f"The tool server {server} failed: {what}.", detail=detail)
+
+
+def not_connected(server: str, why: str) -> Refusal:
+    """There is no connection to send anything over."""
+    sentence = f"The tool server {server} is not connected: {why.rstrip('.')}; try again in a moment."
+    return Refusal("upstream_failed", sentence, detail={"server": server, "dispatched": "no"})
+
+
+def timed_out(server: str, timeout_s: float, *, dispatched: bool = True) -> Refusal:
+    """No answer in time."""
+    detail = {"server": server, "dispatched": "unknown" if dispatched else "no"}
+    sentence = f"The tool server {server} did not answer within {timeout_s:g} s."
+    return Refusal("upstream_timeout", sentence, detail=detail)
+
+
+def of_wire(server: str, fault: WireError) -> Refusal:
+    """The connection failed."""
+    detail = {"server": server, "dispatched": "unknown" if fault.dispatched else "no"}
+    code = "upstream_timeout" if isinstance(fault, WireTimeout) else "upstream_failed"
+    return Refusal(code, f"The tool server {server} did not answer properly: {fault}.", detail=detail)
+
+
+def of_rpc(server: str, error: RpcError, hide: Iterable[str] = ()) -> Refusal:
+    """The server answered with a JSON-RPC error."""
+    detail = {"server": server, "dispatched": "unknown", "answered": "yes", "upstream_code": str(error.code)}
+    said = public(error.message, hide) or "no reason given"
+    return Refusal(
+        "upstream_failed", f"The tool server {server} refused the call ({error.code}): {said}", detail=detail
+    )
+
+
+def of_status(server: str, status: int) -> Refusal:
+    """The server answered with an HTTP status that is no answer to a call."""
+    detail = {"server": server, "dispatched": "unknown", "answered": "yes", "upstream_status": str(status)}
+    if status in (401, 403):
+        sentence = (
+            f"The tool server {server} refused the gateway's own credential ({status}); its owner must check the"
+            " credential of its manifest. Nothing is wrong with yours."
+        )
+        detail["dispatched"] = "no"  # what is not let in does nothing
+    elif 300 <= status < 400:
+        sentence = f"The tool server {server} answered with a redirect ({status}), which is not followed."
+    else:
+        sentence = f"The tool server {server} failed (HTTP {status})."
+    return Refusal("upstream_failed", sentence, detail=detail)

@@ -1,0 +1,321 @@
+"""A tool server reached over MCP's streamable HTTP, in both of its eras.
+
+Modern (2026-07-28): every request stands alone, headers repeat what the body says. Legacy: a session that the
+server opens in the handshake; when the server has lost it (404), a new one is opened and what was refused is sent
+again, which is safe since a refused request was not executed. Nothing else is ever sent twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from gateway.actions import Reply
+from gateway.errors import Refusal
+from gateway.upstreams import mcp_faults as faults
+from gateway.upstreams import mcp_messages as messages
+from gateway.upstreams.credential import Credential
+from gateway.upstreams.mcp_conversation import Conversation, Outgoing
+from gateway.upstreams.mcp_messages import Message, NotJsonRpc, RpcError
+from gateway.upstreams.sse import SseData, SseTooLarge
+from gateway.upstreams.wire import Answer, Headers, Transport, WireError, WireFailed, WireTooLarge
+
+_log = logging.getLogger(__name__)
+
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+MAX_SESSION_BYTES = 1024
+_ERROR_CAP_BYTES = 64 * 1024
+_SIDE_TIMEOUT_S = 5.0  # for notifications and refusals that nobody waits for
+_LISTEN_IDLE_S = 3600.0
+_RELISTEN_S = 5.0
+# The HTTP ways to say "I don't know this method", from servers and proxies that never heard of the modern era.
+_NOT_MODERN = frozenset((400, 404, 405, 406, 415, 422, 501))
+
+
+class HttpSpec(NamedTuple):
+    """Where a server is. `url` holds no reference any more."""
+
+    server: str
+    url: str
+    connect_timeout_s: float = 5.0
+
+
+class HttpServer:
+    """One server; `open` it, and again after it was lost."""
+
+    def __init__(
+        self,
+        spec: HttpSpec,
+        *,
+        transport: Transport,
+        credential: Credential,
+        changed: Callable[[], None],
+        lost: Callable[[str], None],
+    ) -> None:
+        self._spec = spec
+        self._transport = transport
+        self._credential = credential
+        self._changed = changed
+        self._lost = lost
+        self._conversation = Conversation(spec.server, self)
+        self._version = ""
+        self._session: bytes | None = None
+        self._next_id = 0
+        self._side: set[asyncio.Task[None]] = set()
+        self._reopening = asyncio.Lock()
+
+    # ------------------------------------------------------------ for the registry
+
+    async def open(self, timeout_s: float) -> None:
+        """Agree on a version and listen for changes, where the server tells of them. Raises Refusal."""
+        self._session = None
+        self._credential.forget()
+        await self._conversation.open(timeout_s)
+        if self._conversation.tells_of_changes:
+            self._aside(self._listen())
+
+    async def list_tools(self, timeout_s: float) -> list[dict[str, Any]]:
+        """All definitions, raw. Raises Refusal."""
+        return await self._conversation.list_tools(timeout_s)
+
+    async def call(
+        self, tool: str, arguments: dict[str, Any], *, meta: dict[str, Any] | None, timeout_s: float
+    ) -> Reply:
+        """Call a tool once. Raises Refusal."""
+        return await self._conversation.call(tool, arguments, meta=meta, timeout_s=timeout_s)
+
+    async def aclose(self) -> None:
+        """Stop listening, and end the session where there is one."""
+        side = tuple(self._side)
+        for task in side:
+            task.cancel()
+        await asyncio.gather(*side, return_exceptions=True)
+        if self._session is not None:
+            with contextlib.suppress(WireError, Refusal, TimeoutError):
+                async with asyncio.timeout(1.0):
+                    answer = await self._send("DELETE", b"", self._headers(None), 1.0)
+                    await answer.aclose()
+            self._session = None
+
+    # ------------------------------------------------------------ channel
+
+    def agreed(self, version: str) -> None:
+        self._version = version
+
+    async def notify(self, method: str) -> None:
+        await self._post_aside(messages.request(None, method, None))
+
+    async def exchange(self, outgoing: Outgoing, timeout_s: float) -> bytes:
+        """Send a request and wait for its result. Raises Refusal, RpcError."""
+        self._next_id += 1
+        rpc_id = self._next_id
+        try:
+            async with asyncio.timeout(timeout_s):
+                try:
+                    return await self._exchange(rpc_id, outgoing, timeout_s)
+                except _SessionLost as lost:
+                    await self._reopen(lost.session, timeout_s)
+                    return await self._exchange(rpc_id, outgoing, timeout_s)
+        except _SessionLost:
+            raise faults.of_status(self._spec.server, 404) from None
+        except TimeoutError:
+            self._give_up(rpc_id, outgoing)
+            raise faults.timed_out(self._spec.server, timeout_s) from None
+        except asyncio.CancelledError:
+            self._give_up(rpc_id, outgoing)
+            raise
+
+    async def _exchange(self, rpc_id: int, outgoing: Outgoing, timeout_s: float) -> bytes:
+        body = messages.request(rpc_id, outgoing.method, outgoing.params)
+        session = self._session
+        try:
+            answer = await self._send("POST", body, self._headers(outgoing), timeout_s, resend=not outgoing.once)
+        except WireError as fault:
+            if isinstance(fault, WireFailed) and not fault.dispatched:
+                self._lost(str(fault))
+            raise faults.of_wire(self._spec.server, fault) from None
+        try:
+            message = await self._answer_to(rpc_id, answer, outgoing, session)
+        except WireTooLarge:
+            raise faults.failed(self._spec.server, f"its answer is larger than {MAX_ANSWER_BYTES} bytes") from None
+        except WireError as fault:
+            raise faults.of_wire(self._spec.server, fault) from None
+        finally:
+            await answer.aclose()
+        if outgoing.method == "initialize":
+            given = answer.header(b"mcp-session-id")
+            if given is not None and (len(given) > MAX_SESSION_BYTES or not given.decode("latin-1").isprintable()):
+                raise faults.failed(self._spec.server, "its session id can't be sent back")
+            self._session = given
+        try:
+            return message.outcome()
+        except NotJsonRpc as bad:
+            raise faults.failed(self._spec.server, f"it answered with {bad}") from None
+
+    async def _answer_to(self, rpc_id: int, answer: Answer, outgoing: Outgoing, session: bytes | None) -> Message:
+        kind = (answer.header(b"content-type") or b"").split(b";")[0].strip().lower()
+        if not 200 <= answer.status < 300:
+            await self._raise_for(answer, kind, outgoing, session)
+        if answer.header(b"content-encoding") not in (None, b"identity"):
+            raise faults.failed(self._spec.server, "its answer is compressed, which was not asked for")
+        if kind == b"text/event-stream":
+            return await self._from_stream(rpc_id, answer)
+        if kind != b"application/json":
+            raise faults.failed(self._spec.server, "its answer is neither JSON nor an event stream")
+        message = self._decode(await answer.read(MAX_ANSWER_BYTES))
+        if not message.is_response or message.id != rpc_id:
+            raise faults.failed(self._spec.server, "its answer belongs to another request")
+        return message
+
+    async def _raise_for(self, answer: Answer, kind: bytes, outgoing: Outgoing, session: bytes | None) -> None:
+        """What a status that is no success means. Raises Refusal, RpcError, _SessionLost."""
+        body = await answer.read(_ERROR_CAP_BYTES) if kind == b"application/json" else b""
+        if answer.status == 404 and session is not None:
+            raise _SessionLost(session)
+        with contextlib.suppress(NotJsonRpc):
+            messages.decode(body).outcome()  # raises what the server says
+        if outgoing.method == "server/discover" and answer.status in _NOT_MODERN:
+            raise RpcError(messages.METHOD_NOT_FOUND, f"HTTP {answer.status}")
+        if answer.status in (401, 403):
+            self._credential.forget()
+        raise faults.of_status(self._spec.server, answer.status)
+
+    async def _from_stream(self, rpc_id: int, answer: Answer) -> Message:
+        events = SseData(MAX_ANSWER_BYTES)
+        try:
+            async for piece in answer:
+                for data in events.feed(piece):
+                    message = self._decode(data)
+                    if message.is_response and message.id == rpc_id:
+                        return message
+                    self._incoming(message)
+        except SseTooLarge:
+            raise faults.failed(self._spec.server, f"its answer is larger than {MAX_ANSWER_BYTES} bytes") from None
+        raise faults.failed(self._spec.server, "its stream ended before the answer came")
+
+    def _decode(self, raw: bytes) -> Message:
+        try:
+            return messages.decode(raw)
+        except NotJsonRpc as bad:
+            raise faults.failed(self._spec.server, f"it answered with something that is {bad}") from None
+
+    def _incoming(self, message: Message) -> None:
+        """What the server says of its own accord."""
+        if message.is_response:
+            _log.debug("tool server %s answered a request that nobody waits for", self._spec.server)
+        elif message.id is not None:
+            self._aside(self._post_aside(messages.answer_to(message)))
+        elif message.method == "notifications/tools/list_changed":
+            self._changed()
+
+    # ------------------------------------------------------------ beside the calls
+
+    async def _reopen(self, session: bytes, timeout_s: float) -> None:
+        """A new session in place of a lost one; of many calls that find it lost, one opens it."""
+        async with self._reopening:
+            if self._session == session:
+                self._session = None
+                await self._conversation.open(timeout_s)
+                self._changed()  # a server that restarted may offer other tools
+
+    def _give_up(self, rpc_id: int, outgoing: Outgoing) -> None:
+        """Tell a legacy server that nobody waits any more; a modern one saw the stream close."""
+        if self._version != messages.MODERN and outgoing.method != "initialize":
+            params = {"requestId": rpc_id, "reason": "The caller no longer waits."}
+            self._aside(self._post_aside(messages.request(None, "notifications/cancelled", params)))
+
+    async def _listen(self) -> None:
+        """Hear of changed tools: a stream that the server keeps open; reopened when it ends."""
+        while True:
+            self._next_id += 1
+            params = {"notifications": {"toolsListChanged": True}, "_meta": messages.meta(None, modern=True)}
+            listen = Outgoing("subscriptions/listen", params)
+            modern = self._conversation.modern
+            body = messages.request(self._next_id, listen.method, params) if modern else b""
+            headers = self._headers(listen if modern else None)
+            method = "POST" if modern else "GET"
+            try:
+                answer = await self._send(method, body, headers, _LISTEN_IDLE_S, resend=True, idle_s=_LISTEN_IDLE_S)
+                try:
+                    if answer.status in (400, 404, 405, 406, 501):
+                        return  # it offers no such stream
+                    if answer.status == 200:
+                        await self._hear(answer)
+                finally:
+                    await answer.aclose()
+            except WireError as fault:
+                if isinstance(fault, WireFailed) and not fault.dispatched:
+                    self._lost(str(fault))
+                    return
+            except Refusal:
+                return  # the credential can't be read; calls say so
+            await asyncio.sleep(_RELISTEN_S)
+
+    async def _hear(self, answer: Answer) -> None:
+        events = SseData(_ERROR_CAP_BYTES)
+        with contextlib.suppress(SseTooLarge, NotJsonRpc):
+            async for piece in answer:
+                for data in events.feed(piece):
+                    self._incoming(messages.decode(data))
+
+    async def _post_aside(self, body: bytes) -> None:
+        """Post what has no answer. Raises nothing: nobody depends on it."""
+        try:
+            answer = await self._send("POST", body, self._headers(None), _SIDE_TIMEOUT_S)
+            await answer.aclose()
+        except (WireError, Refusal) as fault:
+            _log.debug("tool server %s could not be told: %s", self._spec.server, fault)
+
+    def _aside(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._side.add(task)
+        task.add_done_callback(self._side.discard)
+
+    def _headers(self, outgoing: Outgoing | None) -> Headers:
+        headers: Headers = [
+            (b"content-type", b"application/json"),
+            (b"accept", b"application/json, text/event-stream"),
+        ]
+        secret = self._credential.value()
+        if secret is not None:
+            headers.append((b"authorization", b"Bearer " + secret.encode("ascii")))
+        if self._version:
+            headers.append((b"mcp-protocol-version", self._version.encode("ascii")))
+        if self._session is not None:
+            headers.append((b"mcp-session-id", self._session))
+        if outgoing is not None and self._version == messages.MODERN:
+            headers.append((b"mcp-method", outgoing.method.encode("ascii")))
+            if outgoing.name is not None:
+                headers.append((b"mcp-name", messages.header_value(outgoing.name)))
+            headers += outgoing.mirrored
+        return headers
+
+    async def _send(
+        self,
+        method: str,
+        body: bytes,
+        headers: Headers,
+        timeout_s: float,
+        *,
+        resend: bool = False,
+        idle_s: float | None = None,
+    ) -> Answer:
+        return await self._transport.request(
+            method,
+            self._spec.url,
+            headers,
+            body,
+            connect_timeout_s=min(self._spec.connect_timeout_s, timeout_s),
+            first_byte_timeout_s=timeout_s + 1.0,  # the caller's own time-out comes first
+            idle_timeout_s=timeout_s + 1.0 if idle_s is None else idle_s,
+            resend=resend,
+        )
+
+
+class _SessionLost(Exception):  # noqa: N818 - caught in this module
+    def __init__(self, session: bytes) -> None:
+        super().__init__("session lost")
+        self.session = session

@@ -1,0 +1,301 @@
+"""A tool server that runs as a child of the gateway and speaks JSON-RPC over its standard input and output.
+
+The child gets the environment that its manifest lists and a minimal PATH and HOME, never the gateway's own. It
+leads a process group, which is ended as a whole. What it writes to standard error goes to the log, bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import signal
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gateway.actions import Reply
+from gateway.errors import Refusal
+from gateway.upstreams import mcp_faults as faults
+from gateway.upstreams import mcp_messages as messages
+from gateway.upstreams.mcp_conversation import Conversation, Outgoing
+from gateway.upstreams.mcp_messages import Message, NotJsonRpc
+
+_log = logging.getLogger(__name__)
+
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+PROBE_TIMEOUT_S = 5.0  # how long a server may ignore `server/discover` before the handshake is tried
+STOP_GRACE_S = 2.0
+_CHUNK_BYTES = 256 * 1024
+_UNREAD_CAP_BYTES = 8 * 1024 * 1024  # the child does not read its input: refuse rather than pile up
+_STDERR_LINES = 50  # kept; and logged at most, per start, beyond which they are only counted
+_STDERR_LINE_BYTES = 1000
+_ID_AT_START = re.compile(rb'\s*\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(\d{1,18})\s*,')
+
+
+class StdioSpec(NamedTuple):
+    """How to run a server. `command` and `env` hold no references any more."""
+
+    server: str
+    command: tuple[str, ...]
+    env: dict[str, str]
+    cwd: Path | None = None
+
+
+class StdioServer:
+    """One run of the child: opened once, closed once, never restarted (`tool_servers` makes a new one)."""
+
+    def __init__(self, spec: StdioSpec, *, changed: Callable[[], None], lost: Callable[[str], None]) -> None:
+        self._spec = spec
+        self._changed = changed
+        self._lost = lost
+        self._conversation = Conversation(spec.server, self)
+        self._process: asyncio.subprocess.Process | None = None
+        self._pending: dict[int, asyncio.Future[Message]] = {}
+        self._next_id = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._over: str | None = None  # why the run ended
+        self._version = ""
+        self.stderr: deque[str] = deque(maxlen=_STDERR_LINES)
+
+    # ------------------------------------------------------------ for the registry
+
+    async def open(self, timeout_s: float) -> None:
+        """Start the child and agree on a version. Raises Refusal; the child is gone then."""
+        command = self._spec.command
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=self._spec.env,
+                cwd=self._spec.cwd,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "its command can't be run"
+            raise faults.failed(self._spec.server, f"it can't be started ({reason})", dispatched=False) from None
+        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._read_stderr())]
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._conversation.open(timeout_s)
+                if self._conversation.modern and self._conversation.tells_of_changes:
+                    await self._subscribe()
+        except TimeoutError:
+            await self.aclose()
+            raise faults.timed_out(self._spec.server, timeout_s) from None
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def list_tools(self, timeout_s: float) -> list[dict[str, Any]]:
+        """All definitions, raw. Raises Refusal."""
+        return await self._conversation.list_tools(timeout_s)
+
+    async def call(
+        self, tool: str, arguments: dict[str, Any], *, meta: dict[str, Any] | None, timeout_s: float
+    ) -> Reply:
+        """Call a tool once. Raises Refusal."""
+        return await self._conversation.call(tool, arguments, meta=meta, timeout_s=timeout_s)
+
+    async def aclose(self) -> None:
+        """End the child and everything it started: input closed, then SIGTERM, then SIGKILL. Leaves no zombie."""
+        self._end("the gateway stopped it")
+        process = self._process
+        if process is not None:
+            if process.stdin is not None:
+                process.stdin.close()
+            self._signal(signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_GRACE_S):
+                    await process.wait()
+            self._signal(signal.SIGKILL)  # also what the child started and left behind
+            await process.wait()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # ------------------------------------------------------------ channel
+
+    def agreed(self, version: str) -> None:
+        self._version = version
+
+    async def notify(self, method: str) -> None:
+        self._write(messages.request(None, method, {}))
+
+    async def exchange(self, outgoing: Outgoing, timeout_s: float) -> bytes:
+        """Send a request and wait for its result. Raises Refusal, RpcError."""
+        probe = outgoing.method == "server/discover"
+        if probe:
+            timeout_s = min(PROBE_TIMEOUT_S, timeout_s / 2)
+        self._next_id += 1
+        rpc_id = self._next_id
+        line = messages.request(rpc_id, outgoing.method, outgoing.params)
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._pending[rpc_id] = future
+        try:
+            self._write(line)
+            async with asyncio.timeout(timeout_s):
+                message = await future
+        except TimeoutError:
+            self._give_up(rpc_id, outgoing)
+            refusal = faults.timed_out(self._spec.server, timeout_s)
+            if probe:
+                refusal.detail["probe"] = "unanswered"
+            raise refusal from None
+        except asyncio.CancelledError:
+            self._give_up(rpc_id, outgoing)
+            raise
+        finally:
+            self._pending.pop(rpc_id, None)
+        try:
+            return message.outcome()
+        except NotJsonRpc as bad:
+            raise faults.failed(self._spec.server, f"it answered with {bad}") from None
+
+    def _give_up(self, rpc_id: int, outgoing: Outgoing) -> None:
+        """Tell the server that nobody waits any more; handshakes can't be cancelled."""
+        if outgoing.method in ("initialize", "server/discover"):
+            return
+        with contextlib.suppress(Refusal):
+            params = {"requestId": rpc_id, "reason": "The caller no longer waits."}
+            self._write(messages.request(None, "notifications/cancelled", params))
+
+    async def _subscribe(self) -> None:
+        self._next_id += 1
+        params = {"notifications": {"toolsListChanged": True}, "_meta": messages.meta(None, modern=True)}
+        self._write(messages.request(self._next_id, "subscriptions/listen", params))
+
+    def _write(self, line: bytes) -> None:
+        """Queue a line for the child. Raises Refusal where it certainly does not get there."""
+        if self._over is not None:
+            raise faults.not_connected(self._spec.server, self._over)
+        assert self._process is not None
+        assert self._process.stdin is not None
+        stdin = self._process.stdin
+        if stdin.transport.get_write_buffer_size() > _UNREAD_CAP_BYTES:
+            raise faults.failed(self._spec.server, "it does not read what it is sent", dispatched=False)
+        stdin.write(line + b"\n")
+
+    # ------------------------------------------------------------ what the child says
+
+    async def _read(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        stdout = self._process.stdout
+        lines = _Lines(MAX_ANSWER_BYTES)
+        reason = "it closed its output"
+        try:
+            while chunk := await stdout.read(_CHUNK_BYTES):
+                for line, whole in lines.feed(chunk):
+                    if whole:
+                        self._take(line)
+                    elif not self._too_large(line):
+                        reason = f"it wrote a line of more than {MAX_ANSWER_BYTES} bytes"
+                        return
+        except OSError as error:
+            reason = f"its output broke ({error.strerror})"
+        finally:
+            if self._over is None:
+                code = await self._reap()
+                self._end(f"{reason} (exit status {code})" if code is not None else reason)
+
+    async def _reap(self) -> int | None:
+        """The exit status, if the child ends by itself now that it said its last word; else it is killed."""
+        assert self._process is not None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                return await self._process.wait()
+        self._signal(signal.SIGKILL)
+        return None
+
+    def _take(self, line: bytes) -> None:
+        if not line.strip():
+            return
+        try:
+            message = messages.decode(line)
+        except NotJsonRpc:
+            _log.warning("tool server %s wrote a line that is not JSON-RPC; it is ignored", self._spec.server)
+            return
+        if message.is_response:
+            waiting = self._pending.get(message.id) if isinstance(message.id, int) else None
+            if waiting is None:
+                _log.debug("tool server %s answered a request that nobody waits for", self._spec.server)
+            elif not waiting.done():
+                waiting.set_result(message)
+        elif message.id is not None:
+            with contextlib.suppress(Refusal):
+                self._write(messages.answer_to(message))
+        elif message.method == "notifications/tools/list_changed":
+            self._changed()
+
+    def _too_large(self, start: bytes) -> bool:
+        """Fail only the call that the giant line answers, where its start tells which; else False."""
+        found = _ID_AT_START.match(start)
+        waiting = self._pending.get(int(found[1])) if found else None
+        if waiting is None:
+            return False
+        if not waiting.done():
+            what = f"its answer is larger than {MAX_ANSWER_BYTES} bytes"
+            waiting.set_exception(faults.failed(self._spec.server, what))
+        return True
+
+    async def _read_stderr(self) -> None:
+        assert self._process is not None
+        assert self._process.stderr is not None
+        lines = _Lines(_STDERR_LINE_BYTES)
+        logged = 0
+        while chunk := await self._process.stderr.read(_CHUNK_BYTES):
+            for line, _ in lines.feed(chunk):
+                text = line[:_STDERR_LINE_BYTES].decode("utf-8", "replace")
+                self.stderr.append(text)
+                logged += 1
+                if logged <= _STDERR_LINES:
+                    _log.info("tool server %s: %s", self._spec.server, text)
+
+    def _end(self, reason: str) -> None:
+        if self._over is not None:
+            return
+        self._over = reason
+        for waiting in self._pending.values():
+            if not waiting.done():
+                waiting.set_exception(faults.failed(self._spec.server, f"it ended during the call: {reason}"))
+        self._lost(reason)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+
+class _Lines:
+    """Cuts a byte stream into lines. Of a line that is too long only the start is kept."""
+
+    def __init__(self, cap: int) -> None:
+        self._cap = cap
+        self._held = bytearray()
+        self._cut = False  # the rest of the line is being dropped
+
+    def feed(self, chunk: bytes) -> list[tuple[bytes, bool]]:
+        """The lines that `chunk` completes, and whether each is whole (False: only its start, said once)."""
+        found: list[tuple[bytes, bool]] = []
+        *complete, rest = chunk.split(b"\n")
+        for piece in complete:
+            if self._cut:
+                self._cut = False
+            elif len(self._held) + len(piece) > self._cap:
+                found.append((bytes(self._held[:_STDERR_LINE_BYTES]) + piece[:_STDERR_LINE_BYTES], False))
+            else:
+                found.append((bytes(self._held) + piece, True))
+            self._held.clear()
+        if not self._cut:
+            self._held += rest
+            if len(self._held) > self._cap:
+                found.append((bytes(self._held[:_STDERR_LINE_BYTES]), False))
+                self._held.clear()
+                self._cut = True
+        return found

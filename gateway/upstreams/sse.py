@@ -1,0 +1,57 @@
+"""Server-sent events as they arrive in pieces (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+
+Only `data` matters here: each event is one JSON-RPC message.
+"""
+
+from __future__ import annotations
+
+
+class SseTooLarge(Exception):  # noqa: N818 - says what the event is
+    """An event larger than the cap."""
+
+
+class SseData:
+    """Feed it pieces of the body; it gives the data of each complete event. `cap` bounds one event, in bytes."""
+
+    def __init__(self, cap: int) -> None:
+        self._cap = cap
+        self._held = bytearray()
+        self._data: list[bytes] = []
+        self._size = 0
+        self._after_cr = False
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """The data of the events that `piece` completes; events without data are not given. Raises SseTooLarge."""
+        if self._after_cr and piece.startswith(b"\n"):
+            piece = piece[1:]  # a CRLF that was torn apart
+        if piece:
+            self._after_cr = piece.endswith(b"\r")
+        if b"\r" in piece:
+            piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        found: list[bytes] = []
+        *lines, rest = piece.split(b"\n")
+        for line in lines:
+            if self._held:
+                line = bytes(self._held) + line
+                self._held.clear()
+            self._take(line, found)
+        self._held += rest
+        self._check(len(self._held))
+        return found
+
+    def _take(self, line: bytes, found: list[bytes]) -> None:
+        if not line:
+            if self._data:
+                found.append(b"\n".join(self._data))
+                self._data.clear()
+                self._size = 0
+            return
+        if line.startswith(b"data:"):
+            value = line[6:] if line.startswith(b"data: ") else line[5:]
+            self._check(len(value))
+            self._data.append(value)
+            self._size += len(value) + 1
+
+    def _check(self, more: int) -> None:
+        if self._size + more > self._cap:
+            raise SseTooLarge

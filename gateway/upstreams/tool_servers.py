@@ -1,0 +1,154 @@
+"""The tool servers: connected in the background, kept connected, listed again when they change.
+
+A server that can't be reached never stops the gateway: its tools refuse with `upstream_failed` until it is back.
+Each has one task that connects, lists, tells the catalog, and waits for the connection to be lost or the tools to
+change; between attempts it waits longer and longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import random
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gateway.actions import Reply
+from gateway.clock import Clock
+from gateway.upstreams import mcp_faults as faults
+from gateway.upstreams.credential import Credential, Resolve
+from gateway.upstreams.mcp_http import HttpServer, HttpSpec
+from gateway.upstreams.mcp_stdio import StdioServer, StdioSpec
+from gateway.upstreams.tool_link import Patience, Timing, ToolLink, ToolServer
+from gateway.upstreams.wire import Transport
+
+_log = logging.getLogger(__name__)
+
+
+class HttpServerConfig(NamedTuple):
+    """A server that somebody runs. `url` may be a reference, `credential` is one."""
+
+    server: str
+    url: str
+    credential: str | None
+    connect_timeout_s: float
+    call_timeout_s: float
+
+
+class StdioServerConfig(NamedTuple):
+    """A server that the gateway runs. Words of `command` and values of `env` may be references."""
+
+    server: str
+    command: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    cwd: Path | None
+    call_timeout_s: float
+
+
+ServerConfig = HttpServerConfig | StdioServerConfig
+
+
+class ToolServers:
+    """All tool servers of the configuration. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        *,
+        transport: Transport,
+        resolve: Resolve,
+        resolve_text: Resolve,
+        child_environment: Mapping[str, str],
+        learn: Callable[[str, list[dict[str, Any]]], object],
+        report: Callable[[str, str, str], None],
+        clock: Clock,
+        patience: Patience = Patience(),  # noqa: B008 - a constant
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """`resolve` reads a reference, `resolve_text` a text that may be one; both raise ValueError or OSError.
+
+        `learn` takes a server's list of tools, `report` (server, state, reason) each change of its connection.
+        `child_environment` is all that children get beside what their manifests list.
+        """
+        self._transport = transport
+        self._resolve = resolve
+        self._resolve_text = resolve_text
+        self._child_environment = dict(child_environment)
+        self._learn = learn
+        self._report = report
+        self._timing = Timing(patience, clock, jitter)
+        self._links: dict[str, ToolLink[ServerConfig]] = {}
+        self._retiring: dict[asyncio.Task[None], ToolLink[ServerConfig]] = {}
+
+    def configure(self, servers: Iterable[ServerConfig]) -> None:
+        """Start what is new, stop what is gone, restart what is different; what is unchanged stays connected."""
+        wanted = {server.server: server for server in servers}
+        for name, link in list(self._links.items()):
+            if wanted.get(name) != link.config:
+                del self._links[name]
+                task = asyncio.get_running_loop().create_task(link.retire(link.config.call_timeout_s))
+                self._retiring[task] = link
+                task.add_done_callback(lambda task: self._retiring.pop(task, None))
+        for name, config in wanted.items():
+            if name not in self._links:
+                self._links[name] = self._link(config)
+
+    async def call(
+        self,
+        server: str,
+        tool: str,
+        arguments: dict[str, Any],
+        *,
+        meta: dict[str, Any] | None = None,
+        timeout_s: float | None = None,
+    ) -> Reply:
+        """Call a tool once; by default with the time-out of its manifest. `Reply.body` is the raw result.
+
+        Raises Refusal upstream_failed or upstream_timeout, with what is known in `detail["dispatched"]`.
+        """
+        link = self._links.get(server)
+        if link is None:
+            raise faults.not_connected(server, "no such server is configured")
+        return await link.call(tool, arguments, meta=meta, timeout_s=timeout_s or link.config.call_timeout_s)
+
+    async def refresh(self, server: str) -> None:
+        """Have the tools of a server listed again soon."""
+        link = self._links.get(server)
+        if link is not None:
+            link.changed()
+
+    async def aclose(self) -> None:
+        """Stop everything: connections closed, children ended and waited for."""
+        links = [*self._links.values(), *self._retiring.values()]
+        for task in self._retiring:
+            task.cancel()
+        self._links = {}
+        await asyncio.gather(*(link.aclose() for link in links))
+
+    def _link(self, config: ServerConfig) -> ToolLink[ServerConfig]:
+        link = ToolLink(
+            config.server,
+            config,
+            make=functools.partial(self._make, config),
+            learn=functools.partial(self._learn, config.server),
+            report=functools.partial(self._report, config.server),
+            timing=self._timing,
+        )
+        link.start()
+        return link
+
+    def _make(self, config: ServerConfig, changed: Callable[[], None], lost: Callable[[str], None]) -> ToolServer:
+        """A connection that is not open yet. Raises Refusal where a reference leads nowhere."""
+        try:
+            if isinstance(config, HttpServerConfig):
+                url = self._resolve_text(config.url)
+                spec = HttpSpec(config.server, url, config.connect_timeout_s)
+                credential = Credential(config.credential, self._resolve, of=f"tool server {config.server}")
+                return HttpServer(spec, transport=self._transport, credential=credential, changed=changed, lost=lost)
+            command = tuple(self._resolve_text(word) for word in config.command)
+            env = self._child_environment | {name: self._resolve_text(value) for name, value in config.env}
+        except (ValueError, OSError) as fault:
+            _log.warning("a reference of tool server %s leads nowhere: %s", config.server, fault)
+            raise faults.failed(config.server, "a reference of its manifest leads nowhere", dispatched=False) from None
+        return StdioServer(StdioSpec(config.server, command, env, config.cwd), changed=changed, lost=lost)
