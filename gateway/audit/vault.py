@@ -20,6 +20,7 @@ from gateway.verify.commitments import SALT_BYTES, commitment
 
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
+_HEAD_BYTES = _KEY_BYTES + _NONCE_BYTES
 _FIRST = bytes(_NONCE_BYTES)  # a record's key seals exactly once, so its nonce need not vary
 _LEVELS = {"metadata", "arguments", "full"}
 _ANSWER = "response"
@@ -69,30 +70,28 @@ class Vault:
 
     def seal(self, leaf: Leaf, payloads: tuple[Payload, ...]) -> Sealed:
         """Seal `payloads` for the record and write their commitments into it."""
-        head = _KEY_BYTES + _NONCE_BYTES
-        random = self._random_bytes(head + SALT_BYTES * len(payloads))
+        random = self._random_bytes(_HEAD_BYTES + SALT_BYTES * len(payloads))
         parts: list[PayloadPart] = []
-        kept: list[Kept] = []
-        at = head
+        kept: list[tuple[str, str, bytes, bytes | None]] = []
+        at = _HEAD_BYTES
         for payload in payloads:
             name, media, data = payload.name, payload.media, payload.data
             salt = random[at : at + SALT_BYTES]
             at += SALT_BYTES
             committed = commitment(salt, name, media, data)
-            missing = self._why_not(name, len(data))
-            if missing is not None:
-                leaf.labels[f"not_kept.{name}"] = missing
-            key = self.kek_id if missing is None else None
-            parts.append(PayloadPart(name, committed, len(data), payload.data_class, key))
-            kept.append(Kept(name, media, salt, data if missing is None else None))
+            size = len(data)
+            if size <= self._cap_bytes and self._keeps(name):
+                parts.append(PayloadPart(name, committed, size, payload.data_class, self.kek_id))
+                kept.append((name, media, salt, data))
+            else:
+                leaf.labels[f"not_kept.{name}"] = self._why_not(size)
+                parts.append(PayloadPart(name, committed, size, payload.data_class))
+                kept.append((name, media, salt, None))
             if name == "policy_input" and leaf.decision is not None:
                 leaf.decision.input_commitment = committed
         leaf.payloads = tuple(parts)
-        key_bytes, nonce, bound = random[:_KEY_BYTES], random[_KEY_BYTES:head], leaf.id.encode()
-        return Sealed(
-            AESGCM(key_bytes).encrypt(_FIRST, _pack(kept), bound),
-            nonce + self._kek.encrypt(nonce, key_bytes, bound),
-        )
+        key, nonce, bound = random[:_KEY_BYTES], random[_KEY_BYTES:_HEAD_BYTES], leaf.id.encode()
+        return Sealed(AESGCM(key).encrypt(_FIRST, _pack(kept), bound), nonce + self._kek.encrypt(nonce, key, bound))
 
     def open(self, leaf_id: str, sealed: Sealed) -> list[Kept]:
         """The payloads of a record; raises VaultError if anything about them was changed."""
@@ -103,9 +102,8 @@ class Vault:
         except (InvalidTag, ValueError, msgspec.DecodeError) as error:
             raise VaultError(f"the payloads of record {leaf_id} do not open: altered, or another key") from error
 
-    def _why_not(self, name: str, size: int) -> str | None:
-        if size > self._cap_bytes:
-            return f"over {self._cap_bytes} bytes"
-        if self._capture == "metadata" or (self._capture == "arguments" and name == _ANSWER):
-            return f"capture is {self._capture}"
-        return None
+    def _keeps(self, name: str) -> bool:
+        return self._capture == "full" or (self._capture == "arguments" and name != _ANSWER)
+
+    def _why_not(self, size: int) -> str:
+        return f"over {self._cap_bytes} bytes" if size > self._cap_bytes else f"capture is {self._capture}"

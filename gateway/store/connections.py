@@ -47,7 +47,6 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA wal_autocheckpoint=0")
-    connection.execute("PRAGMA secure_delete=ON")  # an erased key leaves no copy on a free page
     return connection
 
 

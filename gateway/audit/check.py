@@ -1,0 +1,253 @@
+"""`verify_data_dir`: the whole trail of a data directory against what was signed, from the files alone.
+
+Opens the database read-only and works while the gateway runs and while it refuses to start.
+
+What it proves at best is `operator-signed`: every record up to the signed size is, byte for byte and in order,
+what the holder of the signing key signed, and no record of them is missing. It can't prove that nobody with
+access to the whole machine put an older database and the older checkpoint file back together, or signed a
+rewritten log with the same key: that takes a checkpoint kept elsewhere (pass it as `known`), and later witnesses.
+Records after the last checkpoint (at most about a second's worth) are counted as not yet signed.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gateway.audit.keys import wrapping_key
+from gateway.audit.payload_check import PayloadCheck
+from gateway.store.connections import DATABASE_NAME, open_for_reading
+from gateway.store.lock import is_held
+from gateway.verify.checkpoints import Checkpoint, open_checkpoint
+from gateway.verify.notes import NoteError, Verifier
+from gateway.verify.trail import Finding, Findings, Trail
+
+_CHUNK = 1000
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """What was proved and what was found. `verdict`: invalid, unsigned (no checkpoint: nothing proved), or
+    operator-signed."""
+
+    verdict: str
+    leaves: int
+    signed_size: int
+    unsigned: int
+    checkpoints: int
+    in_flight: int
+    interrupted: int
+    payloads_checked: int
+    payloads_erased: int
+    running: bool
+    origin: str | None = None
+    vkey: str | None = None
+    vkey_given: bool = False
+    first_ts: str | None = None
+    last_ts: str | None = None
+    findings: list[Finding] = []
+    findings_count: int = 0
+    notes: list[str] = []
+
+    @property
+    def ok(self) -> bool:
+        """Nothing wrong was found and something was proved."""
+        return self.verdict == "operator-signed"
+
+    def lines(self) -> list[str]:
+        """For people."""
+        signed = f"the last signed checkpoint covers {self.signed_size}, {self.unsigned} not yet signed"
+        intents = f"intents in flight {self.in_flight}, interrupted {self.interrupted}"
+        payloads = f"payloads checked {self.payloads_checked}, erased {self.payloads_erased}"
+        text = [f"{self.verdict}: {self.leaves} records verified, {signed}"]
+        text.append(f"checkpoints {self.checkpoints}, {intents}, {payloads}")
+        text += [f"FOUND {finding.code}: {finding.message}" for finding in self.findings]
+        if self.findings_count > len(self.findings):
+            text.append(f"and {self.findings_count - len(self.findings)} more")
+        return text + self.notes
+
+
+def verify_data_dir(
+    path: Path, *, vkey: str | None = None, known: bytes | None = None, payloads: bool = True
+) -> Report:
+    """Check everything in the data directory `path`.
+
+    `vkey` is the public key as the auditor holds it; without it the one beside the log is used, and the report
+    says so. `known` is a checkpoint note that the auditor kept from before. Raises nothing for what it finds.
+    """
+    return _Check(path, vkey, known, payloads).run()
+
+
+class _Check:
+    def __init__(self, path: Path, vkey: str | None, known: bytes | None, payloads: bool) -> None:
+        self.path = path
+        self.findings = Findings()
+        self.trail = Trail(self.findings)
+        self.notes: list[str] = []
+        self.running = is_held(path)
+        self.vkey_given = vkey is not None
+        self.verifier = self._verifier(vkey)
+        self.known = known
+        key = wrapping_key(path) if payloads else None
+        if payloads and key is None:
+            self.notes.append("payloads were not checked: their wrapping key can't be read from here")
+        self.payloads = None if key is None else PayloadCheck(key, self.findings)
+        self.checkpoints = 0
+        self.signed_size = 0
+
+    def run(self) -> Report:
+        in_file = self._file()
+        known = self._opened(self.known, "given checkpoint") if self.known is not None else None
+        try:
+            connection = open_for_reading(self.path / DATABASE_NAME)
+        except sqlite3.Error as error:
+            self.findings.add("database_unreadable", f"the database can't be opened: {error}")
+        else:
+            try:
+                self._walk(connection, [("file", in_file), ("given", known)])
+            except (sqlite3.Error, TypeError) as error:
+                self.findings.add("database_unreadable", f"the database is damaged: {error}")
+            finally:
+                connection.close()
+        self._against("the file audit/checkpoint", in_file)
+        self._against("the checkpoint you gave", known)
+        return self._report()
+
+    # ------------------------------------------------------------ reading
+
+    def _verifier(self, vkey: str | None) -> Verifier | None:
+        try:
+            return Verifier.parse(vkey if vkey is not None else (self.path / "audit" / "vkey").read_text())
+        except (NoteError, OSError, UnicodeDecodeError) as error:
+            self.findings.add("key_unusable", f"the public key can't be used: {error}")
+            return None
+
+    def _file(self) -> Checkpoint | None:
+        try:
+            note = (self.path / "audit" / "checkpoint").read_bytes()
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError):
+                self.findings.add("checkpoint_unreadable", f"the file audit/checkpoint can't be read: {error}")
+            return None
+        return self._opened(note, "file audit/checkpoint")
+
+    def _opened(self, note: bytes, where: str) -> Checkpoint | None:
+        if self.verifier is None:
+            return None
+        try:
+            return open_checkpoint(note, self.verifier, self.verifier.name)
+        except NoteError as error:
+            self.findings.add("signature_bad", f"the {where} does not hold: {error}")
+            return None
+
+    def _walk(self, connection: sqlite3.Connection, anchors: list[tuple[str, Checkpoint | None]]) -> None:
+        wanted: dict[int, list[tuple[str, bytes]]] = {}
+        for where, anchor in anchors:
+            if anchor is not None:
+                wanted.setdefault(anchor.size, []).append((where, anchor.root))
+                self.signed_size = max(self.signed_size, anchor.size)
+        largest = 0
+        for size, root, note in connection.execute("SELECT size, root, note FROM checkpoint ORDER BY size"):
+            self.checkpoints += 1
+            largest = max(largest, size)
+            checkpoint = self._opened(bytes(note), f"stored checkpoint of {size} records")
+            if checkpoint is None:
+                continue
+            if (checkpoint.size, checkpoint.root) != (size, bytes(root)):
+                self.findings.add("checkpoint_altered", f"the stored checkpoint of {size} records is filed wrongly")
+            wanted.setdefault(checkpoint.size, []).append(("stored", checkpoint.root))
+            self.signed_size = max(self.signed_size, checkpoint.size)
+        in_file = anchors[0][1]
+        if largest and in_file is None and not (self.path / "audit" / "checkpoint").exists():
+            self.findings.add("checkpoint_missing", "the file audit/checkpoint is missing although records were signed")
+        elif in_file is not None and in_file.size < largest and not self.running:
+            self.findings.add(
+                "checkpoint_older", f"the file audit/checkpoint is older ({in_file.size}) than the database ({largest})"
+            )
+        self._compare(wanted)
+        for idx, record_id, body, hashed, sealed, wrapped in _rows(connection):
+            leaf = self.trail.add(idx, record_id, bytes(body), bytes(hashed))
+            if self.payloads is not None and leaf is not None:
+                self.payloads.add(idx, leaf, sealed, wrapped)
+            self._compare(wanted)
+        if self.payloads is not None:
+            self.payloads.finish()
+
+    def _compare(self, wanted: dict[int, list[tuple[str, bytes]]]) -> None:
+        roots = wanted.pop(self.trail.size, None)
+        if roots is None:
+            return
+        found = self.trail.frontier.root()
+        if any(root != found for _, root in roots):
+            self.findings.add(
+                "tree_mismatch",
+                f"the first {self.trail.size} records are not those that were signed: one was edited, reordered, "
+                "inserted or replaced",
+            )
+
+    def _against(self, where: str, checkpoint: Checkpoint | None) -> None:
+        if checkpoint is not None and checkpoint.size > self.trail.size:
+            self.findings.add(
+                "records_missing",
+                f"{where} covers {checkpoint.size} records, but only {self.trail.size} are there: the last ones were "
+                "deleted, an older database was put back, or the write-ahead log is damaged",
+            )
+
+    def _report(self) -> Report:
+        trail, findings = self.trail, self.findings
+        lost = trail.lost_intents(running=self.running)
+        for intent_id, idx in lost:
+            findings.add("intent_without_result", f"record {idx} (intent {intent_id}) has no result", idx)
+        left = len(trail.open) - len(lost)
+        if left and not self.running:
+            self.notes.append(
+                f"the gateway was interrupted with {left} actions open: its next start records them as unknown"
+            )
+        if not self.vkey_given:
+            self.notes.append("the public key was taken from the data directory itself: pass yours to be sure")
+        if findings.count:
+            verdict = "invalid"
+        elif not self.signed_size:
+            verdict = "unsigned"
+            self.notes.append("no signed checkpoint was found, so nothing is proved")
+        else:
+            verdict = "operator-signed"
+        return Report(
+            verdict=verdict,
+            leaves=trail.size,
+            signed_size=self.signed_size,
+            unsigned=max(0, trail.size - self.signed_size),
+            checkpoints=self.checkpoints,
+            in_flight=left if self.running else 0,
+            interrupted=0 if self.running else left,
+            payloads_checked=0 if self.payloads is None else self.payloads.checked,
+            payloads_erased=0 if self.payloads is None else self.payloads.erased,
+            running=self.running,
+            origin=None if self.verifier is None else self.verifier.name,
+            vkey=None if self.verifier is None else self.verifier.vkey,
+            vkey_given=self.vkey_given,
+            first_ts=trail.first_ts,
+            last_ts=trail.last_ts,
+            findings=findings.kept,
+            findings_count=findings.count,
+            notes=self.notes,
+        )
+
+
+def _rows(connection: sqlite3.Connection) -> Iterator[tuple[int, str, bytes, bytes, Any, Any]]:
+    """All records with their sealed payloads, in steps, so that a running gateway's WAL is not held back."""
+    after = -1
+    while True:
+        rows = connection.execute(
+            "SELECT leaf.idx, leaf.id, leaf.body, leaf.hash, payload.sealed, payload_key.wrapped FROM leaf"
+            " LEFT JOIN payload ON payload.leaf_id = leaf.id LEFT JOIN payload_key ON payload_key.leaf_id = leaf.id"
+            " WHERE leaf.idx > ? ORDER BY leaf.idx LIMIT ?",
+            (after, _CHUNK),
+        ).fetchall()
+        yield from rows
+        if len(rows) < _CHUNK:
+            return
+        after = rows[-1][0]
