@@ -1,8 +1,8 @@
 """Walks a trail record by record and says what is wrong with it. Offline, in one pass, in bounded steps.
 
 Checks of each record: contiguous index, stored hash, canonical bytes, version, a gap-free sequence per writer
-and epoch, and exactly one result for each intent. The tree over all records is `Trail.frontier`; holding it against signed
-checkpoints is the caller's.
+and epoch, and exactly one result for each intent. `Trail.frontier` is the tree over all records; holding it against
+signed checkpoints is the caller's.
 """
 
 from __future__ import annotations
