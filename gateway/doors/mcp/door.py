@@ -107,6 +107,7 @@ class McpDoor:
         if b"mcp-session-id" not in head.values:
             raise Fault(INVALID_REQUEST, "Send the Mcp-Session-Id of the session to end.")
         self._check_session(head, intake)
+        self._sessions.end(head.values[b"mcp-session-id"])
         await answer.empty(204)
 
     async def _post(
@@ -184,7 +185,7 @@ class McpDoor:
         if not once or not self._sessions.belongs(session, intake.caller.credential_id):
             raise Fault(
                 INVALID_REQUEST,
-                "Session not found: this Mcp-Session-Id was not issued to this credential; initialize again.",
+                "Session not found: this Mcp-Session-Id was ended, or is not of this credential; initialize again.",
                 http_status=404,
                 code="not_found",
             )

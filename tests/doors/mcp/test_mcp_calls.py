@@ -361,7 +361,6 @@ async def test_an_integer_beyond_2_to_the_53_is_refused_clearly(house: House) ->
         {"name": "git__log", "arguments": "{}"},
         {"name": "git__log", "arguments": 0},
         {"name": "git__log", "requestState": "s"},
-        {"name": "git__log", "inputResponses": {}},
     ],
 )
 async def test_wrong_parameters_are_invalid_params(house: House, params: dict[str, Any]) -> None:
@@ -369,6 +368,11 @@ async def test_wrong_parameters_are_invalid_params(house: House, params: dict[st
     assert (response.status, response.error["code"]) == (200, -32602)
     assert house.codes == ["malformed"]
     assert house.rooms.performed == []
+
+
+async def test_answers_to_questions_that_were_never_asked_are_ignored(house: House) -> None:
+    response = await house.modern("tools/call", {"name": "git__log", "inputResponses": {"x": {}}})
+    assert response.result["structuredContent"] == {}
 
 
 async def test_trace_context_in_meta_passes_on_when_it_is_well_formed(house: House) -> None:

@@ -243,6 +243,8 @@ async def test_a_session_is_the_callers_until_it_ends(house: House) -> None:
     assert house.rooms.performed[0].session.source == "client"
     ended = await house.send(b"", method="DELETE", headers={"mcp-session-id": session})
     assert (ended.status, ended.body) == (204, b"")
+    for method in ("POST", "DELETE"):
+        assert (await house.send(PING, method=method, headers={"mcp-session-id": session})).status == 404
 
 
 async def test_a_session_of_another_credential_is_not_found(house: House) -> None:
@@ -271,6 +273,15 @@ async def test_a_session_survives_a_restart_and_no_change_of_the_key() -> None:
     assert not Sessions(b"t" * 32).belongs(session, "c1")
     with pytest.raises(ValueError, match="32 bytes"):
         Sessions(b"short")
+
+
+async def test_ended_sessions_are_remembered_within_bounds() -> None:
+    sessions = Sessions(b"s" * 32)
+    issued = [sessions.issue("c1") for _ in range(5000)]
+    for session in issued:
+        sessions.end(session)
+    assert not sessions.belongs(issued[-1], "c1")
+    assert sessions.belongs(issued[0], "c1")
 
 
 async def test_ending_no_session_is_a_bad_request(house: House) -> None:
