@@ -6,12 +6,15 @@ import sqlite3
 from collections.abc import Sequence
 
 from gateway.limits.interface import SpendRow
+from gateway.limits.windows import windows_at
 
 _ADD = """
 INSERT INTO spend (tenant, level, "window", nanousd, tokens) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (tenant, level, "window")
 DO UPDATE SET nanousd = nanousd + excluded.nanousd, tokens = tokens + excluded.tokens
 """
+
+_READ = 'SELECT tenant, level, "window", nanousd, tokens FROM spend WHERE "window" IN (?, ?)'
 
 
 def add_spend(rows: Sequence[SpendRow], connection: sqlite3.Connection) -> None:
@@ -23,8 +26,7 @@ def add_nothing(_connection: sqlite3.Connection) -> None:
     """What a settlement returns that has nothing to book."""
 
 
-def read_spend(connection: sqlite3.Connection, windows: Sequence[str]) -> list[SpendRow]:
-    """The rows of these windows, for `Limits.restore`."""
-    marks = ", ".join("?" for _ in windows)
-    query = f'SELECT tenant, level, "window", nanousd, tokens FROM spend WHERE "window" IN ({marks})'  # noqa: S608 - only question marks are put in
-    return list(connection.execute(query, tuple(windows)))
+def read_spend(connection: sqlite3.Connection, now_ns: int) -> list[SpendRow]:
+    """What was spent in the windows of this moment (nanoseconds since the epoch), for `Limits.restore`."""
+    windows = windows_at(now_ns)
+    return list(connection.execute(_READ, (windows.day, windows.month)))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -11,6 +14,7 @@ from gateway.actions import Cost, Reservation, Usage
 from gateway.clock import ManualClock
 from gateway.errors import Refusal
 from gateway.limits import Allowance, AllowanceTable, BudgetRule, Limits, read_spend
+from gateway.store.schema import migrate
 from tests.limits.conftest import NOON_NS, MakeLimits
 from tests.limits.house import MODEL, TOOL, act, cost, rows, spend_table
 
@@ -191,9 +195,23 @@ def test_a_restart_forgets_no_spend(make_limits: MakeLimits, clock: ManualClock)
     before = make_limits(clock, allowances)
     before.settle(before.reserve(act(user="ada", max_tokens=2_000), MODEL), cost(500, 2_000))(table)
     after = make_limits(clock, allowances)
-    after.restore(read_spend(table, ["day:2026-11-22", "month:2026-11"]))
+    after.restore(read_spend(table, NOON_NS))
     assert after.remaining("reader", "ada") == before.remaining("reader", "ada")
     assert left(after) == CENT - 4_500_000
+
+
+def test_spend_goes_into_the_table_that_the_store_makes(
+    make_limits: MakeLimits, clock: ManualClock, tmp_path: Path
+) -> None:
+    database = tmp_path / "gateway.db"
+    migrate(database)
+    limits = make_limits(clock, AllowanceTable())
+    with closing(sqlite3.connect(database)) as connection:
+        for _ in range(2):
+            limits.settle(limits.reserve(act(), MODEL), cost(5, 5))(connection)
+        assert rows(connection) == {TODAY: (30_000, 20), THIS_MONTH: (30_000, 20)}
+        assert sorted(read_spend(connection, NOON_NS)) == [(*TODAY, 30_000, 20), (*THIS_MONTH, 30_000, 20)]
+        assert read_spend(connection, NOON_NS + 40 * 86_400 * 10**9) == []
 
 
 def test_spend_of_past_windows_does_not_count_after_a_restart(make_limits: MakeLimits, clock: ManualClock) -> None:

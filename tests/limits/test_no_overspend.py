@@ -104,9 +104,8 @@ class Budgets(RuleBasedStateMachine):
     @rule()
     def crash(self) -> None:
         """The process dies; the next one reads what was spent and reaps what was open."""
-        windows = windows_at(self.clock.now_ns())
         self.limits = IMPLEMENTATIONS[self.implementation](self.clock, TABLE)
-        self.limits.restore(read_spend(self.disk, [windows.day, windows.month]))
+        self.limits.restore(read_spend(self.disk, self.clock.now_ns()))
         for held in self.open:
             with self.disk:
                 self.limits.persist_unknown(held.reservation, held.now_ns)(self.disk)
