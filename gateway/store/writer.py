@@ -81,7 +81,7 @@ class Writer:
         self._deadlines: deque[tuple[float, _Future]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
-        self._commits = 0
+        self.commits = 0
         self._connection = open_for_writing(path)
         self._wal = WalCheckpointer(path, self.latch)
         self._reader: sqlite3.Connection | None = None
@@ -219,8 +219,8 @@ class Writer:
             batch = [job]
             going = self._gather(batch)
             self._commit(batch)
-            self._commits += 1
-            if self._commits % _POKE_EVERY == 0:
+            self.commits += 1
+            if self.commits % _POKE_EVERY == 0:
                 self._wal.poke()
 
     def _gather(self, batch: list[_Job]) -> bool:

@@ -1,0 +1,73 @@
+"""The schema: one head, equal to the models, cheap to check, and never downgraded silently."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+from sqlmodel import SQLModel
+
+import gateway
+from gateway.errors import Refusal
+from gateway.store import Writer, schema, tables
+
+
+def test_the_version_in_code_is_the_newest_migration() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
+    assert ScriptDirectory.from_config(config).get_current_head() == schema.HEAD
+
+
+def test_migrated_tables_equal_the_models(migrated: Path) -> None:
+    engine = create_engine(f"sqlite:///{migrated}")
+    models = [model for model in vars(tables).values() if isinstance(model, type) and issubclass(model, SQLModel)]
+    names = {str(model.__tablename__) for model in models if model is not SQLModel}
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"include_name": lambda name, kind, _: kind != "table" or name in names}
+        )
+        assert compare_metadata(context, SQLModel.metadata) == []
+    engine.dispose()
+
+
+def test_migrating_twice_changes_nothing(migrated: Path) -> None:
+    before = migrated.read_bytes()
+    assert not schema.migrate(migrated)
+    assert migrated.read_bytes() == before
+
+
+def test_a_current_database_is_opened_without_importing_alembic_or_sqlmodel(data_dir: Path) -> None:
+    code = (
+        "import asyncio, sys, pathlib; from gateway.store import Writer\n"
+        "async def main():\n"
+        "    writer = Writer.open(pathlib.Path(sys.argv[1])); await writer.close()\n"
+        "asyncio.run(main())\n"
+        "sys.exit(any(name in sys.modules for name in ('alembic', 'sqlalchemy', 'sqlmodel', 'pydantic')))"
+    )
+    root = str(Path(gateway.__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", code, str(data_dir)], cwd=root, check=False, timeout=60)
+    assert done.returncode == 0
+
+
+def test_a_newer_database_is_refused_in_one_sentence(data_dir: Path) -> None:
+    connection = sqlite3.connect(data_dir / "gateway.db")
+    connection.execute("UPDATE alembic_version SET version_num = '9000'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(Refusal, match="schema 9000, which is newer than this gateway's") as caught:
+        Writer.open(data_dir)
+    assert caught.value.code == "store_unavailable"
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "gateway.db").write_bytes(b"not a database" * 500)
+    with pytest.raises(Refusal, match="can't be read"):
+        Writer.open(tmp_path)
