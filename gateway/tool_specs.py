@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from gateway.catalog.catalog import Catalog
 from gateway.catalog.manifests import Manifest, Stdio, StreamableHttp
-from gateway.upstreams.tool_servers import HttpServerConfig, ServerConfig, StdioServerConfig
+from gateway.clock import Clock
+from gateway.settings import child_environment, resolve, resolve_text
+from gateway.upstreams.tool_servers import HttpServerConfig, ServerConfig, StdioServerConfig, ToolServers
+from gateway.upstreams.wire import Transport
 
 
 def server_configs(manifests: Iterable[Manifest]) -> list[ServerConfig]:
@@ -34,3 +38,16 @@ def server_configs(manifests: Iterable[Manifest]) -> list[ServerConfig]:
                 )
             )
     return found
+
+
+def make_tool_servers(catalog: Catalog, *, wire: Transport, clock: Clock) -> ToolServers:
+    """The tool servers, telling `catalog` what they offer; `configure(server_configs(...))` starts them."""
+    return ToolServers(
+        transport=wire,
+        resolve=resolve,
+        resolve_text=resolve_text,
+        child_environment=child_environment(),
+        learn=catalog.learn,
+        report=catalog.connection,
+        clock=clock,
+    )

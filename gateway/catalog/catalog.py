@@ -126,6 +126,11 @@ class Catalog:
         """The callable tools with live definitions, of one server or all, in a fixed order."""
         return self._now.everything if server is None else self._now.listed.get(server, ())
 
+    def definition(self, tool: str) -> dict[str, Any] | None:
+        """The live definition of `server__tool`; None where there is none."""
+        found = self._now.tools.get(tool)
+        return None if found is None else found.definition
+
     def client_tool(self, name: str) -> ToolTarget | None:
         """An agent's own tool by its bare name; where two manifests have it, the more dangerous one."""
         return self._now.client_names.get(name)
