@@ -1,0 +1,49 @@
+"""What `data.gateway.decision` must look like, read strictly: an answer that is not exactly this is a deny."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from gateway.actions import Decision, Effect
+
+POLICY_ERROR = "policy_error"
+
+_Word = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+_Sentence = Annotated[str, msgspec.Meta(min_length=1, max_length=4000)]
+
+
+class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The result document. An answer without a rule or a reason is not an answer: nobody could act on it."""
+
+    effect: Literal["allow", "deny", "escalate"]
+    rules: Annotated[tuple[_Word, ...], msgspec.Meta(min_length=1)]
+    reasons: Annotated[tuple[_Sentence, ...], msgspec.Meta(min_length=1)]
+    obligations: tuple[dict[str, Any], ...] = ()
+    hidden: bool = False
+
+
+def read_answer(value: object, revision: str, document: bytes) -> Decision:
+    """The decision that an engine's result document means. Raises `msgspec.ValidationError` for any other shape."""
+    answer = msgspec.convert(value, Answer)
+    return Decision(
+        effect=Effect(answer.effect),
+        rules=answer.rules,
+        reasons=answer.reasons,
+        obligations=answer.obligations,
+        revision=revision,
+        hidden=answer.hidden and answer.effect == "deny",
+        input=document,
+    )
+
+
+def policy_error(reason: str, revision: str, document: bytes) -> Decision:
+    """The deny that every fault of a policy turns into."""
+    return Decision(
+        effect=Effect.DENY,
+        rules=(POLICY_ERROR,),
+        reasons=(reason,),
+        revision=revision,
+        input=document,
+    )

@@ -1,0 +1,55 @@
+"""What the governed path asks: makes the input document of an action and puts it to the engine in force."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gateway.actions import Action, Decision, Target
+from gateway.clock import Clock
+from gateway.policy.document import document
+from gateway.policy.engine import PolicyEngine
+
+
+class Decider:
+    """Holds the engine in force; a reload swaps it between two decisions."""
+
+    def __init__(
+        self,
+        engine: PolicyEngine,
+        *,
+        environment: str,
+        undeclared: str,
+        clock: Clock,
+        limits: Callable[[str, str | None], dict[str, Any]],
+        facts: Callable[[str], Mapping[str, Any]],
+    ) -> None:
+        """`limits(agent_id, user)` says what is left of budgets, `facts(session_id)` what is known of a session."""
+        self.engine = engine
+        self.undeclared = undeclared
+        self._environment = environment
+        self._clock = clock
+        self._limits = limits
+        self._facts = facts
+
+    @property
+    def revision(self) -> str:
+        """Of the engine in force."""
+        return self.engine.revision
+
+    def swap(self, engine: PolicyEngine, *, undeclared: str) -> None:
+        """Put another engine in force; decisions that are being made end on the one they began with."""
+        self.engine, self.undeclared = engine, undeclared
+
+    async def decide(self, action: Action, target: Target) -> Decision:
+        """The decision on an action. Raises Refusal `malformed` where the arguments cannot be put as JSON."""
+        asked = document(
+            action,
+            target,
+            environment=self._environment,
+            undeclared=self.undeclared,
+            limits=self._limits(action.caller.agent.id, action.caller.user),
+            facts=dict(self._facts(action.session.id)),
+            now_ns=self._clock.now_ns(),
+        )
+        return await self.engine.decide(asked)

@@ -1,0 +1,124 @@
+"""The engine behind the decision: an interface, and Rego in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from gateway.actions import Decision
+from gateway.policy.answer import policy_error, read_answer
+from gateway.policy.rego import Machine, RegoFault
+
+ENTRY_POINT = "data.gateway.decision"
+
+# The event loop waits while a policy is evaluated, and reading the document is part of that.
+MAX_DOCUMENT_BYTES = 1024 * 1024
+
+_SETS = {
+    "deny": ("data.gateway.rules.deny", "data.gateway.defaults.deny"),
+    "escalate": ("data.gateway.rules.escalate", "data.gateway.defaults.escalate"),
+    "allow": ("data.gateway.rules.allow", "data.gateway.defaults.allow"),
+}
+
+
+class PolicyEngine(Protocol):
+    """Whoever decides. `revision` names the policies and data in force: SHA-256, hex."""
+
+    @property
+    def revision(self) -> str: ...
+
+    async def decide(self, document: bytes) -> Decision:
+        """Decide on an input document (version 1, JSON). Never raises for a fault of a policy: that is a deny."""
+        ...
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """A decision with what led to it. `matched`: by effect, the entries of every rule that fired, also those that a
+    stronger effect overruled. `lines`: by file, the lines that were true. `fault`: what broke, for the author."""
+
+    decision: Decision
+    matched: dict[str, list[dict[str, Any]]]
+    lines: dict[str, list[int]]
+    fault: str | None = None
+
+
+class EmbeddedEngine:
+    """Rego evaluated inline, on the thread that made the engine (the event loop's), in tens of microseconds.
+
+    There is no time limit inside an evaluation: that is why the dialect is narrow and documents are bounded.
+    """
+
+    def __init__(
+        self,
+        modules: Mapping[str, str],
+        data_json: str,
+        revision: str,
+        *,
+        on_fault: Callable[[str], None] | None = None,
+    ) -> None:
+        """Raises RegoFault if a module does not parse or the data do not fit. `on_fault` is told each fault's
+        text, for the log: it may quote a value of the input, so an agent is not shown it."""
+        self.revision = revision
+        self.faults = 0  # decisions that a fault turned into a deny
+        self.on_fault = on_fault
+        self._modules = dict(modules)
+        self._data_json = data_json
+        self._machine = Machine(modules, data_json)
+        self._explainer: Machine | None = None
+
+    async def decide(self, document: bytes) -> Decision:
+        """See `PolicyEngine.decide`. Does not wait for anything."""
+        return self.decide_now(document)
+
+    def decide_now(self, document: bytes) -> Decision:
+        """As `decide`, for callers outside a coroutine."""
+        if len(document) > MAX_DOCUMENT_BYTES:
+            reason = f"The arguments are larger than policy reads ({MAX_DOCUMENT_BYTES} bytes). Send less at once."
+            return self._failed(reason, f"document of {len(document)} bytes", document)
+        try:
+            value = self._machine.ask(ENTRY_POINT, document.decode())
+            return read_answer(value, self.revision, document)
+        except UnicodeDecodeError:
+            return self._failed("The policy's input is not UTF-8, so nothing is allowed.", "not UTF-8", document)
+        except RegoFault as fault:
+            where = f" at {fault.place}" if fault.place else ""
+            reason = f"The policy failed{where}, so nothing is allowed. Its author must mend it."
+            return self._failed(reason, f"{fault.place} {fault.message}".strip(), document)
+        except msgspec.ValidationError as error:
+            reason = "The policy's answer is not a decision, so nothing is allowed. Its author must mend it."
+            return self._failed(reason, f"{ENTRY_POINT}: {error}", document)
+
+    def _failed(self, reason: str, detail: str, document: bytes) -> Decision:
+        self.faults += 1
+        if self.on_fault is not None:
+            self.on_fault(detail)
+        return policy_error(reason, self.revision, document)
+
+    def explain(self, document: bytes) -> Explanation:
+        """The decision with every rule that fired. Slower than `decide` (a machine of its own, with coverage)."""
+        faults: list[str] = []
+        watched, self.on_fault, before = self.on_fault, faults.append, self.faults
+        try:
+            decision = self.decide_now(document)
+        finally:
+            self.on_fault, self.faults = watched, before
+        if self._explainer is None:
+            self._explainer = Machine(self._modules, self._data_json, coverage=True)
+        explainer, matched = self._explainer, dict[str, list[dict[str, Any]]]()
+        explainer.forget_coverage()
+        text = document.decode(errors="replace")
+        for effect, rules in _SETS.items():
+            entries = [entry for rule in rules for entry in self._entries(explainer, rule, text)]
+            matched[effect] = sorted(entries, key=lambda entry: str(entry.get("rule")))
+        return Explanation(decision, matched, explainer.covered(), "; ".join(faults) or None)
+
+    @staticmethod
+    def _entries(machine: Machine, rule: str, document: str) -> list[dict[str, Any]]:
+        try:
+            value = machine.ask(rule, document)
+        except RegoFault:
+            return []  # not every policy has these sets; what failed in them is told by the decision's fault
+        found = value if isinstance(value, list | set | frozenset | tuple) else []
+        return [entry for entry in found if isinstance(entry, dict)]
