@@ -13,6 +13,7 @@ from gateway.limits.bounds import input_bound, output_bound
 from gateway.limits.interface import Admission, Level, Limits, Persist, Rates, SpendRow
 from gateway.limits.memory import MemoryLimits
 from gateway.limits.spend import read_spend
+from gateway.limits.windows import Windows, windows_at
 
 __all__ = [
     "Admission",
@@ -25,8 +26,10 @@ __all__ = [
     "Persist",
     "Rates",
     "SpendRow",
+    "Windows",
     "input_bound",
     "output_bound",
     "read_spend",
     "table_of",
+    "windows_at",
 ]

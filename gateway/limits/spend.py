@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from gateway.limits.interface import SpendRow
-from gateway.limits.windows import windows_at
+from gateway.limits.windows import Windows
 
 _ADD = """
 INSERT INTO spend (tenant, level, "window", nanousd, tokens) VALUES (?, ?, ?, ?, ?)
@@ -26,7 +26,6 @@ def add_nothing(_connection: sqlite3.Connection) -> None:
     """What a settlement returns that has nothing to book."""
 
 
-def read_spend(connection: sqlite3.Connection, now_ns: int) -> list[SpendRow]:
-    """What was spent in the windows of this moment (nanoseconds since the epoch), for `Limits.restore`."""
-    windows = windows_at(now_ns)
+def read_spend(connection: sqlite3.Connection, windows: Windows) -> list[SpendRow]:
+    """What was spent in these windows, for `Limits.restore`."""
     return list(connection.execute(_READ, (windows.day, windows.month)))

@@ -13,7 +13,7 @@ import pytest
 from gateway.actions import Cost, Reservation, Usage
 from gateway.clock import ManualClock
 from gateway.errors import Refusal
-from gateway.limits import Allowance, AllowanceTable, BudgetRule, Limits, read_spend
+from gateway.limits import Allowance, AllowanceTable, BudgetRule, Limits, read_spend, windows_at
 from gateway.store.schema import migrate
 from tests.limits.conftest import NOON_NS, MakeLimits
 from tests.limits.house import MODEL, TOOL, act, cost, rows, spend_table
@@ -195,7 +195,7 @@ def test_a_restart_forgets_no_spend(make_limits: MakeLimits, clock: ManualClock)
     before = make_limits(clock, allowances)
     before.settle(before.reserve(act(user="ada", max_tokens=2_000), MODEL), cost(500, 2_000))(table)
     after = make_limits(clock, allowances)
-    after.restore(read_spend(table, NOON_NS))
+    after.restore(read_spend(table, windows_at(NOON_NS)))
     assert after.remaining("reader", "ada") == before.remaining("reader", "ada")
     assert left(after) == CENT - 4_500_000
 
@@ -210,8 +210,8 @@ def test_spend_goes_into_the_table_that_the_store_makes(
         for _ in range(2):
             limits.settle(limits.reserve(act(), MODEL), cost(5, 5))(connection)
         assert rows(connection) == {TODAY: (30_000, 20), THIS_MONTH: (30_000, 20)}
-        assert sorted(read_spend(connection, NOON_NS)) == [(*TODAY, 30_000, 20), (*THIS_MONTH, 30_000, 20)]
-        assert read_spend(connection, NOON_NS + 40 * 86_400 * 10**9) == []
+        assert sorted(read_spend(connection, windows_at(NOON_NS))) == [(*TODAY, 30_000, 20), (*THIS_MONTH, 30_000, 20)]
+        assert read_spend(connection, windows_at(NOON_NS + 40 * 86_400 * 10**9)) == []
 
 
 def test_spend_of_past_windows_does_not_count_after_a_restart(make_limits: MakeLimits, clock: ManualClock) -> None:

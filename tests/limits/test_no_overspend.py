@@ -105,7 +105,7 @@ class Budgets(RuleBasedStateMachine):
     def crash(self) -> None:
         """The process dies; the next one reads what was spent and reaps what was open."""
         self.limits = IMPLEMENTATIONS[self.implementation](self.clock, TABLE)
-        self.limits.restore(read_spend(self.disk, self.clock.now_ns()))
+        self.limits.restore(read_spend(self.disk, windows_at(self.clock.now_ns())))
         for held in self.open:
             with self.disk:
                 self.limits.persist_unknown(held.reservation, held.now_ns)(self.disk)
