@@ -190,6 +190,8 @@ def _named_call(params: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         arguments = {}
     if type(arguments) is not dict:
         raise Fault(INVALID_PARAMS, 'Invalid params: "arguments" must be an object.')
-    if "requestState" in params:  # stray `inputResponses` are ignored, as the specification wants
+    if type(params.get("inputResponses", {})) is not dict:
+        raise Fault(INVALID_PARAMS, 'Invalid params: "inputResponses" must be an object.')
+    if "requestState" in params:  # whereas stray `inputResponses` are ignored, as the specification wants
         raise Fault(INVALID_PARAMS, "Invalid params: the gateway issued no such requestState.")
     return name, arguments

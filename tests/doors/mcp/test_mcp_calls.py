@@ -361,6 +361,7 @@ async def test_an_integer_beyond_2_to_the_53_is_refused_clearly(house: House) ->
         {"name": "git__log", "arguments": "{}"},
         {"name": "git__log", "arguments": 0},
         {"name": "git__log", "requestState": "s"},
+        {"name": "git__log", "inputResponses": None},
     ],
 )
 async def test_wrong_parameters_are_invalid_params(house: House, params: dict[str, Any]) -> None:
