@@ -8,7 +8,7 @@ from gateway.actions import usd_text
 from gateway.errors import Refusal
 from gateway.limits.allowance import Allowance
 from gateway.limits.minute import SlidingMinute
-from gateway.limits.windows import Windows, instant
+from gateway.limits.windows import Windows
 
 _NO_CEILING = 1 << 80
 """Stands for "not limited", so that the hot path compares integers and nothing else."""
@@ -118,9 +118,9 @@ class Account:
 
     def refuse_budget(self, nanousd: int, tokens: int, windows: Windows) -> Refusal | None:
         """Why this much does not fit into a budget; None if it does after all (it takes nothing of it)."""
-        for name, end_ns, spend, ceiling_nanousd, ceiling_tokens in (
-            ("day", windows.day_end_ns, self.day, self.day_nanousd, self.day_tokens),
-            ("month", windows.month_end_ns, self.month, self.month_nanousd, self.month_tokens),
+        for name, resets_at, spend, ceiling_nanousd, ceiling_tokens in (
+            ("day", windows.day_resets_at, self.day, self.day_nanousd, self.day_tokens),
+            ("month", windows.month_resets_at, self.month, self.month_nanousd, self.month_tokens),
         ):
             if nanousd and spend.nanousd + nanousd > ceiling_nanousd:
                 left = f"{usd_text(max(0, ceiling_nanousd - spend.nanousd))} USD"
@@ -130,18 +130,17 @@ class Account:
                 need, whole = f"{tokens} tokens", f"{ceiling_tokens} tokens"
             else:
                 continue
-            resets = instant(end_ns)
             return Refusal(
                 "budget_exhausted",
                 f"This call may cost {need} and {self.level} has {left} of {whole} left this {name} (UTC); "
-                f"wait until {resets}, ask for less (max_tokens), or have the budget raised.",
+                f"wait until {resets_at}, ask for less (max_tokens), or have the budget raised.",
                 detail={
                     "limit": "budget",
                     "level": self.level,
                     "window": spend.window,
                     "left": left,
                     "needed": need,
-                    "resets_at": resets,
+                    "resets_at": resets_at,
                 },
             )
         return None
@@ -185,7 +184,7 @@ class Account:
             spend = self.day if daily else self.month
             budget: dict[str, Any] = {
                 "window": spend.window,
-                "resets_at": instant(windows.day_end_ns if daily else windows.month_end_ns),
+                "resets_at": windows.day_resets_at if daily else windows.month_resets_at,
             }
             if rule.nanousd is not None:
                 budget["limit_nanousd"] = rule.nanousd

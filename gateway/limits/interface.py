@@ -91,7 +91,10 @@ class Limits(Protocol):
         ...
 
     def restore(self, rows: Iterable[SpendRow]) -> None:
-        """Take over what was spent before this start. Call it once, before the first action."""
+        """Take over what table `spend` holds; it replaces the counters of its levels and windows.
+
+        Call it before the first action. Whether the reaper ran before or runs after makes no difference.
+        """
         ...
 
     def reconfigure(self, table: AllowanceTable) -> None:

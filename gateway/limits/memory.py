@@ -6,7 +6,7 @@ overspend. More than one process needs the shared implementation; `serve` refuse
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -187,12 +187,16 @@ class MemoryLimits:
             for level in reservation.levels
             for window in (windows.day, windows.month)
         ]
-        self._book(rows)
+        for spend, nanousd, tokens in self._current(rows):
+            spend.nanousd += nanousd
+            spend.tokens += tokens
         return partial(add_spend, rows)
 
     def restore(self, rows: Iterable[SpendRow]) -> None:
         """See `Limits.restore`. Rows of past windows are passed over."""
-        self._book(rows)
+        for spend, nanousd, tokens in self._current(rows):
+            spend.nanousd = nanousd
+            spend.tokens = tokens
 
     def reconfigure(self, table: AllowanceTable) -> None:
         """See `Limits.reconfigure`."""
@@ -248,8 +252,8 @@ class MemoryLimits:
             self._users[tenant, user] = account
         return account
 
-    def _book(self, rows: Iterable[SpendRow]) -> None:
-        """Add to the counters of the windows that are still open."""
+    def _current(self, rows: Iterable[SpendRow]) -> Iterator[tuple[Spend, int, int]]:
+        """The counters of those rows whose windows are still open, with the rows' amounts."""
         self._turn()
         for tenant, level, window, nanousd, tokens in rows:
             kind, _, name = level.partition(":")
@@ -259,8 +263,7 @@ class MemoryLimits:
             account.turn(self._windows)
             for spend in (account.day, account.month):
                 if spend.window == window:
-                    spend.nanousd += nanousd
-                    spend.tokens += tokens
+                    yield spend, nanousd, tokens
 
 
 def _refuse_unpriced(accounts: tuple[Account, ...], target: ModelTarget) -> None:

@@ -16,6 +16,8 @@ class Windows(msgspec.Struct, frozen=True):
     month: str  # "month:2026-11"
     day_end_ns: int
     month_end_ns: int
+    day_resets_at: str  # for people, e.g. 2026-11-23T00:00:00Z
+    month_resets_at: str
 
 
 def windows_at(now_ns: int) -> Windows:
@@ -30,9 +32,6 @@ def windows_at(now_ns: int) -> Windows:
         month=f"month:{now:%Y-%m}",
         day_end_ns=int(tomorrow.timestamp()) * NS_PER_S,
         month_end_ns=int(next_month.timestamp()) * NS_PER_S,
+        day_resets_at=f"{tomorrow:%Y-%m-%dT%H:%M:%SZ}",
+        month_resets_at=f"{next_month:%Y-%m-%dT%H:%M:%SZ}",
     )
-
-
-def instant(ns: int) -> str:
-    """A window's end for people, e.g. 2026-11-23T00:00:00Z."""
-    return datetime.fromtimestamp(ns // NS_PER_S, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -231,6 +231,23 @@ def test_an_unknown_end_is_booked_in_full_by_the_reaper(make_limits: MakeLimits,
     assert left(limits) == left(limits, level="user:ada") == CENT - dead.nanousd
 
 
+@pytest.mark.parametrize("reaper_first", [True, False])
+def test_a_restart_counts_what_the_reaper_booked_once(
+    make_limits: MakeLimits, clock: ManualClock, reaper_first: bool
+) -> None:
+    table = spend_table()
+    before = make_limits(clock, AllowanceTable())
+    before.settle(before.reserve(act(), MODEL), cost(10, 10))(table)
+    dead = before.reserve(act(max_tokens=1_000), MODEL)
+    limits = make_limits(clock, budget(daily(CENT)))
+    if reaper_first:
+        limits.persist_unknown(dead, NOON_NS)(table)
+    limits.restore(read_spend(table, windows_at(NOON_NS)))
+    if not reaper_first:
+        limits.persist_unknown(dead, NOON_NS)(table)
+    assert left(limits) == CENT - 30_000 - dead.nanousd
+
+
 def test_an_unknown_end_of_yesterday_is_yesterdays_spend(make_limits: MakeLimits, clock: ManualClock) -> None:
     table = spend_table()
     limits = make_limits(clock, budget(daily(CENT), monthly(CENT)))
