@@ -40,12 +40,12 @@ acting: ContextVar[Action | None] = ContextVar("acting", default=None)
 
 
 class Logs:
-    """The writer of log lines, as a stdlib handler with a thread of its own."""
+    """The writer of log lines, with a thread of its own. `on_drop` may be set later, from any thread."""
 
     def __init__(self, stream: TextIO, on_drop: Callable[[], None]) -> None:
         self.dropped = 0
         self._stream = stream
-        self._on_drop = on_drop
+        self.on_drop = on_drop
         self._lines: queue.Queue[str | None] = queue.Queue(QUEUE_LINES)
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
         self._thread.start()
@@ -56,7 +56,7 @@ class Logs:
             self._lines.put_nowait(line)
         except queue.Full:
             self.dropped += 1
-            self._on_drop()
+            self.on_drop()
 
     def close(self) -> None:
         """Write what is left, for at most `CLOSE_TIMEOUT_S`. Doing so twice does nothing."""
@@ -73,7 +73,7 @@ class Logs:
                     self._stream.flush()
             except (OSError, ValueError):  # the reader is gone, or the stream was closed under us
                 self.dropped += 1
-                self._on_drop()
+                self.on_drop()
 
 
 class _Handler(logging.Handler):

@@ -85,6 +85,10 @@ class Observer:
         if self._traced:
             self._tracing.ended(action, status, decision, result)
 
+    def unauthenticated(self) -> None:
+        """Note a request without a known credential."""
+        self._metrics.unauthenticated()
+
     def refused(self, action: Action, refusal: Refusal) -> None:
         """Note a refusal: nothing was done."""
         effect = _EFFECT_OF_CODE.get(refusal.code, "none")
