@@ -24,7 +24,7 @@ from gateway.upstreams import failures
 from gateway.upstreams.credential import Credential
 from gateway.upstreams.openai import usage_of
 from gateway.upstreams.retries import Failed, Retries
-from gateway.upstreams.wire import Headers, WireFailed, WireTimeout
+from gateway.upstreams.wire import Headers, WireError, WireFailed, WireTimeout
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ _FIELDS = frozenset(
         *("tool_choice", "tools", "top_logprobs", "top_p", "user", "verbosity", "web_search_options"),
     )
 )
-_PREFIX = re.compile(r"^(?:litellm\.)?\w+(?:Error|Exception)?: (?:litellm\.\w+: )?(?:\w+Exception - )?")
+_PREFIX = re.compile(r"^(?:(?:litellm\.)?\w+(?:Error|Exception)\s*[:-]\s*)+")
 
 
 def _import() -> Any:
@@ -135,19 +135,18 @@ class LongTailProvider:
             raise self._failed(fault, key).refusal from fault
 
     def _failed(self, fault: Exception, key: str | None) -> Failed:
-        """litellm's exceptions are openai's, with a status, or anything at all."""
-        litellm = self._litellm
+        """litellm's exceptions are openai's, with a status that it may have made up, or anything at all."""
         status = getattr(fault, "status_code", None)
-        if isinstance(fault, litellm.Timeout):
-            late = WireTimeout("first_byte", "it took too long", dispatched=True)
-            return Failed(failures.of_wire(self.name, late), again=False)
-        if not isinstance(status, int) or isinstance(fault, litellm.APIConnectionError):
+        silent = _no_answer(fault, self._litellm)
+        if silent is not None or not isinstance(status, int):
             _log.warning("provider %s: litellm raised %s", self.name, type(fault).__name__)
-            broken = WireFailed(f"{type(fault).__name__} in litellm", dispatched=True)
+            broken = silent or WireFailed(f"{type(fault).__name__} in litellm", dispatched=True)
             return Failed(failures.of_wire(self.name, broken), again=False)
         if status in (401, 403):
             self._credential.forget()
-        sent = getattr(getattr(fault, "response", None), "headers", None) or {}
+        sent = getattr(fault, "litellm_response_headers", None) or getattr(
+            getattr(fault, "response", None), "headers", {}
+        )
         headers: Headers = [(str(k).lower().encode(), str(v).encode("latin-1", "replace")) for k, v in sent.items()]
         message = _PREFIX.sub("", str(getattr(fault, "message", "")))
         told = {"message": message, "code": getattr(fault, "code", None), "param": getattr(fault, "param", None)}
@@ -235,6 +234,19 @@ def _refuse_remote_media(value: Any, provider: str) -> None:
                     todo.append(inner)
 
 
+def _no_answer(fault: BaseException | None, litellm: Any) -> WireError | None:
+    """What it means if there was no answer: litellm hides that behind a status 500 or 408 of its own making."""
+    for _ in range(10):
+        if isinstance(fault, litellm.exceptions.openai.APITimeoutError):
+            return WireTimeout("first_byte", "it took too long", dispatched=True)
+        if isinstance(fault, litellm.exceptions.openai.APIConnectionError):
+            return WireFailed("the connection could not be made or broke", dispatched=True)
+        if fault is None:
+            break
+        fault = fault.__cause__ or getattr(fault, "original_exception", None) or fault.__context__
+    return None
+
+
 def _encode(answer: Any, part: str) -> bytes:
     """litellm's object as OpenAI's JSON: without the empty fields it adds, but with a message's null content."""
     shape = answer.model_dump(exclude_none=True, warnings="none")
@@ -244,4 +256,10 @@ def _encode(answer: Any, part: str) -> bytes:
             said.setdefault("content", None)
         else:
             choice.setdefault("finish_reason", None)
+    if (
+        part == "delta"
+        and shape.get("usage")
+        and not any(one[part] or one["finish_reason"] for one in shape["choices"])
+    ):
+        shape["choices"] = []  # OpenAI's last chunk has usage and no choice; litellm adds an empty one
     return msgspec.json.encode(shape, enc_hook=str)

@@ -209,7 +209,7 @@ async def test_equal_requests_cost_equal_tokens_and_longer_ones_more() -> None:
 @pytest.mark.parametrize("key", ["max_tokens", "max_completion_tokens"])
 @pytest.mark.parametrize("text", ["Hello", "Pay 25 EUR to acme-gmbh"])
 async def test_it_never_says_more_than_it_may(key: str, text: str) -> None:
-    answer = await ask(provider(), user(text, **{key: 5}))
+    answer = await ask(provider(), {**user(text), key: 5})
     assert answer["usage"]["completion_tokens"] <= 5
     assert answer["choices"][0]["finish_reason"] == "length"
     assert proposed(answer) is None

@@ -425,11 +425,12 @@ async def test_a_mistake_of_the_agent_ends_the_attempts(house: House) -> None:
 async def test_cancelling_while_waiting_to_ask_again_ends_it(house: House) -> None:
     waiting = asyncio.Event()
 
-    async def forever(_: float) -> None:
-        waiting.set()
-        await asyncio.Event().wait()
+    class Endless(House):
+        async def sleep(self, seconds: float) -> None:
+            waiting.set()
+            await asyncio.Event().wait()
 
-    house.sleep = forever  # type: ignore[method-assign]
+    house = Endless(house.wire)
     async with Origin(always(error(b"503 B", message="x"))) as origin:
         task = asyncio.create_task(house.ask(origin.url, retries=2))
         await asyncio.wait_for(waiting.wait(), 5)
