@@ -20,7 +20,7 @@ from tests.upstreams.origin import CHUNKED, END, Exchange, Origin, always, chunk
 # litellm makes pydantic warn of its own models and calls; nothing of ours can change that.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier.*:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*model_computed_fields.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*model_(computed_)?fields.*:DeprecationWarning"),
 ]
 
 KEY = "sk-test-Zz9secretsecret"
