@@ -15,16 +15,17 @@ from typing import Any
 from gateway import settings
 from gateway.actions import Agent
 from gateway.catalog.catalog import Catalog
-from gateway.catalog.manifests import Manifest
+from gateway.catalog.manifests import Manifest, StreamableHttp
 from gateway.catalog.models import PriceRow, priced_name
 from gateway.catalog.prices import read_prices
 from gateway.catalog.registry import read_registry
 from gateway.documents import Problem, errors
 from gateway.limits.allowance import AllowanceTable, table_of
-from gateway.policy.embedded import EmbeddedEngine
-from gateway.policy.loading import load as load_policy
+from gateway.policy import EmbeddedEngine
+from gateway.policy import load as load_policy
 from gateway.settings import Config
 from gateway.upstreams.models import ModelProvider, Models
+from gateway.upstreams.tool_servers import HttpServerConfig, ServerConfig, StdioServerConfig
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,24 @@ class Configuration:
             except OSError:
                 times[file] = -1.0
         return times
+
+
+def server_configs(manifests: tuple[Manifest, ...]) -> list[ServerConfig]:
+    """The tool servers that the gateway itself talks to, as upstreams need them."""
+    servers: list[ServerConfig] = []
+    for one in manifests:
+        transport = one.transport
+        if one.kind != "mcp" or transport is None:
+            continue
+        if isinstance(transport, StreamableHttp):
+            credential = None if one.credential is None else one.credential.reference
+            servers.append(
+                HttpServerConfig(one.server, transport.url, credential, transport.connect_timeout_s, one.call_timeout_s)
+            )
+        else:
+            env = tuple(sorted(transport.env.items()))
+            servers.append(StdioServerConfig(one.server, transport.command, env, transport.cwd, one.call_timeout_s))
+    return servers
 
 
 def _agent(one: settings.Agent) -> Agent:

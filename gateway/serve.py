@@ -67,6 +67,7 @@ async def _serve(process: Process, logs: Logs, on_ready: OnReady | None) -> None
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nobody in front is trusted to say who a caller is
             date_header=True,
             h11_max_incomplete_event_size=65_536,
             timeout_keep_alive=75,

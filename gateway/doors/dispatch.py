@@ -18,16 +18,12 @@ _BARE_OPENAI = ("/chat/", "/models", "/responses", "/embeddings", "/completions"
 class Dispatcher:
     """Routes by path, first match wins: MCP, models, everything else."""
 
-    def __init__(self, *, models: Asgi, mcp: Asgi, rest: Asgi, lifespan: Asgi) -> None:
+    def __init__(self, *, models: Asgi, mcp: Asgi, rest: Asgi) -> None:
         self._models = models
         self._mcp = mcp
         self._rest = rest
-        self._lifespan = lifespan
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._lifespan(scope, receive, send)
-            return
         path: str = scope["path"]
         if path.startswith("/s/"):
             session, slash, rest = path[3:].partition("/")

@@ -1,0 +1,310 @@
+"""The composition root: every room built once, every route listed in order. Nothing here decides anything.
+
+`App(process)` builds what needs no reading; `start` reads, checks and opens, in the order that makes a failure leave
+nothing half begun; `stop` closes in reverse.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from gateway import __version__
+from gateway.actions import Agent, Reservation
+from gateway.audit import records
+from gateway.audit.log import AuditLog
+from gateway.audit.trail import Trail
+from gateway.catalog.catalog import Catalog
+from gateway.clock import Ids, PooledRandom, SystemClock
+from gateway.configuration import Configuration, Prepared, server_configs
+from gateway.configuration import read as read_configuration
+from gateway.documents import Problem, errors
+from gateway.doors.desk import Desk
+from gateway.doors.dispatch import Asgi, Dispatcher
+from gateway.doors.mcp.door import McpDoor
+from gateway.doors.mcp.hosts import Hosts
+from gateway.doors.mcp.sessions import Sessions
+from gateway.doors.openai.chat import ChatCompletions
+from gateway.doors.openai.door import DOOR as OPENAI_CHAT
+from gateway.doors.openai.door import OpenAIDoor
+from gateway.errors import Refusal
+from gateway.govern import Governor
+from gateway.guards import Guards
+from gateway.identity.registry import Registry
+from gateway.limits.memory import MemoryLimits
+from gateway.limits.spend import read_spend
+from gateway.limits.windows import windows_at
+from gateway.policy import Decider
+from gateway.process import Process
+from gateway.settings import resolve, resolve_text
+from gateway.store import Writer
+from gateway.telemetry import Metrics, Observer, start_tracing, trace_parser
+from gateway.upstreams.models import Models
+from gateway.upstreams.performing import Performing
+from gateway.upstreams.proxies import proxy_of
+from gateway.upstreams.tool_servers import ToolServers
+from gateway.upstreams.wire import Wire
+
+log = structlog.get_logger("gateway.app")
+
+
+class App:
+    """The gateway in one process. `asgi` serves every path."""
+
+    asgi: Asgi
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.clock = SystemClock()
+        self.ids = Ids(self.clock)
+        self.is_stopping = False
+        self.metrics = Metrics(CollectorRegistry(), version=__version__)
+        self.limits = MemoryLimits(self.clock)
+        self.guards = Guards()
+        self.policy: Decider | None = None
+        self.catalog = Catalog(price=self._price)
+        self.wire = Wire()
+        self.models = Models(
+            wire=self.wire,
+            clock=self.clock,
+            new_id=self.ids.new,
+            jitter=random.random,
+            resolve=resolve,
+            resolve_text=resolve_text,
+            proxy_of=lambda url: proxy_of(url, os.environ),
+        )
+        self.configuration = Configuration(
+            process.config, catalog=self.catalog, models=self.models, install=self._install
+        )
+        self._prices: Any = {}
+
+    @property
+    def configured(self) -> Prepared:
+        """The state in force; there is one once `start` has returned."""
+        current = self.configuration.current
+        assert current is not None
+        return current
+
+    # ------------------------------------------------------------ start
+
+    async def start(self) -> None:
+        """Open everything. Raises Refusal with the first reason why the gateway can't run."""
+        found, problems = read_configuration(self.process.config)
+        if found is None:
+            raise bad_configuration(problems)
+        config = found.config
+        self.writer = Writer.open(self.process.data_dir)
+        self.log = AuditLog.open(
+            self.process.data_dir,
+            self.writer,
+            origin=config.audit.origin,
+            capture=config.audit.capture,
+            payload_cap_bytes=config.audit.payload_cap_bytes,
+            env=config.environment,
+            clock=self.clock,
+            ids=self.ids,
+        )
+        await self.log.start(self._settle_unknown)
+        self.trail = Trail(self.log)
+        windows = windows_at(self.clock.now_ns())
+        self.limits.restore(await self.writer.read(lambda db: read_spend(db, windows)))
+        self.registry = Registry(journal=self._journal, clock=self.clock, ids=self.ids, on_suspend=self._suspended)
+        await self.registry.load(self.writer)
+        await self.registry.open_local_door(self.process.data_dir)
+        self.tools = ToolServers(
+            transport=self.wire,
+            resolve=resolve,
+            resolve_text=resolve_text,
+            child_environment={name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
+            learn=self._learned,
+            report=self.catalog.connection,
+            clock=self.clock,
+        )
+        problems = await self.configuration.load()
+        if self.configuration.current is None:
+            raise bad_configuration(problems)
+        self._build_doors(config.server.max_body_bytes)
+
+    def _build_path(self, prepared: Prepared) -> None:
+        self.policy = Decider(
+            prepared.engine,
+            environment=prepared.config.environment,
+            undeclared=prepared.config.undeclared_client_tools,
+            clock=self.clock,
+            limits=self.limits.remaining,
+            facts=lambda _session: {},
+        )
+        tracing = start_tracing(
+            otlp_endpoint=self.process.otlp_endpoint,
+            service_name=self.process.service_name,
+            version=__version__,
+            provider_of=lambda alias: next((m.provider for m in self.catalog.models() if m.alias == alias), None),
+        )
+        self.tracing = tracing
+        self.observe = Observer(self.metrics, self.clock, tracing)
+        self.governor = Governor(
+            catalog=self.catalog,
+            limits=self.limits,
+            guards=self.guards,
+            policy=self.policy,
+            audit=self.trail,
+            upstreams=Performing(self.models, self.tools),
+            dialects={OPENAI_CHAT: ChatCompletions()},
+            agent=self.registry.agents.get,
+            observe=self.observe,
+            clock=self.clock,
+            new_id=self.ids.new,
+            digest=self.trail.digest_of,
+        )
+
+    def _build_doors(self, max_body_bytes: int) -> None:
+        from gateway.doors.admin import admin_app  # FastAPI: the longest import, so it comes when all else is well
+
+        parse_trace = trace_parser(PooledRandom())
+        desk = Desk(
+            identity=self.registry.identity,
+            find_session=self.registry.identity.session,
+            parse_trace=parse_trace,
+            digest=self.log.digest,
+            clock=self.clock,
+            ids=self.ids,
+            max_body_bytes=max_body_bytes,
+        )
+        mcp = McpDoor(
+            desk,
+            self.governor,
+            sessions=Sessions(session_key(self.process)),
+            hosts=Hosts(bound_host=self.process.host, public_url=self.process.public_url),
+            definition=self._definition,
+            parse_trace=parse_trace,
+            version=__version__,
+        )
+        self.asgi = Dispatcher(models=OpenAIDoor(desk, self.governor), mcp=mcp, rest=admin_app(self))
+
+    # ------------------------------------------------------------ change
+
+    async def reload(self, why: str) -> list[Problem]:
+        """Read the configuration anew; the problems. If one is an error, the old state stays in force."""
+        problems = await self.configuration.load()
+        if errors(problems):
+            log.warning("reload_refused", why=why, problems=[str(problem) for problem in problems])
+        else:
+            log.info("reloaded", why=why, policy=self.configured.engine.revision[:19])
+        return problems
+
+    async def changed(self) -> bool:
+        """Whether the configuration's files are others than those in force."""
+        return await self.configuration.changed()
+
+    async def _install(self, prepared: Prepared) -> None:
+        """Swap a prepared state in; the register first, since it may refuse."""
+        await self.registry.agents.declare(prepared.agents)
+        before = None if self.policy is None else self.policy.revision
+        if self.policy is None:
+            self._build_path(prepared)
+        else:
+            self.policy.swap(prepared.engine, undeclared=prepared.config.undeclared_client_tools)
+        self._prices = prepared.prices
+        self.catalog.install(self.catalog.prepare(prepared.config, prepared.manifests))
+        self.limits.reconfigure(prepared.allowances)
+        self.models.swap(prepared.providers)
+        self.tools.configure(server_configs(prepared.manifests))
+        if before != prepared.engine.revision:
+            await self._journal(
+                "policy.activated",
+                tenant=self.log.tenant,
+                person=None,
+                subject={"policy": prepared.engine.revision},
+                labels={"previous": before or "none"},
+                also=None,
+            )
+
+    # ------------------------------------------------------------ stop
+
+    def stopping(self) -> None:
+        """From here on the gateway is not ready, and new actions are refused."""
+        self.is_stopping = True
+
+    async def stop(self, grace_s: float) -> None:
+        """Let what runs finish, close the upstreams, flush and sign the log."""
+        self.is_stopping = True
+        await self.governor.stop(grace_s)
+        await self.tools.aclose()
+        await self.models.aclose()
+        await self.wire.aclose()
+        await self.log.stop(self._settle_unknown)
+        await self.writer.close()
+        await self.tracing.aclose()
+
+    # ------------------------------------------------------------ between rooms
+
+    def _price(self, model: str) -> Any:
+        return self._prices.get(model)
+
+    def _definition(self, tool: str) -> dict[str, Any] | None:
+        server, _, name = tool.partition("__")
+        return next((one.definition for one in self.catalog.tools(server) if one.tool == name), None)
+
+    def _learned(self, server: str, definitions: list[dict[str, Any]]) -> None:
+        """Take in what a server offers; a changed or quarantined tool is an event that auditors want to see."""
+        learned = self.catalog.learn(server, definitions)
+        changes = dict.fromkeys(learned.changed, "changed") | dict.fromkeys(learned.quarantined, "quarantined")
+        for tool, change in changes.items():
+            log.warning("tool_definition", change=change, server=server, tool=tool, reason=learned.quarantined.get(tool, ""))
+            entry = records.event(
+                f"tool.{change}",
+                tenant=self.log.tenant,
+                subject={"tool": f"{server}__{tool}"},
+                labels={"reason": learned.quarantined.get(tool, "Its definition is another than before.")},
+            )
+            self.log.append_soon(entry)
+
+    def _suspended(self, agent_id: str) -> None:
+        self.governor.end_streams_of(
+            agent_id, Refusal("agent_suspended", f"The agent {agent_id} was suspended; its streams were ended.")
+        )
+
+    def _settle_unknown(self, connection: sqlite3.Connection, held: Reservation) -> None:
+        """Book what an action that nobody ended may have cost, in the window it began in."""
+        began_ns = int(held.id[:8] + held.id[9:13], 16) * 1_000_000  # a UUIDv7 begins with its milliseconds
+        self.limits.persist_unknown(held, began_ns)(connection)
+
+    async def _journal(
+        self,
+        type: str,  # noqa: A002 - the record's own field name
+        *,
+        tenant: str,
+        person: str | None,
+        subject: dict[str, Any],
+        labels: dict[str, str],
+        also: Any,
+    ) -> None:
+        """One record, and the change it is of, in one transaction."""
+        entry = records.event(type, tenant=tenant, person=person, subject=subject, labels=labels)
+        entry.also = also
+        await self.log.append(entry)
+
+    def agent(self, agent_id: str) -> Agent | None:
+        return self.registry.agents.get(agent_id)
+
+
+def bad_configuration(problems: list[Problem]) -> Refusal:
+    """One sentence on top, then every problem on a line of its own."""
+    lines = "\n".join(str(problem) for problem in problems)
+    return Refusal("invalid_configuration", f"The configuration has errors; correct them and start again.\n{lines}")
+
+
+def session_key(process: Process) -> bytes:
+    """The key that binds MCP session ids to credentials; made once, kept beside the other keys."""
+    path = process.data_dir / "keys" / "mcp-session.key"
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(os.urandom(32))
+    return path.read_bytes()
