@@ -298,6 +298,30 @@ async def test_tls_is_spoken_and_kept_alive(tls: tuple[ssl.SSLContext, ssl.SSLCo
         await wire.aclose()
 
 
+async def test_a_handshake_that_never_ends_is_a_connect_timeout(wire: Wire) -> None:
+    async def play(exchange: Exchange) -> None:
+        await exchange.hung_up()
+
+    async with Origin(play) as origin:
+        with pytest.raises(WireTimeout) as caught:
+            await whole(wire, origin.url.replace("http:", "https:"), connect_timeout_s=0.1)
+        assert (caught.value.phase, caught.value.dispatched) == ("connect", False)
+        assert wire.connections() == 0
+        while origin.open_connections:
+            await asyncio.sleep(0)
+
+
+async def test_a_server_that_speaks_no_tls_is_a_failure(wire: Wire) -> None:
+    async def play(exchange: Exchange) -> None:
+        await exchange.send(ok(b"plain"))
+        await exchange.hung_up()
+
+    async with Origin(play) as origin:
+        with pytest.raises(WireFailed, match="TLS handshake") as caught:
+            await whole(wire, origin.url.replace("http:", "https:"))
+        assert not caught.value.dispatched
+
+
 async def test_a_certificate_that_is_not_trusted_is_refused(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     wire = Wire()
     async with Origin(always(ok(b"secret")), tls=tls[0]) as origin:
