@@ -33,7 +33,7 @@ class Room(BaseModel):
 
 class _Remote(Room):
     api_key: Secret | None = Field(default=None, description="The provider's own key; never the agent's.")
-    connect_timeout_s: Seconds = 5.0
+    connect_timeout_s: Seconds = Field(default=5.0, description="For a connection, TLS included.")
     first_byte_timeout_s: Seconds = Field(default=300.0, description="From the request sent to the first byte back.")
     idle_timeout_s: Seconds = Field(default=120.0, description="Between two chunks of a stream.")
     retries: int = Field(default=2, ge=0, le=10, description="Only before the first byte of an answer.")
@@ -46,15 +46,15 @@ class _Remote(Room):
 class DemoProvider(Room):
     """The scripted model that needs no key."""
 
-    type: Literal["demo"]
+    type: Literal["demo"] = Field(description="The scripted model that needs no key.")
     script: Path | None = Field(default=None, description="A YAML script of answers; absent: the built-in one.")
 
 
 class OpenAIProvider(_Remote):
     """Anything that speaks the OpenAI chat dialect."""
 
-    type: Literal["openai"]
-    base_url: str = Field("https://api.openai.com/v1", description="http(s) URL, or a reference to one.")
+    type: Literal["openai"] = Field(description="Anything that speaks the OpenAI chat dialect.")
+    base_url: str = Field(default="https://api.openai.com/v1", description="http(s) URL, or a reference to one.")
     headers: dict[str, str] = Field(default={}, description="Sent upstream; values may be references.")
     transport: Literal["auto", "aiohttp"] = Field(
         default="auto",
@@ -72,7 +72,7 @@ class OpenAIProvider(_Remote):
 class LitellmProvider(_Remote):
     """Any other provider, through litellm."""
 
-    type: Literal["litellm"]
+    type: Literal["litellm"] = Field(description="Any other provider, through litellm.")
     prefix: str = Field(default="", description="Put before the model's name, e.g. bedrock/.")
     params: dict[str, Any] = Field(default={}, description="Handed to litellm; texts may be references.")
 
@@ -86,20 +86,20 @@ Provider = Annotated[DemoProvider | OpenAIProvider | LitellmProvider, Field(disc
 class Price(Room):
     """US dollars per million tokens. Decimal; quote the numbers."""
 
-    input_usd_per_mtok: Usd
+    input_usd_per_mtok: Usd = Field(description="US dollars per million tokens; quote the number.")
     cached_input_usd_per_mtok: Usd | None = Field(default=None, description="Absent: as input.")
-    output_usd_per_mtok: Usd
+    output_usd_per_mtok: Usd = Field(description="US dollars per million tokens.")
 
 
 class Model(Room):
     """An alias that agents may name, and where it leads."""
 
-    alias: Name
-    provider: str
+    alias: Name = Field(description="What agents call it.")
+    provider: str = Field(description="One of `providers`.")
     model: str = Field(min_length=1, description="What the provider calls it.")
-    owner: str = ""
-    risk: Risk = "low"
-    data_classes: tuple[str, ...] = ()
+    owner: str = Field(default="", description="Who answers for its use.")
+    risk: Risk = Field(default="low", description="For policy.")
+    data_classes: tuple[str, ...] = Field(default=(), description="What it may be sent; for policy.")
     price: Price | None = Field(default=None, description="Absent: from litellm's price file.")
     max_output_tokens: Count = Field(default=4096, description="Reserved for when a request names no maximum.")
 
@@ -110,25 +110,27 @@ class Model(Room):
 class Owners(Room):
     """Who answers for an agent: names of persons."""
 
-    business: str = ""
-    data: str = ""
-    technology: str = ""
-    risk: str = ""
-    operations: str = ""
+    business: str = Field(default="", description="Name of a person.")
+    data: str = Field(default="", description="Name of a person.")
+    technology: str = Field(default="", description="Name of a person.")
+    risk: str = Field(default="", description="Name of a person.")
+    operations: str = Field(default="", description="Name of a person.")
 
 
 class Agent(Room):
     """A registered software principal."""
 
-    id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-    team: str = ""
-    use_case: str = ""
-    env: Literal["dev", "stage", "prod"] = "dev"
-    version: str = "1"
-    tier: str = "standard"
-    owners: Owners = Owners()
-    next_review: date | None = None
-    labels: dict[str, str] = {}
+    id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")] = Field(
+        description="Its name in keys, policies and records."
+    )
+    team: str = Field(default="", description="Who runs it.")
+    use_case: str = Field(default="", description="The business purpose it serves.")
+    env: Literal["dev", "stage", "prod"] = Field(default="dev", description="Where it runs.")
+    version: str = Field(default="1", description="Of the agent itself; for policy and records.")
+    tier: str = Field(default="standard", description="For policy.")
+    owners: Owners = Field(default=Owners(), description="Who answers for it.")
+    next_review: date | None = Field(default=None, description="When its owners look at it again.")
+    labels: dict[str, str] = Field(default={}, description="Yours; for policy and records.")
 
 
 # ---------------------------------------------------------------- limits
@@ -137,9 +139,9 @@ class Agent(Room):
 class Budget(Room):
     """What may be spent in one window (a UTC day or month)."""
 
-    window: Literal["day", "month"]
+    window: Literal["day", "month"] = Field(description="In UTC.")
     usd: Usd | None = Field(default=None, description="US dollars; quote the number.")
-    tokens: Count | None = None
+    tokens: Count | None = Field(default=None, description="Input and output together.")
 
     @model_validator(mode="after")
     def _says_something(self) -> Budget:
@@ -156,10 +158,10 @@ class Budget(Room):
 class LimitSet(Room):
     """Limits of one agent or user. What is absent is not limited, or taken from the default."""
 
-    requests_per_minute: Count | None = None
-    concurrency: Count | None = None
-    tokens_per_minute: Count | None = None
-    budgets: tuple[Budget, ...] | None = None
+    requests_per_minute: Count | None = Field(default=None, description="Actions of any kind.")
+    concurrency: Count | None = Field(default=None, description="Actions at once.")
+    tokens_per_minute: Count | None = Field(default=None, description="Input and output together.")
+    budgets: tuple[Budget, ...] | None = Field(default=None, description="Money and tokens per window.")
 
     @field_validator("budgets")
     @classmethod
@@ -207,26 +209,34 @@ class Audit(Room):
     origin: Annotated[str, StringConstraints(pattern=r"^[^\s+]{1,255}$")] = Field(
         default="gateway.local/audit/default", description="Name of the log in its checkpoints (C2SP)."
     )
-    capture: Literal["metadata", "arguments", "full"] = "full"
-    payload_cap_bytes: int = Field(default=262_144, ge=0, le=64 * 1024 * 1024)
+    capture: Literal["metadata", "arguments", "full"] = Field(
+        default="full", description="Which payloads are kept: none, what was asked, or answers too."
+    )
+    payload_cap_bytes: int = Field(
+        description="A larger payload is not kept, only committed to.", default=262_144, ge=0, le=64 * 1024 * 1024
+    )
 
 
 class Server(Room):
-    max_body_bytes: int = Field(default=33_554_432, ge=1024, le=1024 * 1024 * 1024)
-    shutdown_grace_s: Seconds = 30.0
+    max_body_bytes: int = Field(
+        description="Larger requests are refused.", default=33_554_432, ge=1024, le=1024 * 1024 * 1024
+    )
+    shutdown_grace_s: Seconds = Field(default=30.0, description="For what runs when told to stop.")
 
 
 class Config(Room):
     """gateway.yaml, version 1."""
 
-    version: Literal[1]
-    environment: Literal["dev", "stage", "prod"] = "dev"
-    providers: dict[str, Provider] = {}
-    models: tuple[Model, ...] = ()
-    agents: tuple[Agent, ...] = ()
+    version: Literal[1] = Field(description="Of this file's format.")
+    environment: Literal["dev", "stage", "prod"] = Field(default="dev", description="Where this gateway runs.")
+    providers: dict[str, Provider] = Field(default={}, description="Where models live, by name.")
+    models: tuple[Model, ...] = Field(default=(), description="What agents may name.")
+    agents: tuple[Agent, ...] = Field(default=(), description="The registered agents; more through the API.")
     limits: Limits = Limits()
     tool_registry: Path = Field(default=Path("tools_registry"), description="Folder of tool manifests.")
     policy: Policy = Policy()
-    undeclared_client_tools: Literal["deny", "escalate", "observe"] = "deny"
+    undeclared_client_tools: Literal["deny", "escalate", "observe"] = Field(
+        default="deny", description="A proposed call of a tool that no manifest describes."
+    )
     audit: Audit = Audit()
     server: Server = Server()

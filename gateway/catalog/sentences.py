@@ -11,12 +11,12 @@ import json
 import re
 import string
 import unicodedata
-from decimal import Decimal
 from typing import Any
 
 from gateway.actions import ArgumentKind, ToolTarget
 
 MAX_SHOWN = 200  # characters of one argument
+MAX_DIGITS = 60  # of an amount of money
 
 _PLAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._@/:+#-]*[A-Za-z0-9/])?\Z")
 _EXACT = frozenset(("payee", "object_id", "url", "path"))  # look-alike letters matter here: ASCII or escaped
@@ -63,11 +63,11 @@ def show(value: Any, kind: ArgumentKind | None = None) -> str:
 def _money(value: Any, kind: ArgumentKind) -> str:
     if isinstance(value, bool) or not isinstance(value, int):
         return f"{show(value)} (not a whole number of {kind.unit})"
-    try:
-        amount = Decimal(value).scaleb(-2) if kind.unit == "cents" else Decimal(value)
-        text = f"{amount:.2f}" if kind.unit == "cents" else f"{amount:f}"
-    except (ArithmeticError, ValueError):
+    if abs(value) >= 10**MAX_DIGITS:
         return "(a number too large to show)"
+    sign = "-" if value < 0 else ""
+    units, cents = divmod(abs(value), 100) if kind.unit == "cents" else (abs(value), None)
+    text = f"{sign}{units}" if cents is None else f"{sign}{units}.{cents:02d}"
     return f"{text} {kind.currency}"
 
 
