@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ NOTE = "quickstart.env"
 def run(process: Process) -> None:
     """Start the ledger, serve, and print what to paste once ready. Raises Refusal if the gateway can't start."""
     process.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # The ledger wants a credential that is the gateway's, never an agent's: a new one for each run.
+    os.environ["LEDGER_TOKEN"] = secrets.token_urlsafe(32)
     with _ledger(process.data_dir) as url:
         os.environ["LEDGER_URL"] = url  # the ledger's manifest refers to it
         serve(process, on_ready=_welcome)
