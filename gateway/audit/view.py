@@ -36,6 +36,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     agent: str | None = None
     user: str | None = None
     session: str | None = None
+    kind: str | None = None
     tool: str | None = None
     model: str | None = None
     type: str | None = None
@@ -118,7 +119,7 @@ def _query(connection: sqlite3.Connection, tenant: str, wanted: Filter) -> Page:
         clauses.append(clause)
         values.extend(given)
 
-    for column in ("agent", "user", "session", "model", "effect", "status", "code", "action"):
+    for column in ("agent", "user", "session", "kind", "model", "effect", "status", "code", "action"):
         value = getattr(wanted, column)
         if value is not None:
             add(f"view.{column} = ?", value)

@@ -1,0 +1,93 @@
+"""Every page and form of the console, listed in order. Mounted under /console."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from gateway.console import actions_pages, entrance, tables
+from gateway.console.pages import Pages
+from gateway.doors.admin.parts import Parts
+from gateway.errors import Refusal
+from gateway.identity.signed_in import SignedIn, signed_in
+
+Page = Callable[[Parts, Pages, SignedIn, Request], Awaitable[Response]]
+
+
+def console_app(parts: Parts) -> Starlette:
+    """The console over `parts`."""
+    pages = Pages()
+
+    def signed(page: Page) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            who = signed_in(parts.registry.people, request.method, request.headers, parts.process.public_url)
+            return await page(parts, pages, who, request)
+
+        return answer
+
+    async def home(request: Request) -> Response:
+        return RedirectResponse("/console/overview", status_code=303)
+
+    return Starlette(
+        routes=[
+            Route("/", home),
+            Route("/login", partial(entrance.login, parts, pages)),
+            Route("/welcome", partial(entrance.welcome, pages)),
+            Route("/logout", signed(entrance.logout), methods=["POST"]),
+            Route("/overview", signed(tables.overview)),
+            Route("/activity", signed(actions_pages.activity)),
+            Route("/activity/{action_id}", signed(actions_pages.one_action)),
+            Route("/activity/{action_id}", signed(actions_pages.disclose), methods=["POST"]),
+            Route("/agents", signed(tables.agents)),
+            Route("/tools", signed(tables.tools)),
+            Route("/models", signed(tables.models)),
+            Route("/audit", signed(tables.audit)),
+            Route("/static/console.css", partial(entrance.style, pages)),
+        ],
+        exception_handlers={
+            Refusal: partial(_refused, pages, parts),
+            HTTPException: partial(_http, pages),
+        },
+    )
+
+
+async def _refused(pages: Pages, parts: Parts, request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    if error.code == "unauthenticated":
+        parts.governor.unauthenticated()
+        return pages.render("sign_in.html", who=None, status_code=401, message=error.message)
+    return pages.render(
+        "message.html",
+        who=_who(parts, request),
+        status_code=error.http_status,
+        title=_title(error),
+        message=error.message,
+    )
+
+
+async def _http(pages: Pages, request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    title, message = "No such page", "Nothing is here; the overview leads on."
+    if error.status_code == 405:
+        title, message = "Not like this", "The page exists, but cannot be asked for in this way."
+    response = pages.render("message.html", who=None, status_code=error.status_code, title=title, message=message)
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _who(parts: Parts, request: Request) -> SignedIn | None:
+    try:
+        return signed_in(parts.registry.people, "GET", request.headers, parts.process.public_url)
+    except Refusal:
+        return None
+
+
+def _title(refusal: Refusal) -> str:
+    titles = {"forbidden": "Not for you", "not_found": "Not found", "audit_unavailable": "The trail cannot be read"}
+    return titles.get(refusal.code, "That did not work")

@@ -1,0 +1,58 @@
+"""/api/v1/people and /api/v1/sign-in: persons, their roles, and one-time links."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastapi import APIRouter, Request, Response
+
+from gateway.clock import rfc3339
+from gateway.doors.admin.paging import Cursor, Limit, page
+from gateway.doors.admin.people_in import Operator, PartsDep, Person
+from gateway.doors.admin.schemas import PersonIn, PersonOut, SignInIn, SignInOut
+from gateway.errors import Refusal
+from gateway.identity.people import Role
+
+routes = APIRouter(tags=["people"])
+
+
+@routes.get("/people")
+async def list_people(
+    parts: PartsDep, person: Person, request: Request, response: Response, limit: Limit = 100, cursor: Cursor = None
+) -> Sequence[PersonOut]:
+    """Everybody who may sign in, by id."""
+    people = [PersonOut.of(one) for one in parts.registry.people.all()]
+    return page(people, lambda one: one.id, limit, cursor, request, response)
+
+
+@routes.post("/people", status_code=201)
+async def add_person(wanted: PersonIn, parts: PartsDep, person: Operator) -> PersonOut:
+    """Add a person with roles. They sign in with a link that an operator makes for them."""
+    added = await parts.registry.people.add(
+        wanted.id, name=wanted.name or wanted.id, roles=wanted.roles, by=person.person.id
+    )
+    return PersonOut.of(added)
+
+
+@routes.delete("/people/{person_id}")
+async def remove_person(person_id: str, parts: PartsDep, person: Operator) -> PersonOut:
+    """Take a person's access at once. What they did stays on record."""
+    return PersonOut.of(await parts.registry.people.remove(person_id, by=person.person.id))
+
+
+@routes.get("/people/me")
+async def who_am_i(person: Person) -> PersonOut:
+    """The person who asks."""
+    return PersonOut.of(person.person)
+
+
+@routes.post("/sign-in", status_code=201)
+async def make_link(wanted: SignInIn, request: Request, parts: PartsDep, person: Person) -> SignInOut:
+    """A one-time link to the console, for yourself; operators may make one for others."""
+    whom = wanted.person or person.person.id
+    if whom != person.person.id and not person.may(Role.OPERATOR):
+        raise Refusal("forbidden", "Only an operator may make a sign-in link for somebody else.")
+    secret, expires_ns = await parts.registry.people.make_link(whom, by=person.person.id)
+    base = parts.process.public_url or str(request.base_url)
+    url = f"{base.rstrip('/')}/console/login?token={secret}"
+    return SignInOut(url=url, person=whom, expires=rfc3339(expires_ns))

@@ -1,0 +1,48 @@
+"""Who a request to the administration comes from, as FastAPI dependencies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from gateway.audit.records import event
+from gateway.doors.admin.parts import Parts, parts_of
+from gateway.errors import Refusal
+from gateway.identity.people import Role
+from gateway.identity.signed_in import SignedIn, signed_in
+
+PartsDep = Annotated[Parts, Depends(parts_of)]
+
+
+async def anyone_signed_in(request: Request, parts: PartsDep) -> SignedIn:
+    """The person, whatever their roles."""
+    return signed_in(parts.registry.people, request.method, request.headers, parts.process.public_url)
+
+
+Person = Annotated[SignedIn, Depends(anyone_signed_in)]
+
+
+def _needs(*roles: Role) -> Callable[[Request, SignedIn, Parts], SignedIn]:
+    # Annotations of a nested function are looked up in this module, so the aliases above serve here too.
+    def check(request: Request, person: Person, parts: PartsDep) -> SignedIn:
+        try:
+            person.require(*roles)
+        except Refusal:
+            entry = event(
+                "person.refused",
+                tenant=person.person.tenant,
+                person=person.person.id,
+                subject={"request": f"{request.method} {request.url.path[:200]}"},
+                labels={"needs": ",".join(roles)},
+            )
+            parts.log.append_soon(entry)
+            raise
+        return person
+
+    return check
+
+
+Operator = Annotated[SignedIn, Depends(_needs(Role.OPERATOR))]
+Reader = Annotated[SignedIn, Depends(_needs(Role.OPERATOR, Role.AUDITOR))]

@@ -1,0 +1,209 @@
+"""/api/v1/status, /reload, /models, /tools, /policy, /errors: what runs, and what it runs with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from gateway import __version__
+from gateway.actions import AgentStatus
+from gateway.audit.records import event
+from gateway.audit.view import Filter
+from gateway.clock import rfc3339
+from gateway.documents import errors
+from gateway.doors.admin.paging import Cursor, Limit, page
+from gateway.doors.admin.parts import Parts, ServerState, ToolState
+from gateway.doors.admin.people_in import Operator, PartsDep, Person
+from gateway.doors.admin.schemas import ModelOut, ToolOut, ToolShown
+from gateway.errors import CODES, Refusal
+
+routes = APIRouter(tags=["gateway"])
+
+_DAY_NS = 86_400 * 1_000_000_000
+_COUNTED = 1000
+
+
+@routes.get("/status")
+async def show_status(parts: PartsDep, person: Person) -> dict[str, Any]:
+    """What runs, what is degraded since when, refusals by agent."""
+    return await status(parts)
+
+
+async def status(parts: Parts) -> dict[str, Any]:
+    """The state of the gateway, for people."""
+    conditions = parts.health.conditions()
+    log, agents = parts.log, parts.registry.agents.all()
+    suspended = [one.agent.id for one in agents if one.agent.status is AgentStatus.SUSPENDED]
+    return {
+        "state": "degraded" if any(one.reason for one in conditions) else "ok",
+        "version": __version__,
+        "components": [
+            {
+                "id": one.id,
+                "state": "ok" if one.reason is None else "degraded",
+                "since": rfc3339(one.since_ns),
+                "reason": one.reason,
+            }
+            for one in conditions
+        ],
+        "policy": {"revision": parts.policy.revision},
+        "audit": {
+            "size": log.size,
+            "signed_size": log.signed_size,
+            "unsigned": max(0, log.size - log.signed_size),
+            "open_intents": log.open_intents,
+            "latched": log.writer.latched,
+        },
+        "agents": {"registered": len(agents), "suspended": suspended},
+        "models": len(parts.catalog.models()),
+        "tool_servers": [_server(one) for one in parts.catalog.servers()],
+        "refusals": await refusals(parts),
+    }
+
+
+async def refusals(parts: Parts) -> list[dict[str, Any]]:
+    """Refused actions of the last 24 hours (at most the last 1000) by agent and code, most first."""
+    if parts.log.writer.latched is not None:
+        return []
+    since_ns = parts.clock.now_ns() - _DAY_NS
+    found = await parts.log.query(Filter(type="action.refused", since_ns=since_ns, limit=_COUNTED))
+    counted: Counter[tuple[str, str]] = Counter()
+    for record in found.records:
+        agent = (record.get("actor") or {}).get("agent") or "unknown"
+        code = (record.get("result") or {}).get("code") or "unknown"
+        counted[agent, code] += 1
+    return [
+        {"id": f"{agent}:{code}", "agent": agent, "code": code, "count": count}
+        for (agent, code), count in counted.most_common()
+    ]
+
+
+@routes.post("/reload")
+async def reload(parts: PartsDep, person: Operator) -> dict[str, Any]:
+    """Read configuration, registry and policies anew. If one is invalid, the old state stays and this says why."""
+    who = person.person
+    problems = await parts.reload(f"asked by {who.id}")
+    failed = bool(errors(problems))
+    await parts.log.append(
+        event(
+            "gateway.reload",
+            tenant=who.tenant,
+            person=who.id,
+            subject={"policy": parts.policy.revision},
+            labels={"outcome": "refused" if failed else "in force", "problems": str(len(problems))},
+        )
+    )
+    if failed:
+        raise Refusal(
+            "invalid_configuration",
+            f"The configuration has {len(errors(problems))} errors, so the old one stays in force; mend them and"
+            " reload again.",
+            detail={"problems": "\n".join(str(one) for one in problems)},
+        )
+    return {"revision": parts.policy.revision, "warnings": [str(one) for one in problems]}
+
+
+@routes.get("/models")
+async def list_models(
+    parts: PartsDep, person: Person, request: Request, response: Response, limit: Limit = 100, cursor: Cursor = None
+) -> Sequence[ModelOut]:
+    """All model aliases, by id."""
+    models = sorted((ModelOut.of(model) for model in parts.catalog.models()), key=lambda model: model.id)
+    return page(models, lambda model: model.id, limit, cursor, request, response)
+
+
+@routes.get("/tools")
+async def list_tools(
+    parts: PartsDep, person: Person, request: Request, response: Response, limit: Limit = 500, cursor: Cursor = None
+) -> Sequence[ToolOut]:
+    """All tools with their state, also those that agents can't use: quarantined, unregistered, absent."""
+    return page(tools(parts), lambda tool: tool.id, limit, cursor, request, response)
+
+
+@routes.get("/tools/{tool_id}")
+async def show_tool(tool_id: str, parts: PartsDep, person: Person) -> ToolShown:
+    """A tool with its manifest entry and the definition its server sent."""
+    found = next((tool for tool in tools(parts) if tool.id == tool_id), None)
+    if found is None:
+        raise Refusal("not_found", f"There is no tool {tool_id[:200]!r}; `gateway tools list` shows those there are.")
+    live = next((one for one in parts.catalog.tools(found.server) if one.tool == found.tool), None)
+    if live is None:
+        return ToolShown(**found.model_dump())
+    return ToolShown(
+        **found.model_dump(),
+        sentence=live.sentence,
+        data_classes=list(live.data_classes),
+        reversible=live.reversible,
+        idempotent=live.idempotent,
+        arguments={
+            name: {"kind": kind.kind, "currency": kind.currency, "unit": kind.unit}
+            for name, kind in live.arguments.items()
+        },
+        trusted_outputs=list(live.trusted_outputs),
+        review=live.review,
+        definition=live.definition,
+    )
+
+
+@routes.get("/policy")
+async def show_policy(parts: PartsDep, person: Person) -> dict[str, Any]:
+    """The policy in force."""
+    return {"id": parts.policy.revision, "revision": parts.policy.revision}
+
+
+@routes.get("/errors")
+async def list_errors() -> list[dict[str, Any]]:
+    """Every code a refusal can have."""
+    return [_code(name) for name in CODES]
+
+
+@routes.get("/errors/{code}")
+async def show_error(code: str) -> dict[str, Any]:
+    """What a code means: the page that `type` of a problem points to."""
+    if code not in CODES:
+        raise Refusal("not_found", f"There is no error code {code[:64]!r}; /api/v1/errors lists them.")
+    return _code(code)
+
+
+def tools(parts: Parts) -> list[ToolOut]:
+    """All tools of all servers, by id."""
+    found = [_tool(server, tool) for server in parts.catalog.servers() for tool in server.tools]
+    return sorted(found, key=lambda tool: tool.id)
+
+
+def _tool(server: ServerState, tool: ToolState) -> ToolOut:
+    return ToolOut(
+        id=f"{server.server}__{tool.name}",
+        server=server.server,
+        tool=tool.name,
+        kind=server.kind,
+        owner=server.owner,
+        state=tool.state,
+        reason=tool.reason,
+        risk=tool.risk,
+        effect=tool.effect,
+        digest=tool.digest,
+        pin=tool.pin,
+    )
+
+
+def _server(one: ServerState) -> dict[str, Any]:
+    return {
+        "id": one.server,
+        "kind": one.kind,
+        "title": one.title,
+        "owner": one.owner,
+        "review": one.review,
+        "state": one.state,
+        "reason": one.reason,
+        "tools": dict(Counter(tool.state for tool in one.tools)),
+        "warnings": list(one.warnings),
+    }
+
+
+def _code(name: str) -> dict[str, Any]:
+    code = CODES[name]
+    return {"id": name, "http_status": code.http_status, "retry": code.retry, "meaning": code.meaning}

@@ -1,0 +1,130 @@
+"""/api/v1/audit: the trail, read by people. Each read is itself a record; without it nothing is shown."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from msgspec import structs
+
+from gateway.audit.records import event
+from gateway.audit.view import Filter
+from gateway.doors.admin.paging import Cursor, Limit, point_on
+from gateway.doors.admin.parts import Parts
+from gateway.doors.admin.people_in import PartsDep, Reader
+from gateway.errors import Refusal
+from gateway.identity.signed_in import SignedIn
+
+routes = APIRouter(prefix="/audit", tags=["audit"])
+_Text = Annotated[str | None, Query(max_length=256)]
+
+
+async def record_read(parts: Parts, person: SignedIn, subject: dict[str, Any]) -> None:
+    """Put on record who reads what, before it is shown. Raises Refusal(audit_unavailable)."""
+    who = person.person
+    await parts.log.append(event("audit.read", tenant=who.tenant, person=who.id, subject=subject))
+
+
+@routes.get("/records")
+async def query_records(
+    parts: PartsDep,
+    person: Reader,
+    request: Request,
+    response: Response,
+    since: Annotated[datetime | None, Query(description="RFC 3339; without a zone UTC is meant.")] = None,
+    until: Annotated[datetime | None, Query(description="Exclusive.")] = None,
+    agent: _Text = None,
+    user: _Text = None,
+    session: _Text = None,
+    kind: Annotated[str | None, Query(max_length=64, description="model.invoke, tool.call, ...")] = None,
+    tool: Annotated[str | None, Query(max_length=256, description="A tool's name or server__tool.")] = None,
+    model: _Text = None,
+    type: Annotated[str | None, Query(max_length=64, description="May end in *.")] = None,  # noqa: A002
+    effect: _Text = None,
+    status: _Text = None,
+    code: _Text = None,
+    action: _Text = None,
+    rule: _Text = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> list[dict[str, Any]]:
+    """Records as stored, newest first; everything given must hold."""
+    wanted = Filter(
+        since_ns=_ns(since),
+        until_ns=_ns(until),
+        agent=agent,
+        user=user,
+        session=session,
+        kind=kind,
+        tool=tool,
+        model=model,
+        type=type,
+        effect=effect,
+        status=status,
+        code=code,
+        action=action,
+        rule=rule,
+        limit=limit,
+        cursor=cursor,
+    )
+    asked = {name: str(value) for name, value in structs.asdict(wanted).items() if value is not None}
+    await record_read(parts, person, {"query": asked})
+    found = await parts.log.query(wanted)
+    if found.cursor is not None:
+        point_on(request, response, found.cursor)
+    return found.records
+
+
+@routes.get("/records/{wanted}")
+async def show_record(
+    wanted: str,
+    parts: PartsDep,
+    person: Reader,
+    disclose: Annotated[bool, Query(description="Show payloads too: arguments, results, policy input.")] = False,
+) -> dict[str, Any]:
+    """A record by its id or by an action's, what belongs to it, and on demand its payloads."""
+    await record_read(parts, person, {"record": wanted[:64], "disclosed": "yes" if disclose else "no"})
+    shown = await parts.log.show(wanted, disclose=disclose)
+    return {
+        "id": shown.record["id"],
+        "record": shown.record,
+        "signed": shown.signed,
+        "related": shown.related,
+        "payloads": [structs.asdict(one) for one in shown.payloads],
+    }
+
+
+@routes.get("/checkpoint")
+async def last_checkpoint(parts: PartsDep, person: Reader) -> dict[str, Any]:
+    """The last signed tree head (a C2SP checkpoint), and what it does not cover yet."""
+    return await checkpoint(parts)
+
+
+async def checkpoint(parts: Parts) -> dict[str, Any]:
+    """The last checkpoint's note with the figures around it. Raises Refusal(not_found) if there is none."""
+    log = parts.log
+    rows = await log.writer.read(
+        lambda db: db.execute("SELECT size, root, note, ts_ns FROM checkpoint ORDER BY size DESC LIMIT 1").fetchall()
+    )
+    if not rows:
+        raise Refusal("not_found", "Nothing has been signed yet; ask again in a second.")
+    size, root, note, ts_ns = rows[0]
+    signed_at = datetime.fromtimestamp(ts_ns / 1e9, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return {
+        "id": str(size),
+        "signed_size": size,
+        "root": bytes(root).hex(),
+        "signed_at": signed_at,
+        "note": bytes(note).decode(),
+        "size": log.size,
+        "unsigned": max(0, log.size - log.signed_size),
+        "vkey": log.vkey,
+    }
+
+
+def _ns(when: datetime | None) -> int | None:
+    if when is None:
+        return None
+    moment = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1_000_000) * 1000
