@@ -22,6 +22,12 @@ class PayloadCheck:
 
     def add(self, idx: int, leaf: dict[str, Any], sealed: Any, wrapped: Any) -> None:
         """Check one record's payloads."""
+        try:
+            self._add(idx, leaf, sealed, wrapped)
+        except (KeyError, TypeError, AttributeError):
+            self._findings.add("record_malformed", f"record {idx} does not name its payloads as records do", idx)
+
+    def _add(self, idx: int, leaf: dict[str, Any], sealed: Any, wrapped: Any) -> None:
         if leaf["type"] == "payload.erased":
             self._erasures.add(leaf["labels"].get("subject.record", ""))
         stated = {part["name"]: part for part in leaf["payloads"]}

@@ -43,13 +43,17 @@ from gateway.audit.leaf import (
     UsagePart,
 )
 from gateway.errors import Refusal
-from gateway.verify.canonical import MAX_INT
+from gateway.verify.canonical import MAX_INT, encode
 
 _JSON = "application/json"
 _SSE = "text/event-stream"
+# Together these keep the largest record under its 65,535 bytes, at four bytes a character.
 _MAX_TEXT = 256  # characters of one text from outside
-_MAX_REASON = 1024
-_MAX_ITEMS = 32  # rules, reasons, obligations
+_MAX_RULE = 128
+_MAX_REASON = 512
+_MAX_ITEMS = 16  # rules, reasons, obligations
+_MAX_LABELS = 20
+_MAX_OBLIGATION_BYTES = 8192
 _DENIALS = {"denied_by_policy", "approval_required", "approval_denied", "unknown_tool", "model_not_found"}
 
 _encode = msgspec.json.Encoder(decimal_format="string").encode
@@ -69,7 +73,7 @@ def intent(
     if reservation is not None:
         leaf.limits = LimitsPart(reservation.levels, usd_text(reservation.nanousd), _int(reservation.tokens))
     if inspected:
-        leaf.labels["inspected"] = ",".join(inspected)
+        leaf.labels["inspected"] = _text(",".join(inspected), _MAX_REASON)
     return Entry(leaf, _asked(action, target, decision), None, reservation)
 
 
@@ -86,11 +90,11 @@ def result(
     """How an intent ended; each intent takes exactly one. `also` persists the spend in the same transaction."""
     leaf = _leaf("action.result", action, target)
     if decision is not None:
-        leaf.decision = DecisionPart(decision.effect, _bounded(decision.rules, _MAX_TEXT), (), decision.revision)
+        leaf.decision = DecisionPart(decision.effect, _bounded(decision.rules, _MAX_RULE), (), decision.revision)
     leaf.cost = _cost(result.cost)
     leaf.result = _result(result)
     if inspected:
-        leaf.labels["inspected"] = ",".join(inspected)
+        leaf.labels["inspected"] = _text(",".join(inspected), _MAX_REASON)
     payloads: tuple[Payload, ...] = ()
     if result.body is not None:
         media = _SSE if action.stream and not result.body.startswith((b"{", b"[")) else _JSON
@@ -120,7 +124,7 @@ def decided(action: Action, target: Target | None, decision: Decision, inspected
     leaf.decision = _decision(decision)
     leaf.obligations = _obligations(decision)
     if inspected:
-        leaf.labels["inspected"] = ",".join(inspected)
+        leaf.labels["inspected"] = _text(",".join(inspected), _MAX_REASON)
     return Entry(leaf, _asked(action, target, decision))
 
 
@@ -147,10 +151,10 @@ def event(
     leaf = Leaf(type=type, tenant=tenant)
     if person is not None:
         leaf.actor = ActorPart(None, None, _text(person), "person")
-    leaf.labels = {_key(name): _text(value, _MAX_REASON) for name, value in (labels or {}).items()}
-    for name, value in (subject or {}).items():
-        text = value if isinstance(value, str) else _encode(value).decode()
-        leaf.labels[f"subject.{_key(name)}"] = _text(text, _MAX_REASON)
+    given: dict[str, Any] = {**(labels or {}), **{f"subject.{name}": value for name, value in (subject or {}).items()}}
+    for name, value in list(given.items())[:_MAX_LABELS]:
+        text = value if isinstance(value, str) else encode(plain(value)).decode()
+        leaf.labels[_key(name)] = _text(text, _MAX_REASON)
     return Entry(leaf)
 
 
@@ -196,14 +200,19 @@ def _leaf(type_: str, action: Action, target: Target | None) -> Leaf:
 def _decision(decision: Decision) -> DecisionPart:
     return DecisionPart(
         decision.effect,
-        _bounded(decision.rules, _MAX_TEXT),
+        _bounded(decision.rules, _MAX_RULE),
         _bounded(decision.reasons, _MAX_REASON),
         decision.revision,
     )
 
 
 def _obligations(decision: Decision) -> tuple[dict[str, Any], ...]:
-    return tuple(plain(item) for item in decision.obligations[:_MAX_ITEMS]) if decision.obligations else ()
+    if not decision.obligations:
+        return ()
+    kept = tuple(plain(item) for item in decision.obligations[:_MAX_ITEMS])
+    if len(encode(kept)) > _MAX_OBLIGATION_BYTES:
+        return ({"omitted": f"{len(decision.obligations)} obligations too large for a record: see the policy input"},)
+    return kept
 
 
 def _asked(action: Action, target: Target | None, decision: Decision) -> tuple[Payload, ...]:
@@ -244,13 +253,13 @@ def _int(value: int) -> int:
 def _text(text: str, limit: int = _MAX_TEXT) -> str:
     if len(text) > limit:
         text = text[: limit - 1] + "…"
-    if not text.isascii():  # a lone surrogate has no UTF-8 and so no canonical form
-        text = text.encode("utf-8", "replace").decode()
+    if not text.isprintable():  # lone surrogates have no UTF-8, control characters take six bytes each
+        text = "".join(" " if ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000 else c for c in text)
     return text
 
 
 def _key(name: str) -> str:
-    return _text(name, 64).encode("ascii", "replace").decode()
+    return _text(name, 64).replace("…", "~").encode("ascii", "replace").decode()
 
 
 def _bounded(texts: tuple[str, ...], limit: int) -> tuple[str, ...]:

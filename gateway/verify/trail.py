@@ -17,6 +17,12 @@ _INTENT = "action.intent"
 _RESULT = "action.result"
 _STOP = "gateway.stop"
 
+# Every record of version 1 has all of these, null where they do not apply.
+_FIELDS = frozenset(
+    {"v", "id", "type", "ts", "writer", "tenant", "env", "actor", "session", "trace", "action", "model", "decision"}
+    | {"case", "obligations", "limits", "cost", "result", "refs", "payloads", "labels"}
+)
+
 
 class Finding(NamedTuple):
     """One thing that is wrong. `code` is for machines; `idx` the record's index where there is one."""
@@ -49,6 +55,7 @@ class Trail:
         self.open: dict[str, tuple[int, str, tuple[str, int]]] = {}  # intent -> index, action id, writer and epoch
         self.first_ts: str | None = None
         self.last_ts: str | None = None
+        self._next = 0
         self._closed: set[str] = set()
         self._writers: dict[str, tuple[int, int, str]] = {}  # writer -> last epoch, last seq, last type
 
@@ -72,9 +79,9 @@ class Trail:
 
     def add(self, idx: int, record_id: str, body: bytes, stored: bytes) -> dict[str, Any] | None:
         """Check the next record; its document, or None if it can't be read."""
-        expected = self.frontier.size
-        if idx != expected:
-            self.findings.add("records_missing", f"record {idx} follows record {expected - 1}", idx)
+        if idx != self._next:
+            self.findings.add("records_missing", f"record {idx} stands where {self._next} should", idx)
+        self._next = idx + 1
         hashed = leaf_hash(body)
         self.frontier.append(hashed)
         if hashed != stored:
@@ -87,13 +94,13 @@ class Trail:
         try:
             self._follow(idx, record_id, leaf)
         except (KeyError, TypeError, AttributeError, ValueError):
-            self.findings.add("record_malformed", f"record {idx} lacks a field that every record has", idx)
+            self.findings.add("record_malformed", f"record {idx} has not the fields of a record, version 1", idx)
             return None
         return leaf
 
     def _follow(self, idx: int, record_id: str, leaf: dict[str, Any]) -> None:
-        if leaf["v"] != 1:
-            self.findings.add("record_malformed", f"record {idx} has the unknown version {leaf['v']}", idx)
+        if leaf["v"] != 1 or leaf.keys() != _FIELDS:
+            raise ValueError
         if leaf["id"] != record_id:
             self.findings.add("record_altered", f"record {idx} is filed under another id than its own", idx)
         writer, epoch, seq = leaf["writer"]["id"], int(leaf["writer"]["epoch"]), int(leaf["writer"]["seq"])
