@@ -149,7 +149,7 @@ class Models:
         if proxy is None and wanted != "aiohttp":
             return self._wire
         if proxy not in self._proxied:
-            # Late: it costs 150 ms and 15 MB that most gateways never need.
+            # Late: it costs 200 ms and 10 MB that most gateways never need.
             from gateway.upstreams.wire_aiohttp import WireAiohttp
 
             self._proxied[proxy] = WireAiohttp(proxy=proxy)

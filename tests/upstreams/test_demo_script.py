@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,25 @@ def test_the_packaged_script_stands() -> None:
     script, problems = demo_script.load(None)
     assert problems == []
     assert script is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pay 1" + " " * 4000,
+        "pay 1 to " * 500,
+        "pay 25 EUR to " + "a-" * 2000 + "!",
+        "pay 1 to a" + " reference" * 400,
+        "close " * 800,
+    ],
+)
+def test_the_packaged_script_can_t_be_kept_busy(text: str) -> None:
+    """Its expressions run on what agents send: bounded repetitions only."""
+    script, _ = demo_script.load(None)
+    assert script is not None
+    begun_s = time.process_time()
+    script.answer(talk(text, "transfer", "get_balance", "list_payees", "close_account"))
+    assert time.process_time() - begun_s < 0.2
 
 
 def test_the_first_rule_that_fits_decides(tmp_path: Path) -> None:
