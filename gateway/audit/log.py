@@ -234,8 +234,7 @@ class AuditLog:
         if now_s - self._beat_s >= HEARTBEAT_S:
             self._beat_s = now_s
             self.append_soon(self._event("gateway.heartbeat", **self._counts()))
-        if self.writer.queued == 0:
-            await self._view.fill(self.size, whole=False)
+        await self._view.fill_behind(self.size)
 
     async def _keep_ticking(self) -> None:
         while True:
@@ -287,12 +286,12 @@ class AuditLog:
 
     async def query(self, wanted: Filter) -> Page:
         """Records, newest first. The projection is caught up before (not after a latch: it can't be written)."""
-        await self._view.fill(self.size, whole=True)
+        await self._view.fill(self.size)
         return await self._view.query(wanted)
 
     async def show(self, wanted: str, *, disclose: bool = True) -> Shown:
         """A record by its id, or by an action's. Raises Refusal(not_found). Recording the look is the caller's."""
-        await self._view.fill(self.size, whole=True)
+        await self._view.fill(self.size)
         size = self.signed_size
         return await self.writer.read(lambda c: show(c, self.vault, self.tenant, wanted, size, disclose=disclose))
 
@@ -310,6 +309,7 @@ class AuditLog:
         )
         entry.also = partial(erase, leaf_id=record_id)
         await self.append(entry)
+        self.writer.forget_deleted()
 
 
 def _is_empty(path: Path) -> bool:

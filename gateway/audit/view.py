@@ -15,7 +15,8 @@ from gateway.clock import rfc3339
 from gateway.errors import Refusal
 from gateway.store import Writer
 
-_STEP = 200  # records per transaction: about 8 ms of the writer's thread
+_STEP = 100  # records per transaction: a few milliseconds of the writer's thread
+_IDLE_STEPS = 50
 MAX_LIMIT = 1000
 
 _COLUMNS = (
@@ -63,13 +64,20 @@ class View:
         self._writer = writer
         self._tenant = tenant
         self._filled: int | None = None
+        self._seen = -1
 
-    async def fill(self, size: int, *, whole: bool) -> None:
-        """Bring the projection towards `size` records: one step, or all the way. Nothing once latched."""
+    async def fill(self, size: int) -> None:
+        """Bring the projection up to `size` records. Once latched it stays as it is."""
         while (self._filled is None or self._filled < size) and self._writer.latched is None:
             self._filled = await self._writer.write(_fill_step)
-            if not whole:
-                return
+
+    async def fill_behind(self, size: int) -> None:
+        """Do a little while there is traffic, and a good deal when there is none."""
+        for _ in range(_IDLE_STEPS if size == self._seen else 1):
+            if self._writer.queued or self._filled == size:
+                break
+            self._filled = await self._writer.write(_fill_step)
+        self._seen = size
 
     async def query(self, wanted: Filter) -> Page:
         """A page of records; call `fill` before. Raises Refusal(malformed) for a bad limit or cursor."""

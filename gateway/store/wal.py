@@ -27,12 +27,18 @@ class WalCheckpointer:
         self._on_error = on_error
         self._wake = threading.Event()
         self._stopping = False
+        self._truncating = False
         self._copied_bytes = 0
         self._thread = threading.Thread(target=self._run, name="gateway-wal", daemon=True)
         self._thread.start()
 
     def poke(self) -> None:
         """A good number of commits have happened."""
+        self._wake.set()
+
+    def truncate(self) -> None:
+        """Copy everything and empty the file soon, so that nothing that was deleted lingers in it."""
+        self._truncating = True
         self._wake.set()
 
     def stop(self) -> None:
@@ -57,7 +63,8 @@ class WalCheckpointer:
 
     def _copy(self, connection: sqlite3.Connection) -> None:
         size = self._wal.stat().st_size
-        if size >= _RESTART_BYTES:
+        if size >= _RESTART_BYTES or self._truncating:
+            self._truncating = False
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             mode = "TRUNCATE"
         elif abs(size - self._copied_bytes) >= _PASSIVE_BYTES:

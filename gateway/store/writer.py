@@ -147,6 +147,10 @@ class Writer:
         self._check(_UNAWAITED_LIMIT)
         self._queue.put(_Job(group, item, None, None))
 
+    def forget_deleted(self) -> None:
+        """Empty the write-ahead log soon: it still holds what was deleted from the database."""
+        self._wal.truncate()
+
     @property
     def queued(self) -> int:
         """Items that wait for the writer."""
