@@ -155,6 +155,7 @@ class ModelTarget(msgspec.Struct, frozen=True, kw_only=True):
     cached_input_nanousd_per_mtok: int | None = None  # None: as input
     output_nanousd_per_mtok: int = 0
     max_output_tokens: int = 4096
+    cap_field: str | None = "max_tokens"  # set to max_output_tokens where a request names no maximum; None: never
     priced: bool = True  # False: no price is known; a money budget then refuses
 
     @property

@@ -26,6 +26,7 @@ from gateway.configuration import read as read_configuration
 from gateway.documents import Problem, errors
 from gateway.doors.desk import Desk
 from gateway.doors.dispatch import Asgi, Dispatcher
+from gateway.doors.health import Health
 from gateway.doors.mcp.door import McpDoor
 from gateway.doors.mcp.hosts import Hosts
 from gateway.doors.mcp.sessions import Sessions
@@ -43,12 +44,14 @@ from gateway.policy import Decider
 from gateway.process import Process
 from gateway.settings import resolve, resolve_text
 from gateway.store import Writer
-from gateway.telemetry import Metrics, Observer, start_tracing, trace_parser
+from gateway.telemetry import Metrics, Observer, names, start_tracing, trace_parser
 from gateway.upstreams.models import Models
 from gateway.upstreams.performing import Performing
 from gateway.upstreams.proxies import proxy_of
 from gateway.upstreams.tool_servers import ToolServers
 from gateway.upstreams.wire import Wire
+
+_CONNECTED = ("connected", "client")
 
 log = structlog.get_logger("gateway.app")
 
@@ -66,7 +69,7 @@ class App:
         self.metrics = Metrics(CollectorRegistry(), version=__version__)
         self.limits = MemoryLimits(self.clock)
         self.guards = Guards()
-        self.policy: Decider | None = None
+        self._decider: Decider | None = None
         self.catalog = Catalog(price=self._price)
         self.wire = Wire()
         self.models = Models(
@@ -81,7 +84,13 @@ class App:
         self.configuration = Configuration(
             process.config, catalog=self.catalog, models=self.models, install=self._install
         )
+        self.health = Health(self.clock)
         self._prices: Any = {}
+        self.health = Health(self.clock)
+        self.health.add("process", lambda: "It is shutting down." if self.is_stopping else None, needed=True)
+        self.health.add("audit log", self._log_trouble, needed=True)
+        self.health.add("configuration", self._configuration_trouble)
+        self.health.add("tool servers", self._tool_trouble)
 
     @property
     def configured(self) -> Prepared:
@@ -89,6 +98,18 @@ class App:
         current = self.configuration.current
         assert current is not None
         return current
+
+    @property
+    def decider(self) -> Decider:
+        """Who is asked for decisions; there is one once `start` has returned."""
+        assert self.policy is not None
+        return self.policy
+
+    @property
+    def policy(self) -> Decider:
+        """Who is asked for decisions; there is one once `start` has returned."""
+        assert self._decider is not None
+        return self._decider
 
     # ------------------------------------------------------------ start
 
@@ -131,7 +152,7 @@ class App:
         self._build_doors(config.server.max_body_bytes)
 
     def _build_path(self, prepared: Prepared) -> None:
-        self.policy = Decider(
+        self._decider = Decider(
             prepared.engine,
             environment=prepared.config.environment,
             undeclared=prepared.config.undeclared_client_tools,
@@ -151,7 +172,7 @@ class App:
             catalog=self.catalog,
             limits=self.limits,
             guards=self.guards,
-            policy=self.policy,
+            policy=self._decider,
             audit=self.trail,
             upstreams=Performing(self.models, self.tools),
             dialects={OPENAI_CHAT: ChatCompletions()},
@@ -163,10 +184,12 @@ class App:
         )
 
     def _build_doors(self, max_body_bytes: int) -> None:
-        from gateway.doors.admin import admin_app  # FastAPI: the longest import, so it comes when all else is well
+        # FastAPI is the longest import, so it comes when all else is well.
+        from gateway.console import console_app
+        from gateway.doors.admin import admin_app
 
         parse_trace = trace_parser(PooledRandom())
-        desk = Desk(
+        self.desk = desk = Desk(
             identity=self.registry.identity,
             find_session=self.registry.identity.session,
             parse_trace=parse_trace,
@@ -180,11 +203,36 @@ class App:
             self.governor,
             sessions=Sessions(session_key(self.process)),
             hosts=Hosts(bound_host=self.process.host, public_url=self.process.public_url),
-            definition=self._definition,
+            definition=self.catalog.definition,
             parse_trace=parse_trace,
             version=__version__,
         )
-        self.asgi = Dispatcher(models=OpenAIDoor(desk, self.governor), mcp=mcp, rest=admin_app(self))
+        rest = admin_app(self, console=console_app(self))
+        self._watch()
+        self.asgi = Dispatcher(models=OpenAIDoor(desk, self.governor), mcp=mcp, rest=rest)
+
+    def _watch(self) -> None:
+        """What probes, people and Prometheus ask about."""
+        self.metrics.watch(
+            {
+                names.STREAMS_OPEN: lambda: float(self.governor.open_streams),
+                names.AUDIT_QUEUE: lambda: float(self.writer.queued),
+                names.AUDIT_UNSIGNED: lambda: float(self.log.size - self.log.signed_size),
+                names.AUDIT_LATCHED: lambda: float(self.writer.latched is not None),
+            }
+        )
+        self.health.add("accepting", lambda: "The gateway is shutting down." if self.is_stopping else None, needed=True)
+        self.health.add("audit", lambda: self.writer.latched, needed=True)
+        self.health.add("configuration", self._configuration_fault)
+        self.health.add("tool_servers", self._tool_server_fault)
+
+    def _configuration_fault(self) -> str | None:
+        found = errors(self.configuration.problems)
+        return f"The files on disk are not in force: {found[0]}" if found else None
+
+    def _tool_server_fault(self) -> str | None:
+        away = [f"{one.server} ({one.reason})" for one in self.catalog.servers() if one.state not in _CONNECTED]
+        return f"Not connected: {'; '.join(away)}" if away else None
 
     # ------------------------------------------------------------ change
 
@@ -204,11 +252,11 @@ class App:
     async def _install(self, prepared: Prepared) -> None:
         """Swap a prepared state in; the register first, since it may refuse."""
         await self.registry.agents.declare(prepared.agents)
-        before = None if self.policy is None else self.policy.revision
-        if self.policy is None:
+        before = None if self._decider is None else self._decider.revision
+        if self._decider is None:
             self._build_path(prepared)
         else:
-            self.policy.swap(prepared.engine, undeclared=prepared.config.undeclared_client_tools)
+            self._decider.swap(prepared.engine, undeclared=prepared.config.undeclared_client_tools)
         self._prices = prepared.prices
         self.catalog.install(self.catalog.prepare(prepared.config, prepared.manifests))
         self.limits.reconfigure(prepared.allowances)
@@ -241,26 +289,37 @@ class App:
         await self.writer.close()
         await self.tracing.aclose()
 
+    # ------------------------------------------------------------ what may be wrong
+
+    def _log_trouble(self) -> str | None:
+        latched = self.writer.latched
+        return None if latched is None else f"It takes no more records until a restart: {latched}."
+
+    def _configuration_trouble(self) -> str | None:
+        found = errors(self.configuration.problems)
+        return f"The files have {len(found)} errors, so the old state is in force: {found[0]}" if found else None
+
+    def _tool_trouble(self) -> str | None:
+        away = [one.server for one in self.catalog.servers() if one.state == "unreachable"]
+        return f"Unreachable: {', '.join(away)}." if away else None
+
     # ------------------------------------------------------------ between rooms
 
     def _price(self, model: str) -> Any:
         return self._prices.get(model)
-
-    def _definition(self, tool: str) -> dict[str, Any] | None:
-        server, _, name = tool.partition("__")
-        return next((one.definition for one in self.catalog.tools(server) if one.tool == name), None)
 
     def _learned(self, server: str, definitions: list[dict[str, Any]]) -> None:
         """Take in what a server offers; a changed or quarantined tool is an event that auditors want to see."""
         learned = self.catalog.learn(server, definitions)
         changes = dict.fromkeys(learned.changed, "changed") | dict.fromkeys(learned.quarantined, "quarantined")
         for tool, change in changes.items():
-            log.warning("tool_definition", change=change, server=server, tool=tool, reason=learned.quarantined.get(tool, ""))
+            reason = learned.quarantined.get(tool, "Its definition is another than before.")
+            log.warning("tool_definition", change=change, server=server, tool=tool, reason=reason)
             entry = records.event(
                 f"tool.{change}",
                 tenant=self.log.tenant,
                 subject={"tool": f"{server}__{tool}"},
-                labels={"reason": learned.quarantined.get(tool, "Its definition is another than before.")},
+                labels={"reason": reason},
             )
             self.log.append_soon(entry)
 

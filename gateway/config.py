@@ -102,6 +102,11 @@ class Model(Room):
     data_classes: tuple[str, ...] = Field(default=(), description="What it may be sent; for policy.")
     price: Price | None = Field(default=None, description="Absent: from litellm's price file.")
     max_output_tokens: Count = Field(default=4096, description="Reserved for when a request names no maximum.")
+    cap_field: Literal["auto", "max_tokens", "max_completion_tokens", "none"] = Field(
+        default="auto",
+        description="The field that holds a request without a maximum to max_output_tokens, so that it can't cost more"
+        " than was reserved. auto: what the provider takes; none: it is sent without one.",
+    )
 
 
 # ---------------------------------------------------------------- identity

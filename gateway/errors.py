@@ -70,4 +70,5 @@ class Refusal(Exception):  # noqa: N818 - a refusal is an answer of the product,
     @property
     def retry(self) -> bool:
         """Whether a client may send the same request again without a change."""
-        return CODES[self.code].retry
+        passing = self.http_status >= 500 or self.http_status in (408, 409, 429)  # an upstream's 400 stays wrong
+        return CODES[self.code].retry and passing

@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 import msgspec
+import structlog
 
 from gateway.actions import (
     Action,
@@ -42,10 +43,13 @@ from gateway.outcomes import (
     result_of_failure,
     status_of,
     upper_bound,
+    worth_a_record,
 )
 from gateway.proposals import Proposal, Verdict, undeclared, unreadable
 from gateway.rooms import Audit, Dialect, Guards, Limits, LooksUp, Observes, Policy, Upstreams
 from gateway.running import Running, Sink
+
+log = structlog.get_logger("gateway.govern")
 
 
 class Governor:
@@ -90,18 +94,25 @@ class Governor:
         running.task.add_done_callback(lambda _: self._running.pop(action.id, None))
         return running
 
+    @property
+    def open_streams(self) -> int:
+        """Streams that are being relayed now."""
+        return sum(running.relaying for running in self._running.values())
+
     async def _govern(self, running: Running) -> Reply | None:
         action = running.action
         target: Target | None = None
         try:
             with self._observe.span("action", action):
                 self._admit_agent(action)
-                target = self._catalog.target(action)  # 2 look up
-                with self._limits.admit(action):  # 3 admit
-                    inspected = self._guards.inspect_input(action, target)  # 4 inspect
+                with self._limits.admit(action):  # 3 admit; before the look-up, so that probing names is limited too
+                    target = self._catalog.target(action)  # 2 look up
+                    inspected, fault = self._inspect_input(action, target)  # 4 inspect
                     with self._observe.span("decide", action):
                         decision = await self._policy.decide(action, target)  # 5 decide
                     running.decision = decision
+                    if fault is not None and not decision.hidden:
+                        raise fault
                     allow_or_refuse(action, decision)  # 6 escalate: a refusal, until cases exist
                     held = self._limits.reserve(action, target)  # 7 reserve
                     await self._record_intent(action, target, decision, held, inspected)  # 8 record
@@ -110,6 +121,19 @@ class Governor:
             if not running.intent_recorded:
                 self._refused(action, target, running.decision, refusal)
             raise
+        except Exception as error:  # a fault of ours: recorded and told without its text, which stands in the log
+            log.exception("action_fault", action=action.id, request_id=action.request_id)
+            internal = Refusal("internal", f"The gateway failed; its log has the request id {action.request_id}.")
+            if not running.intent_recorded:
+                self._refused(action, target, running.decision, internal)
+            raise internal from error
+
+    def _inspect_input(self, action: Action, target: Target) -> tuple[tuple[str, ...], Refusal | None]:
+        """What guards inspected, or the fault one found: told only once policy let the agent know of the tool."""
+        try:
+            return self._guards.inspect_input(action, target), None
+        except Refusal as fault:
+            return (), fault
 
     async def _record_intent(
         self,
@@ -282,8 +306,12 @@ class Governor:
     # ------------------------------------------------------------ refusing and stopping
 
     def refuse(self, action: Action, refusal: Refusal) -> None:
-        """Record a refusal that a door made itself, such as a body it could not read."""
-        self._refused(action, None, None, refusal)
+        """Record a refusal that a door made itself, such as a body it could not read; it counts as a request."""
+        try:
+            with self._limits.admit(action):
+                self._refused(action, None, None, refusal)
+        except Refusal as limited:
+            self._refused(action, None, None, limited)
 
     def unauthenticated(self) -> None:
         """Count a request of somebody unknown; it makes no record of its own."""
@@ -324,5 +352,7 @@ class Governor:
 
     def _refused(self, action: Action, target: Target | None, decision: Decision | None, refusal: Refusal) -> None:
         self._observe.refused(action, refusal)
-        if refusal.code != "audit_unavailable":  # the latched log can take no record; it counts instead
+        if refusal.code == "audit_unavailable":  # the log can take no record; it counts instead
+            return
+        if worth_a_record(refusal):
             self._audit.refused(action, target, decision, refusal)

@@ -49,6 +49,14 @@ def refusal_of(action: Action, decision: Decision) -> Refusal:
     )
 
 
+def worth_a_record(refusal: Refusal) -> bool:
+    """A flood from one agent is recorded by its beginning and then every hundredth, so that it can't fill the disk."""
+    if refusal.code != "rate_limited":
+        return True
+    count = int(refusal.detail.get("refused_this_minute", "1"))
+    return count <= 10 or count % 100 == 0
+
+
 def upper_bound(held: Reservation) -> Cost:
     """All that was reserved: never below the truth, and marked as an estimate."""
     usage = Usage(input_tokens=held.input_tokens, output_tokens=held.max_output_tokens, estimated=True)

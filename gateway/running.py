@@ -32,7 +32,7 @@ class Running:
         self.left = False  # the caller hung up
         self.interrupted: Refusal | None = None  # why the stream was ended before its end
         self._sink = sink
-        self._relaying = False
+        self.relaying = False
         self._drain_s = 0.0
 
     async def reply(self) -> Reply | None:
@@ -46,18 +46,18 @@ class Running:
             return
         self.left = True
         self._sink = None
-        if self._relaying:
+        if self.relaying:
             self._drain()
 
     def abort(self, refusal: Refusal) -> None:
         """End an open stream; the caller is told why."""
         self.interrupted = self.interrupted or refusal
-        if self._relaying and self.task is not None:
+        if self.relaying and self.task is not None:
             self.task.cancel()
 
     async def open(self, status: int, headers: dict[str, str], *, drain_s: float) -> None:
         """The stream begins. `drain_s`: how long to read on, in seconds, once the caller has left."""
-        self._relaying = True
+        self.relaying = True
         self._drain_s = drain_s
         if self.interrupted is not None:
             raise self.interrupted
@@ -77,7 +77,7 @@ class Running:
 
     def close(self) -> None:
         """The stream is over; from here on nothing interrupts the task."""
-        self._relaying = False
+        self.relaying = False
 
     def _drain(self) -> None:
         gone = Refusal("upstream_failed", "The client closed the connection before the answer was complete.")

@@ -75,7 +75,11 @@ async def _serve(process: Process, logs: Logs, on_ready: OnReady | None) -> None
         )
     )
     note = process.data_dir / NOTE
-    background = [asyncio.create_task(_reload_on_hangup(app)), asyncio.create_task(_watch(app))]
+    background = [
+        asyncio.create_task(_reload_on_hangup(app)),
+        asyncio.create_task(_watch(app)),
+        asyncio.create_task(app.health.watch()),
+    ]
     try:
         _write_note(note, url)
         background.append(asyncio.create_task(_announce(server, app, url, on_ready)))
@@ -91,7 +95,7 @@ async def _serve(process: Process, logs: Logs, on_ready: OnReady | None) -> None
 
 
 async def _announce(server: uvicorn.Server, app: App, url: str, on_ready: OnReady | None) -> None:
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110 - uvicorn has a flag, not an event
         await asyncio.sleep(0.01)
     log.info("ready", url=url, policy=app.configured.engine.revision[:19])
     if on_ready is not None:

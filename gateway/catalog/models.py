@@ -8,7 +8,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from gateway.actions import ModelTarget, nanousd_from_usd
-from gateway.settings import Config, LitellmProvider, Model
+from gateway.settings import Config, LitellmProvider, Model, OpenAIProvider
 
 
 class PriceRow(Protocol):
@@ -46,6 +46,7 @@ def _target(config: Config, model: Model, price: Callable[[str], PriceRow | None
         risk=model.risk,
         data_classes=model.data_classes,
         max_output_tokens=model.max_output_tokens,
+        cap_field=_cap_field(config, model),
     )
     if model.price is not None:
         cached = model.price.cached_input_usd_per_mtok
@@ -66,3 +67,12 @@ def _target(config: Config, model: Model, price: Callable[[str], PriceRow | None
         output_nanousd_per_mtok=row.output_nanousd_per_mtok,
         max_output_tokens=cap or target.max_output_tokens,
     )
+
+
+def _cap_field(config: Config, model: Model) -> str | None:
+    """OpenAI's own newer models take only `max_completion_tokens`; what is compatible with it knows `max_tokens`."""
+    if model.cap_field != "auto":
+        return None if model.cap_field == "none" else model.cap_field
+    provider = config.providers.get(model.provider)
+    own = isinstance(provider, OpenAIProvider) and "api.openai.com" in provider.base_url
+    return "max_completion_tokens" if own else "max_tokens"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import orjson
+
 from gateway.actions import Action, ModelTarget, Reply, ReplyStream, Target
 from gateway.errors import Refusal
 from gateway.upstreams.models import ModelProvider
@@ -33,7 +35,7 @@ class Performing:
                 raise Refusal("internal", "A model call has no body to send; report this with the request id.")
             provider = self._models.provider(target.provider)
             return await provider.invoke(target, body, stream=action.stream, request_id=action.request_id)
-        return await self._tools.call(target.server, target.tool, action.arguments, meta=None)
+        return await self._tools.call(target.server, target.tool, action.arguments, meta=_meta(action))
 
     def drain_s(self, target: Target) -> float:
         """How long to read on when the caller has left, in seconds; 0 closes at once."""
@@ -41,3 +43,9 @@ class Performing:
             return 0.0
         provider = self._models.provider(target.provider)
         return provider.drain_s if provider.on_hang_up == "drain" else 0.0
+
+
+def _meta(action: Action) -> dict[str, Any]:
+    """What goes along with a tool call: the client's own `_meta`, and the trace it belongs to."""
+    attached = orjson.loads(action.body).get("_meta", {}) if action.body else {}
+    return {**attached, "traceparent": f"00-{action.trace.trace_id}-{action.trace.span_id}-00"}

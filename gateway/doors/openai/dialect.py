@@ -23,7 +23,6 @@ Fields = dict[str, msgspec.Raw]
 _decode_fields = msgspec.json.Decoder(Fields).decode
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
-_TRUE = msgspec.Raw(b"true")
 
 
 class ChatRequest(NamedTuple):
@@ -87,9 +86,12 @@ def wants_usage(body: bytes | None) -> bool:
 
 
 def outbound(action: Action, target: ModelTarget) -> bytes:
-    """The body that goes upstream: the provider's model name, and usage asked for where it streams."""
+    """The body that goes upstream: the provider's model name, a cap on the output, usage asked for where it streams."""
     fields = _decode_fields(action.body or b"{}")
     fields["model"] = msgspec.Raw(_encode(target.model))
+    capped = "max_tokens" in action.arguments or "max_completion_tokens" in action.arguments
+    if target.cap_field is not None and not capped:  # or it might cost more than was reserved
+        fields[target.cap_field] = msgspec.Raw(b"%d" % target.max_output_tokens)
     if action.stream:
         options = _decode(fields["stream_options"]) if "stream_options" in fields else None
         options = dict(options) if isinstance(options, dict) else {}

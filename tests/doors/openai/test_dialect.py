@@ -41,6 +41,11 @@ def test_unknown_fields_and_number_spellings_survive_to_the_provider() -> None:
     assert json.loads(sent)["model"] == "real-model"
 
 
+def test_a_request_without_a_maximum_is_held_to_what_was_reserved() -> None:
+    request = parse_request(f'{{"model": "demo", "messages": {MESSAGES}}}'.encode())
+    assert json.loads(outbound(_action(request.body), TARGET))["max_tokens"] == 4096
+
+
 def test_a_stream_asks_for_usage_even_if_the_client_said_no() -> None:
     raw = f'{{"model":"demo","stream":true,"stream_options":{{"include_usage":false,"keep":1}},"messages":{MESSAGES}}}'
     request = parse_request(raw.encode())
