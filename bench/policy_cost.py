@@ -113,7 +113,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "policies"
             shutil.copytree(POLICIES, copy)
-            grants = {"agents": {f"agent-{i}": {"models": ["demo"], "servers": {"git": {"max_risk": "low"}}} for i in range(size)}}
+            grants = {
+                "agents": {
+                    f"agent-{i}": {"models": ["demo"], "servers": {"git": {"max_risk": "low"}}} for i in range(size)
+                }
+            }
             (copy / "grants" / "data.json").write_text(json.dumps(grants))
             payees = {"payees": {f"payee-{i}": {"name": f"Payee {i}"} for i in range(size)}}
             (copy / "ledger" / "data.json").write_text(json.dumps(payees))

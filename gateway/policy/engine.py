@@ -17,9 +17,7 @@ ENTRY_POINT = "data.gateway.decision"
 MAX_DOCUMENT_BYTES = 1024 * 1024
 
 _SETS = {
-    "deny": ("data.gateway.rules.deny", "data.gateway.defaults.deny"),
-    "escalate": ("data.gateway.rules.escalate", "data.gateway.defaults.escalate"),
-    "allow": ("data.gateway.rules.allow", "data.gateway.defaults.allow"),
+    effect: (f"data.gateway.{effect}", f"data.gateway.otherwise_{effect}") for effect in ("deny", "escalate", "allow")
 }
 
 
@@ -117,8 +115,6 @@ class EmbeddedEngine:
     @staticmethod
     def _entries(machine: Machine, rule: str, document: str) -> list[dict[str, Any]]:
         try:
-            value = machine.ask(rule, document)
+            return [entry for entry in machine.ask_list(rule, document) if isinstance(entry, dict)]
         except RegoFault:
             return []  # not every policy has these sets; what failed in them is told by the decision's fault
-        found = value if isinstance(value, list | set | frozenset | tuple) else []
-        return [entry for entry in found if isinstance(entry, dict)]

@@ -2,20 +2,20 @@
 # title: The entry point
 # description: |
 #   The gateway asks one question, data.gateway.decision, for every action and does what the answer says.
-#   Rules do not stand here. They stand in the package gateway.rules (any file, any folder) and put what they
-#   find into one of three sets:
+#   Rules do not stand here. They stand in other files of the same package (any file, any folder) and put what
+#   they find into one of three sets:
 #
 #     deny, escalate, allow contains {"rule": "its_name", "reason": "What is so, and what would pass."}
 #
 #   An entry may also bear "obligations" (a list) and, on a deny, "hidden": true, which means that the tool is
 #   denied as a whole: it is not listed, and calling it answers "Unknown tool".
 #
-#   A deny wins over an escalate, an escalate over an allow. Where no rule spoke, gateway.defaults decides by
-#   what the tool's manifest says. Where that is silent too, the answer is the default below: deny.
+#   A deny wins over an escalate, an escalate over an allow. Where no rule spoke, the three sets of otherwise.rego
+#   decide by what the tool's manifest says. Where they are silent too, the answer is the default below: deny.
+#
+#   All files share the package, because the engine evaluates a rule of its own package only when it is needed,
+#   but another package as a whole. So helpers bear the name of what their file is about (ledger_transfer).
 package gateway
-
-import data.gateway.defaults
-import data.gateway.rules
 
 default decision := {
 	"effect": "deny",
@@ -25,18 +25,18 @@ default decision := {
 	"hidden": false,
 }
 
-decision := answer("deny", rules.deny) if {
-	count(rules.deny) > 0
-} else := answer("escalate", rules.escalate) if {
-	count(rules.escalate) > 0
-} else := answer("allow", rules.allow) if {
-	count(rules.allow) > 0
-} else := answer("deny", defaults.deny) if {
-	count(defaults.deny) > 0
-} else := answer("escalate", defaults.escalate) if {
-	count(defaults.escalate) > 0
-} else := answer("allow", defaults.allow) if {
-	count(defaults.allow) > 0
+decision := answer("deny", deny) if {
+	count(deny) > 0
+} else := answer("escalate", escalate) if {
+	count(escalate) > 0
+} else := answer("allow", allow) if {
+	count(allow) > 0
+} else := answer("deny", otherwise_deny) if {
+	count(otherwise_deny) > 0
+} else := answer("escalate", otherwise_escalate) if {
+	count(otherwise_escalate) > 0
+} else := answer("allow", otherwise_allow) if {
+	count(otherwise_allow) > 0
 }
 
 answer(effect, entries) := {

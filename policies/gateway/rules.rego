@@ -1,8 +1,6 @@
-# Rules for every agent. More stand in other files of the same package; helpers that a file needs bear its name
-# (ledger_transfer), since all of these files share one package.
-package gateway.rules
+# Rules for every agent. Those of one tool stand in a file of their own, such as ledger/ledger.rego.
+package gateway
 
-import data.gateway.grants
 import future.keywords.not
 
 # ---------------------------------------------------------------- who asks
@@ -20,12 +18,12 @@ deny contains {"rule": "wrong_environment", "reason": reason} if {
 
 allow contains {"rule": "model_granted", "reason": "The model was given to this agent."} if {
 	input.action.kind == "model.invoke"
-	grants.model
+	model_granted
 }
 
 deny contains {"rule": "model_not_granted", "reason": reason, "hidden": true} if {
 	input.action.kind == "model.invoke"
-	not grants.model
+	not model_granted
 	reason := sprintf(
 		"The model %v was not given to the agent %v. It passes once policies/grants/data.yaml lists it.",
 		[input.target.alias, input.agent.id],
@@ -43,7 +41,7 @@ deny contains {"rule": "tool_not_declared", "reason": reason, "hidden": true} if
 
 deny contains {"rule": "tool_not_granted", "reason": reason, "hidden": true} if {
 	input.target.kind == "mcp"
-	count(grants.tool) == 0
+	count(tool_granted) == 0
 	reason := sprintf(
 		"%v was not given to the agent %v. It passes once policies/grants/data.yaml lists it at its risk, %v.",
 		[input.target.id, input.agent.id, input.target.risk],

@@ -1,6 +1,7 @@
 # The quickstart's ledger. Copy this file for a tool of your own: name the tool, name what makes a call bad, and
-# say in each reason what would pass, since the model reads it and tries again.
-package gateway.rules
+# say in each reason what would pass, since the model reads it and tries again. A reason must not need what may be
+# missing (an argument): a rule whose reason cannot be made does not fire.
+package gateway
 
 import future.keywords.not
 

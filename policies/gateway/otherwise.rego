@@ -1,36 +1,35 @@
-# What holds where no rule of gateway.rules spoke: the effect that a tool's manifest declares decides.
+# What holds where no rule spoke: the effect that a tool's manifest declares decides.
 #
 #   read          allowed
 #   write, egress a person must approve, unless the grant says `unattended: [write]`
-#   destructive   denied as a whole; a rule in gateway.rules may allow it (also for tool.list, so that it is listed)
-package gateway.defaults
+#   destructive   denied as a whole; a rule may allow it (also for tool.list, so that it is listed)
+package gateway
 
-import data.gateway.grants
 import future.keywords.not
 
 # The tool is asked to run, at the gateway (tool.call) or by a model's answer (tool.propose).
-runs if input.action.kind in {"tool.call", "tool.propose"}
+tool_runs if input.action.kind in {"tool.call", "tool.propose"}
 
-allow contains {"rule": "tool_listed", "reason": "The tool was given to this agent."} if {
+otherwise_allow contains {"rule": "tool_listed", "reason": "The tool was given to this agent."} if {
 	input.action.kind == "tool.list"
 	input.target.kind == "mcp"
 	input.target.effect in {"read", "write", "egress"}
 }
 
-allow contains {"rule": "read_allowed", "reason": "The tool only reads."} if {
-	runs
+otherwise_allow contains {"rule": "read_allowed", "reason": "The tool only reads."} if {
+	tool_runs
 	input.target.effect == "read"
 	unattended
 }
 
-allow contains {"rule": "unattended_allowed", "reason": "The grant lets the agent do this without a person."} if {
-	runs
+otherwise_allow contains {"rule": "unattended_allowed", "reason": "The grant lets the agent do this without a person."} if {
+	tool_runs
 	input.target.effect in {"write", "egress"}
 	unattended
 }
 
-escalate contains {"rule": "effect_needs_approval", "reason": reason} if {
-	runs
+otherwise_escalate contains {"rule": "effect_needs_approval", "reason": reason} if {
+	tool_runs
 	input.target.effect in {"read", "write", "egress"}
 	not unattended
 	reason := sprintf(
@@ -39,13 +38,13 @@ escalate contains {"rule": "effect_needs_approval", "reason": reason} if {
 	)
 }
 
-deny contains {"rule": "destructive_denied", "reason": reason, "hidden": input.target.kind == "mcp"} if {
+otherwise_deny contains {"rule": "destructive_denied", "reason": reason, "hidden": input.target.kind == "mcp"} if {
 	input.target.type == "tool"
 	input.target.effect == "destructive"
 	reason := sprintf("%v destroys what it works on, and no rule allows that.", [input.target.id])
 }
 
-unattended if grants.unattended
+unattended if granted_unattended
 
 # An agent's own tools need no grant as long as they only read and little can go wrong.
 unattended if {
