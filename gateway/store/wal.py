@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gateway.store.connections import is_busy, open_for_writing
 
-_PASSIVE_BYTES = 4 << 20
+_PASSIVE_BYTES = 16 << 20
 _RESTART_BYTES = 64 << 20
 
 
