@@ -66,8 +66,14 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
 
-bench: $(VENV)/.dev
-	@$(BIN)/python -m bench.run
+.venv-litellm/.made: $(VENV)/.made requirements/litellm-proxy.lock
+	@echo "Installing LiteLLM's proxy for comparison ..."
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-litellm
+	@VIRTUAL_ENV=.venv-litellm $(INSTALL) -r requirements/litellm-proxy.lock
+	@touch $@
+
+bench: $(VENV)/.dev .venv-litellm/.made
+	@$(BIN)/python -m bench.run $(BENCH_ARGS)
 
 lock:
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --custom-compile-command "make lock" -o requirements/bootstrap.lock requirements/bootstrap.in
@@ -75,6 +81,7 @@ lock:
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --custom-compile-command "make lock" -o requirements/dev.lock pyproject.toml requirements/build.in --group dev
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --custom-compile-command "make lock" -o requirements/sdk.lock requirements/sdk.in
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --custom-compile-command "make lock" -o requirements/git-server.lock requirements/git-server.in
+	@$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --custom-compile-command "make lock" -o requirements/litellm-proxy.lock requirements/litellm-proxy.in
 
 clean:
 	@rm -rf .venv .venv-sdk .venv-git var .mypy_cache .ruff_cache .hypothesis
