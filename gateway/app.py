@@ -86,11 +86,6 @@ class App:
         )
         self.health = Health(self.clock)
         self._prices: Any = {}
-        self.health = Health(self.clock)
-        self.health.add("process", lambda: "It is shutting down." if self.is_stopping else None, needed=True)
-        self.health.add("audit log", self._log_trouble, needed=True)
-        self.health.add("configuration", self._configuration_trouble)
-        self.health.add("tool servers", self._tool_trouble)
 
     @property
     def configured(self) -> Prepared:
@@ -98,12 +93,6 @@ class App:
         current = self.configuration.current
         assert current is not None
         return current
-
-    @property
-    def decider(self) -> Decider:
-        """Who is asked for decisions; there is one once `start` has returned."""
-        assert self.policy is not None
-        return self.policy
 
     @property
     def policy(self) -> Decider:
@@ -288,20 +277,6 @@ class App:
         await self.log.stop(self._settle_unknown)
         await self.writer.close()
         await self.tracing.aclose()
-
-    # ------------------------------------------------------------ what may be wrong
-
-    def _log_trouble(self) -> str | None:
-        latched = self.writer.latched
-        return None if latched is None else f"It takes no more records until a restart: {latched}."
-
-    def _configuration_trouble(self) -> str | None:
-        found = errors(self.configuration.problems)
-        return f"The files have {len(found)} errors, so the old state is in force: {found[0]}" if found else None
-
-    def _tool_trouble(self) -> str | None:
-        away = [one.server for one in self.catalog.servers() if one.state == "unreachable"]
-        return f"Unreachable: {', '.join(away)}." if away else None
 
     # ------------------------------------------------------------ between rooms
 

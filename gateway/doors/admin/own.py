@@ -30,7 +30,7 @@ async def show_me(request: Request, parts: PartsDep) -> dict[str, Any]:
     tools = []
     for tool in await parts.governor.list_tools(listing):
         asked = msgspec.structs.replace(listing, target=tool.server)
-        decision = await parts.decider.decide(asked, tool)
+        decision = await parts.policy.decide(asked, tool)
         tools.append(
             {
                 "id": tool.id,

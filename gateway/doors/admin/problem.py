@@ -87,6 +87,8 @@ def install(app: FastAPI, new_id: Callable[[], str], unauthenticated: Callable[[
             allow = (error.headers or {}).get("allow", "")
             message = f"{path} does not take {method}{f', but {allow}' if allow else ''}."
             refusal = Refusal("method_not_allowed", message)
+        elif error.status_code == 413:
+            refusal = Refusal("too_large", _TOO_LARGE)
         else:
             refusal = Refusal("malformed", f"The request cannot be read: {error.detail}.")
         response = problem(refusal, request_id_of(request.scope))
@@ -104,10 +106,6 @@ def _told(detail: dict[str, Any]) -> dict[str, str]:
     pointer = "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in path)
     place = f"#{pointer}" if where == "body" else f"{where} {'.'.join(str(step) for step in path)}".strip()
     return {"pointer": place, "detail": str(detail["msg"])}
-
-
-class _TooLarge(Exception):  # noqa: N818 - becomes a refusal
-    pass
 
 
 class _Frame:
@@ -130,7 +128,7 @@ class _Frame:
             message = await receive()
             size += len(message.get("body", b""))
             if size > MAX_BODY_BYTES:
-                raise _TooLarge
+                raise HTTPException(413)  # FastAPI lets only these pass while it reads a body
             return message
 
         async def framed_send(message: Message) -> None:
@@ -151,8 +149,6 @@ class _Frame:
 
         try:
             await self._app(scope, framed_receive, framed_send)
-        except _TooLarge:
-            await problem(Refusal("too_large", _TOO_LARGE), request_id)(scope, receive, framed_send)
         except Exception:
             _log.exception("fault while answering %s %s (request %s)", scope["method"], scope["path"], request_id)
             if started:

@@ -49,7 +49,7 @@ async def status(parts: Parts) -> dict[str, Any]:
             }
             for one in conditions
         ],
-        "policy": {"revision": parts.decider.revision},
+        "policy": {"revision": parts.policy.revision},
         "audit": {
             "size": log.size,
             "signed_size": log.signed_size,
@@ -92,7 +92,7 @@ async def reload(parts: PartsDep, person: Operator) -> dict[str, Any]:
             "gateway.reload",
             tenant=who.tenant,
             person=who.id,
-            subject={"policy": parts.decider.revision},
+            subject={"policy": parts.policy.revision},
             labels={"outcome": "refused" if failed else "in force", "problems": str(len(problems))},
         )
     )
@@ -103,7 +103,7 @@ async def reload(parts: PartsDep, person: Operator) -> dict[str, Any]:
             " reload again.",
             detail={"problems": "\n".join(str(one) for one in problems)},
         )
-    return {"revision": parts.decider.revision, "warnings": [str(one) for one in problems]}
+    return {"revision": parts.policy.revision, "warnings": [str(one) for one in problems]}
 
 
 @routes.get("/models")
@@ -151,7 +151,7 @@ async def show_tool(tool_id: str, parts: PartsDep, person: Person) -> ToolShown:
 @routes.get("/policy")
 async def show_policy(parts: PartsDep, person: Person) -> dict[str, Any]:
     """The policy in force."""
-    return {"id": parts.decider.revision, "revision": parts.decider.revision}
+    return {"id": parts.policy.revision, "revision": parts.policy.revision}
 
 
 @routes.get("/errors")
