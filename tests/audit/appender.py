@@ -1,4 +1,7 @@
-"""Run as a program: `kill` appends until it is killed, `full` until the disk is full. Prints what was acknowledged."""
+"""Run as a program: `kill` appends until it is killed, `full` until the disk is full; `intents` dies after five.
+
+Prints what was acknowledged.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +40,9 @@ async def main(mode: str, data_dir: str) -> None:
     log = AuditLog.open(house.data_dir, writer, origin=ORIGIN)
     await log.start()
     say("started")
+    if mode == "intents":
+        await asyncio.gather(*(log.append(house.intent(house.action())) for _ in range(5)))
+        os.kill(os.getpid(), signal.SIGKILL)
     if mode == "full":
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
