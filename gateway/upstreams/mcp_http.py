@@ -114,6 +114,9 @@ class HttpServer:
         rpc_id = self._next_id
         try:
             async with asyncio.timeout(timeout_s):
+                if self._reopening.locked() and outgoing.method not in ("initialize", "server/discover"):
+                    async with self._reopening:
+                        pass  # there is no session to send it with until this is over
                 try:
                     return await self._exchange(rpc_id, outgoing, timeout_s)
                 except _SessionLost as lost:

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import signal
+from asyncio.subprocess import SubprocessStreamProtocol
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from gateway.actions import Reply
 from gateway.errors import Refusal
 from gateway.upstreams import mcp_faults as faults
 from gateway.upstreams import mcp_messages as messages
+from gateway.upstreams.lines import Lines
 from gateway.upstreams.mcp_conversation import Conversation, Outgoing
 from gateway.upstreams.mcp_messages import Message, NotJsonRpc
 
@@ -54,6 +56,7 @@ class StdioServer:
         self._lost = lost
         self._conversation = Conversation(spec.server, self)
         self._process: asyncio.subprocess.Process | None = None
+        self._transport: asyncio.SubprocessTransport | None = None
         self._pending: dict[int, asyncio.Future[Message]] = {}
         self._next_id = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -67,7 +70,11 @@ class StdioServer:
         """Start the child and agree on a version. Raises Refusal; the child is gone then."""
         command = self._spec.command
         try:
-            self._process = await asyncio.create_subprocess_exec(
+            loop = asyncio.get_running_loop()
+            # By hand, not by create_subprocess_exec, which hides the transport: only closing that frees a pipe
+            # that something the child left behind still holds open.
+            self._transport, protocol = await loop.subprocess_exec(
+                lambda: SubprocessStreamProtocol(limit=_CHUNK_BYTES, loop=loop),
                 *command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
@@ -76,6 +83,7 @@ class StdioServer:
                 cwd=self._spec.cwd,
                 start_new_session=True,
             )
+            self._process = asyncio.subprocess.Process(self._transport, protocol, loop)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "its command can't be run"
             raise faults.failed(self._spec.server, f"it can't be started ({reason})", dispatched=False) from None
@@ -106,7 +114,7 @@ class StdioServer:
         """End the child and everything it started: input closed, then SIGTERM, then SIGKILL. Leaves no zombie."""
         self._end("the gateway stopped it")
         process = self._process
-        if process is not None:
+        if process is not None and self._transport is not None:
             if process.stdin is not None:
                 process.stdin.close()
             self._signal(signal.SIGTERM)
@@ -114,6 +122,7 @@ class StdioServer:
                 async with asyncio.timeout(STOP_GRACE_S):
                     await process.wait()
             self._signal(signal.SIGKILL)  # also what the child started and left behind
+            self._transport.close()
             await process.wait()
         for task in self._tasks:
             task.cancel()
@@ -187,7 +196,7 @@ class StdioServer:
         assert self._process is not None
         assert self._process.stdout is not None
         stdout = self._process.stdout
-        lines = _Lines(MAX_ANSWER_BYTES)
+        lines = Lines(MAX_ANSWER_BYTES)
         reason = "it closed its output"
         try:
             while chunk := await stdout.read(_CHUNK_BYTES):
@@ -195,8 +204,8 @@ class StdioServer:
                     if whole:
                         self._take(line)
                     elif not self._too_large(line):
-                        reason = f"it wrote a line of more than {MAX_ANSWER_BYTES} bytes"
-                        return
+                        self._end(f"it wrote a line of more than {MAX_ANSWER_BYTES} bytes")
+                        self._signal(signal.SIGKILL)
         except OSError as error:
             reason = f"its output broke ({error.strerror})"
         finally:
@@ -247,7 +256,7 @@ class StdioServer:
     async def _read_stderr(self) -> None:
         assert self._process is not None
         assert self._process.stderr is not None
-        lines = _Lines(_STDERR_LINE_BYTES)
+        lines = Lines(_STDERR_LINE_BYTES)
         logged = 0
         while chunk := await self._process.stderr.read(_CHUNK_BYTES):
             for line, _ in lines.feed(chunk):
@@ -270,32 +279,3 @@ class StdioServer:
         assert self._process is not None
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
-
-
-class _Lines:
-    """Cuts a byte stream into lines. Of a line that is too long only the start is kept."""
-
-    def __init__(self, cap: int) -> None:
-        self._cap = cap
-        self._held = bytearray()
-        self._cut = False  # the rest of the line is being dropped
-
-    def feed(self, chunk: bytes) -> list[tuple[bytes, bool]]:
-        """The lines that `chunk` completes, and whether each is whole (False: only its start, said once)."""
-        found: list[tuple[bytes, bool]] = []
-        *complete, rest = chunk.split(b"\n")
-        for piece in complete:
-            if self._cut:
-                self._cut = False
-            elif len(self._held) + len(piece) > self._cap:
-                found.append((bytes(self._held[:_STDERR_LINE_BYTES]) + piece[:_STDERR_LINE_BYTES], False))
-            else:
-                found.append((bytes(self._held) + piece, True))
-            self._held.clear()
-        if not self._cut:
-            self._held += rest
-            if len(self._held) > self._cap:
-                found.append((bytes(self._held[:_STDERR_LINE_BYTES]), False))
-                self._held.clear()
-                self._cut = True
-        return found

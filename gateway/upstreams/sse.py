@@ -21,7 +21,7 @@ class SseData:
         self._after_cr = False
 
     def feed(self, piece: bytes) -> list[bytes]:
-        """The data of the events that `piece` completes; events without data are not given. Raises SseTooLarge."""
+        """The data of the events that `piece` completes, blank ones left out. Raises SseTooLarge."""
         if self._after_cr and piece.startswith(b"\n"):
             piece = piece[1:]  # a CRLF that was torn apart
         if piece:
@@ -42,7 +42,9 @@ class SseData:
     def _take(self, line: bytes, found: list[bytes]) -> None:
         if not line:
             if self._data:
-                found.append(b"\n".join(self._data))
+                data = b"\n".join(self._data)
+                if data.strip():  # servers open resumable streams with an event that has an id and nothing else
+                    found.append(data)
                 self._data.clear()
                 self._size = 0
             return
