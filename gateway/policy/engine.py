@@ -34,7 +34,7 @@ class PolicyEngine(Protocol):
 
 class Explanation(msgspec.Struct, frozen=True):
     """A decision with what led to it. `matched`: by effect, the entries of every rule that fired, also those that a
-    stronger effect overruled. `lines`: by file, the lines that were true. `fault`: what broke, for the author."""
+    stronger effect overruled. `lines`: by file, the lines that were reached. `fault`: what broke, for the author."""
 
     decision: Decision
     matched: dict[str, list[dict[str, Any]]]

@@ -149,16 +149,26 @@ def _is_deny(head: trees.Head) -> bool:
 
 
 def _probe(modules: dict[str, str], bundle: Bundle) -> Iterator[RegoFault]:
-    """The engine compiles when it is first asked: unsafe variables, recursion and conflicts show here."""
+    """The engine compiles when it is first asked: unsafe variables, recursion and conflicts show here.
+
+    Every rule is asked, also those that the samples would not reach through the entry point.
+    """
     machine = Machine(modules, json.dumps(bundle.data))
+    rules = {
+        ".".join(("data", *module.package, *head.path)): None
+        for module in bundle.modules
+        for head in trees.heads(module.tree)
+        if not head.function
+    }
     seen: set[tuple[str, str]] = set()
     for sample in samples():
-        try:
-            machine.ask(ENTRY_POINT, sample.decode())
-        except RegoFault as fault:
-            if (fault.place, fault.message) not in seen:
-                seen.add((fault.place, fault.message))
-                yield fault
+        for rule in (ENTRY_POINT, *rules):
+            try:
+                machine.ask_list(rule, sample.decode())
+            except RegoFault as fault:
+                if (fault.place, fault.message) not in seen:
+                    seen.add((fault.place, fault.message))
+                    yield fault
 
 
 def _shapes(bundle: Bundle, engine: EmbeddedEngine) -> Iterator[Problem]:

@@ -47,10 +47,14 @@ class Names:
         aliases = {name: path for name, path, _ in trees.imports(module.tree, source)}
         for _, path, line in trees.imports(module.tree, source):
             yield from self._path(path, line, module)
+        called = set()
         for tag, content in trees.walk(module.tree["rules"]):
             if tag == "Call":
+                called.add((trees.reference(content["fcn"]), trees.line_of(content)))
                 yield from self._call(content, aliases, module)
         for steps, line in trees.references(module.tree["rules"]):
+            if (steps, line) in called:
+                continue  # told by what is said about the call
             meant = (*aliases[str(steps[0])], *steps[1:]) if steps[0] in aliases else steps
             yield from self._path(meant, line, module)
 
@@ -77,7 +81,7 @@ class Names:
         if mend is not None:
             return Fault(line, f"The function {name} is not in the dialect.", mend)
         close = suggest(name, ALLOWED)
-        known = f"Did you mean {close}?" if close else "docs/policies.md lists the functions that both engines share."
+        known = f"Did you mean {close}?" if close else "policies/README.md lists the functions there are."
         return Fault(line, f"The function {name} is not known.", known)
 
     def _path(self, path: tuple[trees.Step, ...], line: int, module: Module) -> Iterator[Fault]:

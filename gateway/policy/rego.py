@@ -109,7 +109,7 @@ class Machine:
             raise
 
     def covered(self) -> dict[str, list[int]]:
-        """File to the lines that were evaluated to true, of a machine made with coverage."""
+        """File to the lines that were reached, of a machine made with coverage."""
         report = json.loads(guarded(self._engine.get_coverage_report_as_json))
         return {one["path"]: sorted(one["covered"]) for one in report["files"] if one["covered"]}
 

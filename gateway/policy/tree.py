@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -85,7 +86,7 @@ def imports(tree: dict[str, Any], source: bytes) -> Iterator[tuple[str, tuple[st
 class Head:
     """A rule's head: its name, line, and whether it is a default, a function, or may be added to piece by piece."""
 
-    __slots__ = ("function", "grows", "is_default", "line", "name", "value")
+    __slots__ = ("function", "grows", "is_default", "line", "name", "path", "value")
 
     def __init__(self, rule: dict[str, Any]) -> None:
         self.value: dict[str, Any] | None = None
@@ -100,7 +101,10 @@ class Head:
             refr = head["refr"]
             path = reference(refr) or ()
             self.grows = self.grows or len(path) > 1
-        self.name = str((reference(refr) or ("",))[0])
+        steps = reference(refr) or ("",)
+        fixed = itertools.takewhile(lambda step: step is not None, steps)
+        self.path = tuple(str(step) for step in fixed)  # of a.b[x]: a, b
+        self.name = self.path[0]
         self.line = line_of(content)
 
 
