@@ -7,7 +7,7 @@ from fastapi.responses import RedirectResponse
 from starlette.types import ASGIApp
 
 from gateway import __version__
-from gateway.doors.admin import agents, own, people, problem, system, trail
+from gateway.doors.admin import agents, own, people, policy, problem, system, trail
 from gateway.doors.admin.parts import Parts
 from gateway.doors.probes import probe_routes
 
@@ -32,7 +32,7 @@ def admin_app(parts: Parts, console: ASGIApp | None = None) -> FastAPI:
     app.state.parts = parts
     problem.install(app, parts.ids.new, parts.governor.unauthenticated)
     api = APIRouter(prefix="/api/v1")
-    for room in (system, agents, people, trail, own):
+    for room in (system, agents, people, policy, trail, own):
         api.include_router(room.routes)
     app.include_router(api)
     app.include_router(probe_routes(parts.health, parts.metrics))

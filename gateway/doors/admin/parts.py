@@ -14,7 +14,9 @@ from gateway.documents import Problem
 from gateway.doors.desk import Desk
 from gateway.doors.health import Health
 from gateway.identity.registry import Registry
+from gateway.policy import Explanation
 from gateway.process import Process
+from gateway.settings import Config
 
 
 class ToolState(Protocol):
@@ -65,6 +67,7 @@ class Catalog(Protocol):
     def models(self) -> tuple[ModelTarget, ...]: ...
     def tools(self, server: str | None = None) -> tuple[ToolTarget, ...]: ...
     def servers(self) -> Iterable[ServerState]: ...
+    def target(self, action: Action) -> Target: ...
 
 
 class Limits(Protocol):
@@ -80,6 +83,21 @@ class Policy(Protocol):
     def revision(self) -> str: ...
 
     async def decide(self, action: Action, target: Target) -> Decision: ...
+
+
+class Engine(Protocol):
+    """policy/: the engine itself, for those who want to know why."""
+
+    def explain(self, document: bytes) -> Explanation: ...
+
+
+class Configured(Protocol):
+    """The state in force, and what it was read from."""
+
+    @property
+    def engine(self) -> Engine: ...
+    @property
+    def config(self) -> Config: ...
 
 
 class Governor(Protocol):
@@ -123,6 +141,9 @@ class Parts(Protocol):
     def desk(self) -> Desk: ...
     @property
     def health(self) -> Health: ...
+
+    @property
+    def configured(self) -> Configured: ...
 
     async def reload(self, why: str) -> list[Problem]: ...
 

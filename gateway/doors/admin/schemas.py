@@ -19,15 +19,19 @@ Text = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f\x
 _TEN_YEARS_S = 10 * 365 * 86_400
 
 
-class _In(BaseModel):
+class In(BaseModel):
+    """What comes in: unknown fields are errors."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class _Out(BaseModel):
+class Out(BaseModel):
+    """What goes out."""
+
     model_config = ConfigDict(frozen=True)
 
 
-class AgentIn(_In):
+class AgentIn(In):
     """An agent to register. Who answers for it and for which purpose cannot come from its requests later."""
 
     id: AgentId
@@ -57,7 +61,7 @@ class AgentIn(_In):
         )
 
 
-class AgentOut(_Out):
+class AgentOut(Out):
     """A registered agent."""
 
     id: str
@@ -94,7 +98,7 @@ class AgentOut(_Out):
         )
 
 
-class KeyOut(_Out):
+class KeyOut(Out):
     """A key of an agent, without its secret."""
 
     id: str
@@ -118,7 +122,7 @@ class KeyOut(_Out):
         )
 
 
-class KeyIn(_In):
+class KeyIn(In):
     """A key to make."""
 
     user: Text | None = Field(default=None, description="The person the agent acts for with this key.")
@@ -127,14 +131,14 @@ class KeyIn(_In):
     )
 
 
-class RotateIn(_In):
+class RotateIn(In):
     """How to rotate: which user's keys, and how long the old ones still work."""
 
     user: Text | None = None
     overlap_s: float = Field(default=86_400, ge=0, le=_TEN_YEARS_S, allow_inf_nan=False)
 
 
-class NewKey(_Out):
+class NewKey(Out):
     """A key just made. `secret` is shown this once; the gateway keeps only its hash."""
 
     id: str
@@ -151,13 +155,13 @@ class AgentMade(AgentOut):
     key: NewKey
 
 
-class ReasonIn(_In):
+class ReasonIn(In):
     """Why, for the record."""
 
     reason: Text = ""
 
 
-class PersonIn(_In):
+class PersonIn(In):
     """A person to add."""
 
     id: PersonId
@@ -165,7 +169,7 @@ class PersonIn(_In):
     roles: Annotated[list[Role], Field(max_length=len(Role))] = []
 
 
-class PersonOut(_Out):
+class PersonOut(Out):
     """A person."""
 
     id: str
@@ -183,13 +187,13 @@ class PersonOut(_Out):
         )
 
 
-class SignInIn(_In):
+class SignInIn(In):
     """Whom to make a sign-in link for; absent: yourself."""
 
     person: PersonId | None = None
 
 
-class SignInOut(_Out):
+class SignInOut(Out):
     """A one-time sign-in link."""
 
     url: str
@@ -197,7 +201,7 @@ class SignInOut(_Out):
     expires: str
 
 
-class ModelOut(_Out):
+class ModelOut(Out):
     """A model alias. Prices are US dollars per million tokens."""
 
     id: str
@@ -227,7 +231,7 @@ class ModelOut(_Out):
         )
 
 
-class ToolOut(_Out):
+class ToolOut(Out):
     """A tool as the registry and its server show it."""
 
     id: str

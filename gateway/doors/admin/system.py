@@ -1,4 +1,4 @@
-"""/api/v1/status, /reload, /models, /tools, /policy, /errors: what runs, and what it runs with."""
+"""/api/v1/status, /reload, /models, /tools, /errors: what runs, and what it runs with."""
 
 from __future__ import annotations
 
@@ -146,12 +146,6 @@ async def show_tool(tool_id: str, parts: PartsDep, person: Person) -> ToolShown:
         review=live.review,
         definition=live.definition,
     )
-
-
-@routes.get("/policy")
-async def show_policy(parts: PartsDep, person: Person) -> dict[str, Any]:
-    """The policy in force."""
-    return {"id": parts.policy.revision, "revision": parts.policy.revision}
 
 
 @routes.get("/errors")

@@ -1,0 +1,120 @@
+"""/api/v1/policy: the policy in force, the folder it comes from, and why it decides as it does."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from gateway.actions import Action, Caller, Kind, Session, Trace
+from gateway.documents import Problem
+from gateway.doors.admin.parts import Parts
+from gateway.doors.admin.people_in import PartsDep, Person, Reader
+from gateway.doors.admin.schemas import AgentId, In, Text
+from gateway.doors.admin.trail import record_read
+from gateway.errors import Refusal
+from gateway.policy import Explanation, load, test
+
+routes = APIRouter(prefix="/policy", tags=["policy"])
+
+
+class ActionIn(In):
+    """An action as an agent might ask for it."""
+
+    agent: AgentId
+    user: Text | None = None
+    kind: Literal["model.invoke", "tool.call", "tool.list", "tool.propose"] = "tool.call"
+    target: str = Field(max_length=256, description="server__tool, or a model alias.")
+    arguments: dict[str, Any] = Field(default={})
+
+
+@routes.get("")
+async def show_policy(parts: PartsDep, person: Person) -> dict[str, Any]:
+    """The policy in force."""
+    return {"id": parts.policy.revision, "revision": parts.policy.revision, "path": str(_folder(parts))}
+
+
+@routes.post("/check")
+async def check_folder(parts: PartsDep, person: Person) -> list[dict[str, Any]]:
+    """What is wrong with the policies that lie in the folder now (they need not be in force)."""
+    return [_problem(one) for one in await asyncio.to_thread(_check, _folder(parts))]
+
+
+@routes.post("/test")
+async def test_folder(parts: PartsDep, person: Person) -> list[dict[str, Any]]:
+    """Run the tests that lie in the folder now. Raises Refusal(invalid_configuration) if it does not load."""
+    trials, problems = await asyncio.to_thread(test, _folder(parts))
+    if problems:
+        raise Refusal(
+            "invalid_configuration",
+            f"The policies have {len(problems)} problems, so no test was run; mend them first.",
+            detail={"problems": "\n".join(str(one) for one in problems)},
+        )
+    return [{"id": one.name, **asdict(one)} for one in trials]
+
+
+@routes.post("/explain")
+async def explain(wanted: ActionIn, parts: PartsDep, person: Person) -> dict[str, Any]:
+    """What the policy in force says to an action, and every rule that fired. Nothing happens, nothing is spent."""
+    agent = parts.registry.agents.registered(wanted.agent).agent
+    action = Action(
+        id=parts.ids.new(),
+        kind=Kind(wanted.kind),
+        door="explain",
+        caller=Caller(agent, wanted.user, "explain", "explain"),
+        session=Session("explain", "minted"),
+        trace=Trace("0" * 32, "0" * 16),
+        target=wanted.target,
+        request_id="explain",
+        received_ns=parts.clock.now_ns(),
+        arguments=wanted.arguments,
+    )
+    decision = await parts.policy.decide(action, parts.catalog.target(action))
+    return _explained(parts.configured.engine.explain(decision.input))
+
+
+@routes.post("/explain/{action_id}")
+async def explain_recorded(action_id: str, parts: PartsDep, person: Reader) -> dict[str, Any]:
+    """The same for a recorded action: its recorded input, put to the policy that is in force now."""
+    await record_read(parts, person, {"action": action_id[:64], "disclosed": "policy_input"})
+    shown = await parts.log.show(action_id)
+    for payload in shown.payloads:
+        if payload.name == "policy_input" and payload.text is not None:
+            recorded = shown.record.get("decision") or {}
+            explained = _explained(parts.configured.engine.explain(payload.text.encode()))
+            return {**explained, "recorded": recorded}
+    raise Refusal(
+        "not_found", "The policy's input of this action was not kept (audit.capture), or erased; nothing to explain."
+    )
+
+
+def _folder(parts: Parts) -> Path:
+    return parts.configured.config.policy.path
+
+
+def _check(folder: Path) -> list[Problem]:
+    # The engine that loading makes belongs to this thread and is thrown away with it.
+    _, problems = load(folder)
+    return problems
+
+
+def _problem(one: Problem) -> dict[str, Any]:
+    return {"id": f"{one.file}:{one.line}", **asdict(one)}
+
+
+def _explained(found: Explanation) -> dict[str, Any]:
+    decision = found.decision
+    return {
+        "effect": decision.effect.value,
+        "rules": list(decision.rules),
+        "reasons": list(decision.reasons),
+        "obligations": list(decision.obligations),
+        "revision": decision.revision,
+        "matched": found.matched,
+        "lines": found.lines,
+        "fault": found.fault,
+    }
