@@ -24,12 +24,13 @@ from gateway.upstreams import mcp_faults as faults
 from gateway.upstreams import mcp_messages as messages
 from gateway.upstreams.lines import Lines
 from gateway.upstreams.mcp_conversation import Conversation, Outgoing
-from gateway.upstreams.mcp_messages import Message, NotJsonRpc
+from gateway.upstreams.mcp_messages import Message, NotJsonRpc, RpcError
 
 _log = logging.getLogger(__name__)
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 PROBE_TIMEOUT_S = 5.0  # how long a server may ignore `server/discover` before the handshake is tried
+ALIVE_TIMEOUT_S = 5.0  # a child that let a call time out must answer a ping, or it is started anew
 STOP_GRACE_S = 2.0
 _CHUNK_BYTES = 256 * 1024
 _UNREAD_CAP_BYTES = 8 * 1024 * 1024  # the child does not read its input: refuse rather than pile up
@@ -60,6 +61,7 @@ class StdioServer:
         self._pending: dict[int, asyncio.Future[Message]] = {}
         self._next_id = 0
         self._tasks: list[asyncio.Task[None]] = []
+        self._doubts: asyncio.Task[None] | None = None
         self._over: str | None = None  # why the run ended
         self._version = ""
         self.stderr: deque[str] = deque(maxlen=_STDERR_LINES)
@@ -124,9 +126,10 @@ class StdioServer:
             self._signal(signal.SIGKILL)  # also what the child started and left behind
             self._transport.close()
             await process.wait()
-        for task in self._tasks:
+        tasks = [*self._tasks, *([self._doubts] if self._doubts else ())]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # ------------------------------------------------------------ channel
 
@@ -152,6 +155,8 @@ class StdioServer:
                 message = await future
         except TimeoutError:
             self._give_up(rpc_id, outgoing)
+            if outgoing.once:
+                self._doubt()
             refusal = faults.timed_out(self._spec.server, timeout_s)
             if probe:
                 refusal.detail["probe"] = "unanswered"
@@ -173,6 +178,21 @@ class StdioServer:
         with contextlib.suppress(Refusal):
             params = {"requestId": rpc_id, "reason": "The caller no longer waits."}
             self._write(messages.request(None, "notifications/cancelled", params))
+
+    def _doubt(self) -> None:
+        """A call timed out: is only the tool slow, or does the child answer nothing any more?"""
+        if self._doubts is None or self._doubts.done():
+            self._doubts = asyncio.create_task(self._prove_alive())
+
+    async def _prove_alive(self) -> None:
+        params = {"_meta": messages.meta(None, modern=True)} if self._conversation.modern else {}
+        try:
+            await self.exchange(Outgoing("ping", params), ALIVE_TIMEOUT_S)
+        except RpcError:
+            pass  # an error is an answer too
+        except Refusal:
+            self._end("it no longer answers")
+            self._signal(signal.SIGKILL)
 
     async def _subscribe(self) -> None:
         self._next_id += 1

@@ -1,4 +1,4 @@
-"""The HTTP client is tested on both event loops: uvloop, which serves, and asyncio's own."""
+"""The HTTP client and the tool servers are tested on both event loops: uvloop, which serves, and asyncio's own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], a
         "uvloop": uvloop.new_event_loop,
         "asyncio": asyncio.new_event_loop,
     }
-    if item.path.name.startswith("test_wire"):
+    if item.path.name.startswith(("test_wire", "test_tool_")):
         return both
     return {"asyncio": both["asyncio"]}

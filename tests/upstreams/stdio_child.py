@@ -62,6 +62,8 @@ def act(message: dict[str, Any], how: str | None) -> None:
         say({"result": text("x" * (17 * 1024 * 1024)), "id": rpc_id, "jsonrpc": "2.0"})
     elif how == "never":
         pass
+    elif how == "stuck":
+        threading.Event().wait()
     elif how == "error":
         error = {"code": -32602, "message": "bad arguments; token=abcdef123456"}
         say({"jsonrpc": "2.0", "id": rpc_id, "error": error})
@@ -123,6 +125,8 @@ def main() -> None:
             elif page + 1 < len(PAGES):
                 found["nextCursor"] = str(page + 1)
             answer(message, found)
+        elif method == "ping":
+            answer(message, {})
         elif method == "tools/call":
             call(message)
     if HOW == "stubborn":

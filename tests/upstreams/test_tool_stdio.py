@@ -93,12 +93,28 @@ async def test_all_calls_in_flight_end_when_the_child_dies() -> None:
         assert {refusal.detail["dispatched"] for refusal in await asyncio.gather(*waiting)} == {"unknown"}
 
 
-async def test_a_child_that_closes_its_output_is_ended() -> None:
+@pytest.mark.parametrize("how", ["close", "stuck"])
+async def test_a_child_that_answers_nothing_any_more_is_started_again(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The event loop of production leaves the child a second handle on its output, so that closing one is not seen.
+    monkeypatch.setattr(mcp_stdio, "ALIVE_TIMEOUT_S", 0.2)
     async with World() as world:
         await world.connect(child())
-        assert "closed its output" in (await world.refused("act", how="close")).message
+        assert (await world.refused("act", timeout_s=0.2, how=how)).detail["dispatched"] == "unknown"
         world.reports.clear()
         await world.until(lambda: "connected" in world.states())
+        assert await world.call("echo")
+
+
+async def test_a_child_with_one_slow_tool_is_not_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World() as world:
+        await world.connect(child())
+        await world.refused("act", timeout_s=0.1, how="never")
+        doubts = world.servers._links["s"]._server._doubts  # type: ignore[union-attr]
+        await doubts
+        assert await world.call("echo")
+        assert world.states().count("connecting") == 1
 
 
 async def test_while_there_is_no_connection_a_call_is_refused_and_certainly_not_sent() -> None:
