@@ -5,6 +5,7 @@ the gateway (references, resolved late). Never: decides, records, counts money, 
 credential. Fails closed: what can't be reached, understood or trusted is a `Refusal` that tells what the
 upstream said without its secrets.
 
-`models.py` builds the model providers (`openai.py`, `longtail.py`, `demo.py`); `tool_servers.py` the tool servers (`mcp_http.py`, `mcp_stdio.py`).
+`models.py` builds the model providers (`openai.py`, `longtail.py`, `demo.py`);
+`tool_servers.py` the tool servers (`mcp_http.py`, `mcp_stdio.py`).
 `wire.py` is the HTTP client of both.
 """
