@@ -1,0 +1,174 @@
+"""audit: the trail. `verify` reads the files alone, so that it works while the gateway refuses to start."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from gateway.commands.shared import (
+    DATA_DIR,
+    PROBLEM,
+    USAGE,
+    CommandError,
+    DataDir,
+    Json,
+    Limit,
+    group,
+    seconds,
+    show,
+    show_table,
+)
+
+app = group("The trail: what happened, who decided, and the proof.")
+
+
+@app.command()
+def query(
+    since: Annotated[str | None, typer.Option("--since", help="RFC 3339, or a duration back: 15m, 24h, 7d.")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="RFC 3339 or a duration back; exclusive.")] = None,
+    agent: Annotated[str | None, typer.Option("--agent")] = None,
+    user: Annotated[str | None, typer.Option("--user")] = None,
+    session: Annotated[str | None, typer.Option("--session")] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help="model.invoke, tool.call, ...")] = None,
+    tool: Annotated[str | None, typer.Option("--tool", help="A name, or server__tool.")] = None,
+    model: Annotated[str | None, typer.Option("--model")] = None,
+    type_: Annotated[str | None, typer.Option("--type", help="E.g. action.result; may end in *.")] = None,
+    effect: Annotated[str | None, typer.Option("--effect", help="allow, deny or escalate.")] = None,
+    status: Annotated[str | None, typer.Option("--status", help="succeeded, failed, denied, ...")] = None,
+    code: Annotated[str | None, typer.Option("--code")] = None,
+    action: Annotated[str | None, typer.Option("--action", help="An action's id.")] = None,
+    rule: Annotated[str | None, typer.Option("--rule", help="A rule that decided.")] = None,
+    data_dir: DataDir = DATA_DIR,
+    as_json: Json = False,
+    limit: Limit = 50,
+) -> None:
+    """Records, newest first; everything given must hold. That you looked is recorded.
+
+    \b
+    Example:
+      gateway audit query --agent invoice-bot --effect deny --since 24h
+    """
+    from gateway.commands.client import Api
+
+    found = Api(data_dir).get(
+        "/audit/records",
+        since=_when(since),
+        until=_when(until),
+        agent=agent,
+        user=user,
+        session=session,
+        kind=kind,
+        tool=tool,
+        model=model,
+        type=type_,
+        effect=effect,
+        status=status,
+        code=code,
+        action=action,
+        rule=rule,
+        limit=limit,
+    )
+    if as_json:
+        show(found, as_json, "")
+        return
+    columns = ["time", "type", "agent", "what", "effect", "rules", "status", "code", "usd", "id"]
+    show_table([_row(record) for record in found], columns, as_json, "No record is like that.")
+
+
+@app.command("show")
+def show_record(
+    record: Annotated[str, typer.Argument(help="The id of a record or of an action.", metavar="ID")],
+    disclose: Annotated[bool, typer.Option("--disclose", help="Show arguments, results and policy input.")] = False,
+    data_dir: DataDir = DATA_DIR,
+    as_json: Json = False,
+) -> None:
+    """A record with what belongs to it. That you looked, and whether at contents, is recorded.
+
+    \b
+    Example:
+      gateway audit show 019a7c1e-... --disclose
+    """
+    from gateway.commands.client import Api
+
+    found = Api(data_dir).get(f"/audit/records/{quote(record, safe='')}", disclose="true" if disclose else "false")
+    lines = [json.dumps(found["record"], indent=2, ensure_ascii=False)]
+    lines.append("signed" if found["signed"] else "not yet signed")
+    lines += [f"related: {one['ts'][:19]}Z {one['type']} {one['id']}" for one in found["related"]]
+    for payload in found["payloads"]:
+        lines += [f"{payload['name']} ({payload['state']}):", str(payload["text"] or payload["base64"] or "-")]
+    show(found, as_json, lines)
+
+
+@app.command()
+def verify(
+    key: Annotated[str | None, typer.Option("--key", help="The log's public key as you hold it (vkey).")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="A checkpoint you kept from before, in a file.")
+    ] = None,
+    payloads: Annotated[bool, typer.Option("--payloads/--no-payloads", help="Check payloads too.")] = True,
+    data_dir: DataDir = DATA_DIR,
+    as_json: Json = False,
+) -> None:
+    """Check the whole trail from the files alone, whether or not a gateway runs. Exit 1 if it does not hold.
+
+    \b
+    Example:
+      gateway audit verify --data-dir var
+    """
+    if not data_dir.is_dir():
+        raise CommandError(f"There is no data directory {data_dir}; name it with --data-dir.", USAGE)
+    try:
+        known = None if checkpoint is None else checkpoint.read_bytes()
+    except OSError as error:
+        raise CommandError(f"The checkpoint {checkpoint} cannot be read ({error.strerror}).", USAGE) from error
+    import msgspec
+
+    from gateway.audit.check import verify_data_dir
+
+    report = verify_data_dir(data_dir, vkey=key, known=known, payloads=payloads)
+    show({"id": report.verdict, **msgspec.to_builtins(report)}, as_json, report.lines())
+    if not report.ok:
+        raise typer.Exit(PROBLEM)
+
+
+@app.command("checkpoint")
+def show_checkpoint(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
+    """The last signed checkpoint. Keep it elsewhere: with it a rolled-back log is told.
+
+    \b
+    Example:
+      gateway audit checkpoint > checkpoint.txt
+    """
+    from gateway.commands.client import Api
+
+    last = Api(data_dir).get("/audit/checkpoint")
+    show(last, as_json, last["note"].rstrip("\n"))
+
+
+def _row(record: dict[str, Any]) -> dict[str, Any]:
+    action, actor = record.get("action") or {}, record.get("actor") or {}
+    decision, result = record.get("decision") or {}, record.get("result") or {}
+    tool = "__".join(part for part in (action.get("server"), action.get("tool")) if part)
+    return {
+        "time": f"{record['ts'][:19]}Z",
+        "type": record["type"],
+        "agent": actor.get("agent") or (record.get("labels") or {}).get("subject.agent") or actor.get("user"),
+        "what": tool or (record.get("model") or {}).get("requested"),
+        "effect": decision.get("effect"),
+        "rules": decision.get("rules"),
+        "status": result.get("status"),
+        "code": result.get("code"),
+        "usd": (record.get("cost") or {}).get("usd"),
+        "id": record["id"],
+    }
+
+
+def _when(text: str | None) -> str | None:
+    if text is None or "T" in text or "-" in text:
+        return text
+    return (datetime.now(UTC) - timedelta(seconds=seconds(text))).isoformat()

@@ -1,0 +1,85 @@
+"""check: everything that can be wrong with the files, all at once, without starting anything."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from gateway.commands.shared import CONFIG, PROBLEM, ConfigFile, Json, show
+
+if TYPE_CHECKING:
+    from gateway.documents import Problem
+
+
+def check(config: ConfigFile = CONFIG, as_json: Json = False) -> None:
+    """Validate configuration, registry, policies and references; tell ALL problems with file and line.
+
+    \b
+    Example:
+      gateway check --config gateway.yaml
+    """
+    from gateway.documents import errors
+
+    problems, summary = look(config)
+    failed = errors(problems)
+    rows = [{"id": f"{one.file}:{one.line}", **asdict(one)} for one in problems]
+    lines = [str(one) for one in problems]
+    lines.append(f"{len(failed)} errors, {len(problems) - len(failed)} warnings." if problems else f"ok: {summary}")
+    show(rows, as_json, lines)
+    if failed:
+        raise typer.Exit(PROBLEM)
+
+
+def look(config: Path) -> tuple[list[Problem], str]:
+    """All problems, and what was found if there are none. One broken file does not hide those of the others."""
+    from gateway import documents, process, settings
+    from gateway.catalog.registry import read_registry
+    from gateway.documents import Problem
+    from gateway.policy import load, test
+
+    _, problems = process.load()
+    found, more = settings.load(config)
+    problems = [*problems, *more]
+    if found is not None:
+        registry, policies = found.tool_registry, found.policy.path
+    else:
+        # The file has errors, but where it says that the others are may still be read.
+        document, _ = documents.load(config)
+        folder, data = config.absolute().parent, {} if document is None else document.data
+        registry = folder / _text(data.get("tool_registry"), "tool_registry", "tools_registry")
+        policies = folder / _text(data.get("policy"), "path", "policies")
+    manifests: Any = None
+    if registry.is_dir():
+        manifests, more = read_registry(registry, os.environ)
+        problems += more
+    engine = None
+    if policies.is_dir():
+        engine, more = load(policies)
+        problems += more
+        if engine is not None:
+            trials, more = test(policies)
+            problems += more
+            problems += [
+                Problem(
+                    one.file, one.line, f"The test {one.name} fails. {one.message}".strip(), "Mend it or the policy."
+                )
+                for one in trials
+                if not one.passed
+            ]
+    unique = list(dict.fromkeys(problems))
+    if found is None or manifests is None or engine is None:
+        return unique, ""
+    tools = sum(len(one.tools) for one in manifests)
+    return unique, (
+        f"{len(found.models)} models, {len(found.agents)} agents, {tools} tools of {len(manifests)} servers,"
+        f" policy {engine.revision[:19]}."
+    )
+
+
+def _text(value: Any, key: str, default: str) -> str:
+    inner = value.get(key) if isinstance(value, dict) else value
+    return inner if isinstance(inner, str) and inner else default

@@ -1,0 +1,101 @@
+"""policy: is it well formed, do its tests pass, why does it decide so."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from gateway.commands.shared import DATA_DIR, PROBLEM, USAGE, CommandError, DataDir, Json, group, show
+
+app = group("The policies: checked, tested, explained. The running gateway looks at its own policy folder.")
+
+
+@app.command()
+def check(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
+    """Check the policies that lie in the gateway's folder now; they need not be in force yet.
+
+    \b
+    Example:
+      gateway policy check
+    """
+    from gateway.commands.client import Api
+
+    found = Api(data_dir).post("/policy/check")
+    lines = [f"{one['file']}:{one['line']}: {one['message']} {one['mend']}" for one in found]
+    show(found, as_json, lines or "ok: the policies in the folder can be put in force (`gateway reload`).")
+    if found:
+        raise typer.Exit(PROBLEM)
+
+
+@app.command("test")
+def run_tests(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
+    """Run the tests that lie beside the policies (rules test_... in *_test.rego).
+
+    \b
+    Example:
+      gateway policy test
+    """
+    from gateway.commands.client import Api
+
+    found = Api(data_dir).post("/policy/test")
+    failed = [one for one in found if not one["passed"]]
+    lines = [f"FAILED {one['file']}:{one['line']}: {one['name']} {one['message']}".rstrip() for one in failed]
+    show(found, as_json, [*lines, f"{len(found) - len(failed)} passed, {len(failed)} failed."])
+    if failed:
+        raise typer.Exit(PROBLEM)
+
+
+@app.command()
+def explain(
+    action: Annotated[str | None, typer.Argument(help="A recorded action's id.", metavar="[ACTION]")] = None,
+    agent: Annotated[str | None, typer.Option("--agent", help="Or an action to imagine: the agent,")] = None,
+    target: Annotated[str | None, typer.Option("--target", help="server__tool or a model alias,")] = None,
+    arguments: Annotated[str, typer.Option("--arguments", help="the arguments as JSON,")] = "{}",
+    kind: Annotated[
+        str, typer.Option("--kind", help="model.invoke, tool.call, tool.list, tool.propose,")
+    ] = "tool.call",
+    user: Annotated[str | None, typer.Option("--user", help="and the person it acts for.")] = None,
+    data_dir: DataDir = DATA_DIR,
+    as_json: Json = False,
+) -> None:
+    """Why the policy in force decides as it does: every rule that fired. Nothing is done.
+
+    \b
+    Example:
+      gateway policy explain --agent demo-agent --target ledger__transfer --arguments '{"to": "acme-gmbh"}'
+      gateway policy explain 019a7c1e-...
+    """
+    from gateway.commands.client import Api
+
+    if action is not None:
+        found = Api(data_dir).post(f"/policy/explain/{quote(action, safe='')}")
+    elif agent is not None and target is not None:
+        wanted = {"agent": agent, "user": user, "kind": kind, "target": target, "arguments": _object(arguments)}
+        found = Api(data_dir).post("/policy/explain", wanted)
+    else:
+        raise CommandError("Name a recorded action, or give --agent and --target.", USAGE)
+    show({"id": found["revision"], **found}, as_json, _lines(found))
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    lines = [f"{found['effect']}: {', '.join(found['rules']) or 'no rule'}", *(f"  {one}" for one in found["reasons"])]
+    if found.get("recorded"):
+        lines.append(f"recorded then: {found['recorded'].get('effect')}")
+    for effect, entries in found["matched"].items():
+        lines += [f"fired, {effect}: {entry.get('rule')}" for entry in entries]
+    if found["fault"]:
+        lines.append(f"FAULT {found['fault']}")
+    return lines
+
+
+def _object(text: str) -> Any:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise CommandError(f"--arguments is not JSON ({error}); quote it for the shell.", USAGE) from error
+    if not isinstance(found, dict):
+        raise CommandError('--arguments is not a JSON object; write for example \'{"to": "acme-gmbh"}\'.', USAGE)
+    return found

@@ -1,0 +1,116 @@
+"""serve, quickstart, migrate, healthcheck: the process and its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gateway.commands.shared import CONFIG, DATA_DIR, PROBLEM, USAGE, CommandError, ConfigFile, DataDir, Json, show
+
+if TYPE_CHECKING:
+    from gateway.process import Process
+
+Host = Annotated[
+    str | None, typer.Option("--host", help="Address to listen on; GATEWAY_HOST.", show_default="127.0.0.1")
+]
+Port = Annotated[
+    int | None, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.", show_default="8080")
+]
+
+
+def serve(
+    config: ConfigFile = CONFIG,
+    host: Host = None,
+    port: Port = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """Run the gateway.
+
+    \b
+    Example:
+      gateway serve --config gateway.yaml --port 8080
+    """
+    if workers > 1:
+        raise CommandError(
+            f"{workers} workers need a shared database and shared limits (PostgreSQL and Redis), which the embedded"
+            " default does not have: run one worker.",
+            USAGE,
+        )
+    from gateway.serve import serve as run
+
+    run(_process(config, host, port, data_dir))
+
+
+def quickstart(
+    config: ConfigFile = CONFIG,
+    host: Host = None,
+    port: Port = None,
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """Run the gateway with its quickstart: a demo model, a small ledger, and commands to paste.
+
+    \b
+    Example:
+      gateway quickstart --port 8080
+    """
+    from gateway.quickstart.start import run
+
+    run(_process(config, host, port, data_dir))
+
+
+def migrate(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
+    """Bring the database's schema up to date. The gateway must not be running.
+
+    \b
+    Example:
+      gateway migrate --data-dir var
+    """
+    from gateway.store import DirectoryLock, schema
+    from gateway.store.connections import DATABASE_NAME
+
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = DirectoryLock(data_dir)
+    try:
+        changed = schema.migrate(data_dir / DATABASE_NAME)
+    finally:
+        lock.release()
+    text = f"The schema is now at revision {schema.HEAD}." if changed else f"The schema is at revision {schema.HEAD}."
+    show({"id": schema.HEAD, "revision": schema.HEAD, "changed": changed}, as_json, text)
+
+
+def healthcheck(
+    data_dir: DataDir = DATA_DIR,
+    url: Annotated[str | None, typer.Option("--url", help="Ask this gateway instead.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Exit 0 if the gateway is ready for traffic, 1 if not (and say what is missing).
+
+    \b
+    Example:
+      gateway healthcheck
+    """
+    from gateway.commands.client import ask, running_at
+
+    response = ask("GET", f"{(url or running_at(data_dir)).rstrip('/')}/readyz")
+    try:
+        state = response.json()
+        missing = {str(name): str(reason) for name, reason in state["missing"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise CommandError(f"What answered with {response.status_code} is not a gateway; correct --url.") from None
+    show({"id": "gateway", **state}, as_json, "ready" if not missing else [f"{k}: {v}" for k, v in missing.items()])
+    if missing:
+        raise typer.Exit(PROBLEM)
+
+
+def _process(config: Path, host: str | None, port: int | None, data_dir: Path) -> Process:
+    from gateway import process
+
+    found, problems = process.load()
+    if found is None:
+        lines = "\n  ".join(str(one) for one in problems)
+        raise CommandError(f"The environment has errors; correct them and start again.\n  {lines}")
+    given = {"config": config, "data_dir": data_dir, "host": host, "port": port}
+    return found.model_copy(update={name: value for name, value in given.items() if value is not None})

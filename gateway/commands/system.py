@@ -1,0 +1,82 @@
+"""login, status, reload: the gateway as its operator sees it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from gateway.commands.shared import DATA_DIR, PROBLEM, DataDir, Json, show, table
+
+
+def login(
+    person: Annotated[str | None, typer.Option("--person", help="Sign in somebody else.", show_default="you")] = None,
+    data_dir: DataDir = DATA_DIR,
+    as_json: Json = False,
+) -> None:
+    """Print a link that signs a person in to the console, once.
+
+    \b
+    Example:
+      gateway login
+      gateway login --person olga
+    """
+    from gateway.commands.client import Api
+
+    made = Api(data_dir).post("/sign-in", {} if person is None else {"person": person})
+    text = [made["url"], f"Signs in {made['person']} once, until {made['expires'][:19]}Z. Whoever opens it is them."]
+    show({"id": made["person"], **made}, as_json, text)
+
+
+def status(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
+    """What runs, what is degraded since when, refusals by agent. Exit 1 if something is degraded.
+
+    \b
+    Example:
+      gateway status
+    """
+    from gateway.commands.client import Api
+
+    api = Api(data_dir)
+    found = api.get("/status")
+    show({"id": "gateway", "url": api.url, **found}, as_json, _lines(api.url, found))
+    if found["state"] != "ok":
+        raise typer.Exit(PROBLEM)
+
+
+def reload(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
+    """Read configuration, registry and policies anew; if they have errors, the old state stays.
+
+    \b
+    Example:
+      gateway reload
+    """
+    from gateway.commands.client import Api
+
+    done = Api(data_dir).post("/reload")
+    show({"id": done["revision"], **done}, as_json, [*done["warnings"], f"In force: policy {done['revision'][:19]}."])
+
+
+def _lines(url: str, found: dict[str, Any]) -> list[str]:
+    audit, agents = found["audit"], found["agents"]
+    suspended = f", suspended: {', '.join(agents['suspended'])}" if agents["suspended"] else ""
+    lines = [
+        f"{found['state']}: gateway {found['version']} at {url}",
+        f"policy   {found['policy']['revision'][:19]}",
+        f"agents   {agents['registered']} registered{suspended}",
+        f"models   {found['models']}",
+        f"audit    {audit['size']} records, {audit['unsigned']} not yet signed, {audit['open_intents']} in flight"
+        + (f", TAKES NO MORE: {audit['latched']}" if audit["latched"] else ""),
+    ]
+    for server in found["tool_servers"]:
+        tools = ", ".join(f"{count} {state}" for state, count in sorted(server["tools"].items()))
+        reason = f" ({server['reason']})" if server["reason"] else ""
+        lines.append(f"tools    {server['id']}: {server['state']}{reason}, {tools or 'no tools'}")
+    lines += [
+        f"DEGRADED {one['id']} since {one['since'][:19]}Z: {one['reason']}"
+        for one in found["components"]
+        if one["state"] != "ok"
+    ]
+    if found["refusals"]:
+        lines += ["", "Refused in the last 24 hours:", *table(found["refusals"], ["agent", "code", "count"])]
+    return lines
