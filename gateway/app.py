@@ -42,7 +42,7 @@ from gateway.limits.spend import read_spend
 from gateway.limits.windows import windows_at
 from gateway.policy import Decider
 from gateway.process import Process
-from gateway.settings import resolve, resolve_text
+from gateway.settings import child_environment, resolve, resolve_text
 from gateway.store import Writer
 from gateway.telemetry import Metrics, Observer, names, start_tracing, trace_parser
 from gateway.upstreams.models import Models
@@ -130,7 +130,7 @@ class App:
             transport=self.wire,
             resolve=resolve,
             resolve_text=resolve_text,
-            child_environment={name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
+            child_environment=child_environment(),
             learn=self._learned,
             report=self.catalog.connection,
             clock=self.clock,
@@ -240,6 +240,7 @@ class App:
 
     async def _install(self, prepared: Prepared) -> None:
         """Swap a prepared state in; the register first, since it may refuse."""
+        prepared.engine.on_fault = lambda fault: log.error("policy_fault", fault=fault)
         await self.registry.agents.declare(prepared.agents)
         before = None if self._decider is None else self._decider.revision
         if self._decider is None:

@@ -82,17 +82,20 @@ class Configuration:
     async def load(self) -> list[Problem]:
         """Read everything anew and put it in force; the problems found, and if one is an error nothing changed."""
         async with self._turn:
-            self._seen = await asyncio.to_thread(self._times)
+            before = await asyncio.to_thread(self._times, self.current)
             prepared, problems = await self._prepare()
             self.problems = problems
             if prepared is not None:
                 await self._install(prepared)
                 self.current = prepared
+            # A file that changed while it was read counts as changed: for it the time from before stays.
+            after = await asyncio.to_thread(self._times, self.current)
+            self._seen = {file: before.get(file, time) for file, time in after.items()}
             return problems
 
     async def changed(self) -> bool:
         """Whether a file of the configuration is other than when it was read last."""
-        return self.current is not None and await asyncio.to_thread(self._times) != self._seen
+        return self.current is not None and await asyncio.to_thread(self._times, self.current) != self._seen
 
     async def _prepare(self) -> tuple[Prepared | None, list[Problem]]:
         found, problems = await asyncio.to_thread(read, self.path)
@@ -111,11 +114,11 @@ class Configuration:
         allowances = table_of(config.limits)
         return Prepared(config, found.manifests, prices, engine, providers, allowances, agents), problems
 
-    def _times(self) -> dict[Path, float]:
+    def _times(self, current: Prepared | None) -> dict[Path, float]:
         """Modification times of every file that a change of would be noticed."""
         files = [self.path]
-        if self.current is not None:
-            config = self.current.config
+        if current is not None:
+            config = current.config
             for folder in (config.tool_registry, config.policy.path):
                 files += [file for file in folder.rglob("*") if file.suffix in (".yaml", ".yml", ".json", ".rego")]
         times = {}

@@ -44,6 +44,9 @@ CODES: dict[str, Code] = {
 }
 
 
+NO_SUCH_MODEL = "There is no model of this name, or not for this agent; ask /v1/models for those there are."
+
+
 class Refusal(Exception):  # noqa: N818 - a refusal is an answer of the product, not a fault in it
     """Raised wherever an action may not go on; `code` is a key of `CODES`."""
 

@@ -10,6 +10,7 @@ from gateway.actions import (
     Cost,
     Decision,
     Effect,
+    Kind,
     ModelTarget,
     Reply,
     Reservation,
@@ -20,7 +21,7 @@ from gateway.actions import (
     Usage,
     cost_of,
 )
-from gateway.errors import Refusal
+from gateway.errors import NO_SUCH_MODEL, Refusal
 
 
 def allow_or_refuse(action: Action, decision: Decision) -> None:
@@ -39,6 +40,8 @@ def refusal_of(action: Action, decision: Decision) -> Refusal:
             rules=decision.rules,
             reasons=decision.reasons,
         )
+    if decision.hidden and action.kind is Kind.MODEL_INVOKE:  # in the very words of a model that does not exist
+        return Refusal("model_not_found", NO_SUCH_MODEL)
     if decision.hidden:
         return Refusal("unknown_tool", f"Unknown tool: {action.target}", rules=decision.rules, reasons=decision.reasons)
     return Refusal(

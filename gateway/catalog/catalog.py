@@ -15,7 +15,7 @@ from gateway.catalog.manifests import Manifest
 from gateway.catalog.models import PriceRow, model_targets
 from gateway.catalog.snapshot import EMPTY, Snapshot, build
 from gateway.catalog.status import Learned, ServerStatus
-from gateway.errors import Refusal
+from gateway.errors import NO_SUCH_MODEL, Refusal
 from gateway.settings import Config
 
 __all__ = ["Catalog", "PriceRow", "Proposed", "Snapshot"]
@@ -108,10 +108,7 @@ class Catalog:
         """The model of an alias. Raises Refusal model_not_found."""
         found = self._now.models.get(alias)
         if found is None:
-            raise Refusal(
-                "model_not_found",
-                "There is no model of this name, or not for this agent; ask /v1/models for those there are.",
-            )
+            raise Refusal("model_not_found", NO_SUCH_MODEL)
         return found
 
     def models(self) -> tuple[ModelTarget, ...]:

@@ -9,7 +9,8 @@ import msgspec
 
 from gateway.actions import Decision
 from gateway.policy.answer import policy_error, read_answer
-from gateway.policy.rego import Machine, RegoFault
+from gateway.policy.memo import Memo, paths_read
+from gateway.policy.rego import Machine, RegoFault, parse
 
 ENTRY_POINT = "data.gateway.decision"
 
@@ -64,6 +65,8 @@ class EmbeddedEngine:
         self._modules = dict(modules)
         self._data_json = data_json
         self._machine = Machine(modules, data_json)
+        paths = paths_read(parse(file, text) for file, text in modules.items())
+        self._memo = None if paths is None else Memo(paths)
         self._explainer: Machine | None = None
 
     async def decide(self, document: bytes) -> Decision:
@@ -75,9 +78,17 @@ class EmbeddedEngine:
         if len(document) > MAX_DOCUMENT_BYTES:
             reason = f"The arguments are larger than policy reads ({MAX_DOCUMENT_BYTES} bytes). Send less at once."
             return self._failed(reason, f"document of {len(document)} bytes", document)
+        key = None if self._memo is None else self._memo.key(document)
+        if self._memo is not None and key is not None:
+            known = self._memo.recall(key, document)
+            if known is not None:
+                return known
         try:
             value = self._machine.ask(ENTRY_POINT, document.decode())
-            return read_answer(value, self.revision, document)
+            decision = read_answer(value, self.revision, document)
+            if self._memo is not None and key is not None:
+                self._memo.remember(key, decision)
+            return decision
         except UnicodeDecodeError:
             return self._failed("The policy's input is not UTF-8, so nothing is allowed.", "not UTF-8", document)
         except RegoFault as fault:
