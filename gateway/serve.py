@@ -12,7 +12,8 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Generator
 from pathlib import Path
 
 import msgspec
@@ -29,7 +30,19 @@ log = structlog.get_logger("gateway.serve")
 WATCH_EVERY_S = 2.0
 NOTE = "gateway.json"
 
+# What actions get once connections had the whole grace: their callers are gone, their results need to be recorded.
+_LEAST_GRACE_S = 1.0
+
 OnReady = Callable[[App, str], Awaitable[None]]
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: once it is done it raises the signal again, which would end the process
+    before the log is flushed and signed."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
 
 
 def serve(process: Process, *, on_ready: OnReady | None = None) -> None:
@@ -58,7 +71,7 @@ async def _serve(process: Process, logs: Logs, on_ready: OnReady | None) -> None
     port: int = listening.getsockname()[1]
     url = process.public_url or f"http://{_shown(process.host)}:{port}"
     grace_s = app.configured.config.server.shutdown_grace_s
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             app.asgi,
             http="httptools",
@@ -80,6 +93,16 @@ async def _serve(process: Process, logs: Logs, on_ready: OnReady | None) -> None
         asyncio.create_task(_watch(app)),
         asyncio.create_task(app.health.watch()),
     ]
+    told_s: list[float] = []
+
+    def stop() -> None:
+        app.stopping()
+        server.should_exit = True
+        server.force_exit = bool(told_s)  # told twice: don't wait for connections, but still close the log
+        told_s.append(time.monotonic())
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     try:
         _write_note(note, url)
         background.append(asyncio.create_task(_announce(server, app, url, on_ready)))
@@ -91,7 +114,8 @@ async def _serve(process: Process, logs: Logs, on_ready: OnReady | None) -> None
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         note.unlink(missing_ok=True)
-        await app.stop(grace_s)
+        waited_s = time.monotonic() - told_s[0] if told_s else 0.0
+        await app.stop(0.0 if len(told_s) > 1 else max(_LEAST_GRACE_S, grace_s - waited_s))
 
 
 async def _announce(server: uvicorn.Server, app: App, url: str, on_ready: OnReady | None) -> None:
