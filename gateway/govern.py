@@ -162,9 +162,11 @@ class Governor:
             body = None
             if isinstance(target, ModelTarget):
                 body = self._dialects[action.door].outbound(action, target)
+                running.perform(self._upstreams.drain_s(target))
             with self._observe.span("perform", action):
                 answer = await self._upstreams.perform(action, target, body)  # 9 perform
             if isinstance(answer, Reply):
+                running.close()
                 cost = cost_of_reply(target, answer, held)
                 result = Result(status=status_of(answer), cost=cost, body=answer.body)
                 return await self._inspect_reply(action, target, answer)  # 10 inspect
@@ -175,7 +177,10 @@ class Governor:
             raise
         except asyncio.CancelledError:
             cancelled = Status.CANCELLED if isinstance(target, ModelTarget) else Status.UNKNOWN
-            result = Result(status=cancelled, code="stopping", cost=upper_bound(held))
+            ended = running.interrupted
+            result = Result(status=cancelled, code=ended.code if ended else "stopping", cost=upper_bound(held))
+            if ended is not None:
+                raise ended from None
             raise
         finally:
             took_us = int((self._clock.monotonic_s() - started_s) * 1_000_000)
@@ -205,7 +210,7 @@ class Governor:
         kept: list[bytes] = []
         status, failure = Status.SUCCEEDED, None
         try:
-            await running.open(stream.status, stream.headers, drain_s=self._upstreams.drain_s(target))
+            await running.open(stream.status, stream.headers)
             async for chunk in inspected.run(aiter(stream)):
                 kept.append(chunk)
                 await running.send(chunk)
@@ -309,9 +314,10 @@ class Governor:
         """Record a refusal that a door made itself, such as a body it could not read; it counts as a request."""
         try:
             with self._limits.admit(action):
-                self._refused(action, None, None, refusal)
+                pass
         except Refusal as limited:
-            self._refused(action, None, None, limited)
+            refusal = limited
+        self._refused(action, None, None, refusal)
 
     def unauthenticated(self) -> None:
         """Count a request of somebody unknown; it makes no record of its own."""
@@ -323,7 +329,7 @@ class Governor:
         return self._catalog.server_known(name)
 
     def end_streams_of(self, agent_id: str, refusal: Refusal) -> None:
-        """End the open model streams of an agent; the kill switch. Tool calls in flight are let finish."""
+        """End the model calls of an agent, streams and others; the kill switch. Tool calls in flight may finish."""
         for running in tuple(self._running.values()):
             if running.action.caller.agent.id == agent_id and running.action.kind is Kind.MODEL_INVOKE:
                 running.abort(refusal)
