@@ -71,7 +71,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         complain(f"{error.filename or 'The system'}: {error.strerror or error}; check the path and its permissions.")
         return PROBLEM
-    except Exception as error:  # noqa: BLE001 - the last catch: a user gets a sentence, a mender the traceback
+    except Exception as error:
         if os.environ.get("GATEWAY_LOG_LEVEL", "").lower() == "debug":
             raise
         complain(f"A fault of the gateway ({error!r}); GATEWAY_LOG_LEVEL=debug shows where, please report it.")

@@ -75,7 +75,7 @@ def look(config: Path) -> tuple[list[Problem], str]:
         return unique, ""
     tools = sum(len(one.tools) for one in manifests)
     return unique, (
-        f"{len(found.models)} models, {len(found.agents)} agents, {tools} tools of {len(manifests)} servers,"
+        f"{len(found.models)} models, {len(found.agents)} agents, {tools} tools of {len(manifests)} enabled servers,"
         f" policy {engine.revision[:19]}."
     )
 

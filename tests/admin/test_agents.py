@@ -8,7 +8,7 @@ import pytest
 
 from gateway.identity import Role
 
-from .conftest import Running
+from ..gateway_house import Running
 
 
 async def test_an_agent_is_registered_with_its_first_key_and_the_person_is_on_record(running: Running) -> None:

@@ -8,7 +8,7 @@ import pytest
 from gateway.doors.admin.problem import MAX_BODY_BYTES
 from gateway.errors import CODES
 
-from .conftest import Running
+from ..gateway_house import Running
 
 
 def is_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.identity import Role
 
-from .conftest import CONFIG, Running
+from ..gateway_house import CONFIG, Running
 
 MANIFEST = """
 version: 1

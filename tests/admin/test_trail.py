@@ -4,7 +4,7 @@ from contextlib import aclosing
 
 from gateway.identity import Role
 
-from .conftest import Running
+from ..gateway_house import Running
 
 
 async def test_the_trail_is_read_by_auditors_and_each_read_is_on_record(running: Running) -> None:

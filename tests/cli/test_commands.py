@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from gateway.documents import Problem
+
+from ..gateway_house import CONFIG
+from .conftest import Shell
+
+
+async def test_agents_are_created_listed_shown_suspended_resumed_and_rotated(shell: Shell) -> None:
+    made = (
+        await shell("agents", "create", "bot", "--team", "t", "--owner", "business=dana", "--label", "a=b", "--json")
+    ).json
+    assert made["owners"] == {"business": "dana"}
+    secret = made["key"]["secret"]
+    listed = (await shell("agents", "list", "--json")).json
+    assert [one["id"] for one in listed] == ["bot", "reader", "writer"]
+    assert len((await shell("agents", "list", "--json", "--limit", "1")).json) == 1
+    assert "bot" in (await shell("agents", "list")).out
+    shown = await shell("agents", "show", "bot")
+    assert "active" in shown.out
+    assert secret not in shown.out
+    assert "suspended" in (await shell("agents", "suspend", "bot", "--reason", "odd")).out
+    assert (await shell("agents", "show", "bot", "--json")).json["status"] == "suspended"
+    assert "active" in (await shell("agents", "resume", "bot")).out
+    rotated = (await shell("agents", "rotate-key", "bot", "--overlap", "1h", "--json")).json
+    assert [old["state"] for old in rotated["replaces"]] == ["expiring"]
+    async with shell.running.client(rotated["secret"]) as agent:
+        assert (await agent.get("/api/v1/me")).status_code == 200
+
+
+async def test_a_persons_way_from_added_to_signed_in_to_removed(shell: Shell) -> None:
+    await shell("people", "add", "olga", "--role", "auditor", "--name", "Olga Reyes")
+    assert "Olga Reyes" in (await shell("people", "list")).out
+    link = (await shell("login", "--person", "olga", "--json")).json["url"]
+    assert link.startswith(f"{shell.url}/console/login?token=")
+    assert (await shell("login")).out.startswith(shell.url)
+    browser = shell.running.client()
+    assert (await browser.get(link)).status_code == 303
+    await shell("people", "remove", "olga")
+    assert (await browser.get("/console/overview")).status_code == 401
+    assert [one["id"] for one in (await shell("people", "list", "--json")).json] == ["operator"]
+
+
+async def test_status_is_one_look_and_its_exit_code_says_whether_all_is_well(shell: Shell) -> None:
+    assert (await shell("status")).out.startswith("ok: ")
+    assert (await shell("status", "--json")).json["url"] == shell.url
+    assert (await shell("healthcheck")).out == "ready\n"
+    shell.running.app.writer.latch("the test says so")
+    degraded = await shell("status", exit_code=1)
+    assert "DEGRADED audit since" in degraded.out
+    assert "the test says so" in (await shell("healthcheck", exit_code=1)).out
+
+
+async def test_the_trail_is_queried_shown_and_verified(shell: Shell) -> None:
+    agent = await shell.running.agent()
+    action = await shell.running.ask(agent)
+    found = (await shell("audit", "query", "--action", action, "--json")).json
+    assert [one["type"] for one in found] == ["action.result", "action.intent"]
+    assert all(one["id"] for one in found)
+    text = (await shell("audit", "query", "--kind", "model.invoke", "--since", "1h", "--limit", "1")).out
+    assert "succeeded" in text
+    assert len(text.splitlines()) == 2
+    assert "Hello" not in (await shell("audit", "show", action)).out
+    assert "Hello" in (await shell("audit", "show", action, "--disclose")).out
+    await shell.running.app.log.tick()
+    verified = await shell("audit", "verify", "--json")
+    assert verified.json["verdict"] == "operator-signed"
+    note = (await shell("audit", "checkpoint")).out
+    kept = shell.running.folder / "kept.txt"
+    kept.write_text(note)
+    assert "operator-signed" in (await shell("audit", "verify", "--checkpoint", str(kept))).out
+
+
+async def test_policies_are_checked_tested_and_explained(shell: Shell) -> None:
+    assert "ok" in (await shell("policy", "check")).out
+    assert " 0 failed" in (await shell("policy", "test")).out
+    explained = await shell("policy", "explain", "--agent", "reader", "--target", "demo", "--kind", "model.invoke")
+    assert explained.out.startswith("allow: ")
+    agent = await shell.running.agent()
+    action = await shell.running.ask(agent)
+    again = (await shell("policy", "explain", action, "--json")).json
+    assert again["effect"] == again["recorded"]["effect"] == "allow"
+    (shell.running.folder / "policies" / "gateway" / "broken.rego").write_text("package gateway\n\nallow if {")
+    assert "broken.rego" in (await shell("policy", "check", exit_code=1)).out
+    assert "broken.rego" in (await shell("policy", "test", exit_code=1)).err
+    assert "broken.rego" in (await shell("reload", exit_code=1)).err
+
+
+async def test_tools_are_listed_and_inspected(shell: Shell) -> None:
+    manifest = "version: 1\nserver: files\nkind: client\ntitle: Files\nowner: dana\ntools:\n  read_file: {risk: low, effect: read}\n"
+    (shell.running.folder / "tools_registry" / "files.yaml").write_text(manifest)
+    assert "In force" in (await shell("reload")).out
+    assert [one["id"] for one in (await shell("tools", "list", "--json")).json] == ["files__read_file"]
+    assert (await shell("tools", "list", "--server", "none", "--json")).json == []
+    assert (await shell("tools", "inspect", "files__read_file", "--json")).json["owner"] == "dana"
+    assert "no tool" in (await shell("tools", "inspect", "files__nothing", exit_code=1)).err
+
+
+async def test_what_the_gateway_refuses_is_said_in_a_sentence(shell: Shell) -> None:
+    refused = await shell("agents", "show", "nobody", exit_code=1)
+    assert refused.err == "gateway: There is no agent 'nobody'; `gateway agents list` shows those there are.\n"
+    assert "not valid" in (await shell("people", "add", "x", "--role", "king", exit_code=1)).err
+    assert "conflict" not in (await shell("agents", "create", "reader", exit_code=1)).err
+
+
+async def test_check_tells_all_problems_of_all_files_at_once(shell: Shell) -> None:
+    folder = shell.running.folder
+    assert (await shell("check")).out.startswith("ok: 1 models, 2 agents")
+    (folder / "gateway.yaml").write_text(CONFIG.replace("provider: demo,", "provder: demo,"))
+    (folder / "tools_registry" / "bad.yaml").write_text("version: 1\nserver: bad\nkind: clent\nowner: d\ntools: {}\n")
+    (folder / "policies" / "gateway" / "broken.rego").write_text("package gateway\n\nallow if {")
+    ended = await shell("check", exit_code=1)
+    for place in ("gateway.yaml:7: ", "bad.yaml:3: ", "broken.rego:3"):
+        assert place in ended.out, ended.out
+    assert "Did you mean 'provider'?" in ended.out
+    rows = (await shell("check", "--json", exit_code=1)).json
+    assert set(rows[0]) == {"id", *Problem.__dataclass_fields__}
+    assert len(rows) >= 3
+
+
+async def test_check_of_a_file_that_is_not_there_is_a_problem_with_its_name(shell: Shell) -> None:
+    assert "nothing.yaml" in (await shell("check", "--config", "nothing.yaml", exit_code=1)).out
+
+
+async def test_output_cannot_move_the_terminal(shell: Shell) -> None:
+    agent = await shell.running.agent()
+    await agent.post("/v1/chat/completions", json={"model": "\x1b[2Jx\u202ey", "messages": []})
+    out = (await shell("audit", "query", "--kind", "model.invoke")).out
+    assert "\x1b" not in out
+    assert "\u202e" not in out

@@ -1,0 +1,91 @@
+"""A whole gateway in the test's own process, over real files; imported by the conftest of who needs it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.app import App
+from gateway.audit.view import Filter
+from gateway.identity import Role
+from gateway.process import Process
+
+ROOT = Path(__file__).parents[1]
+URL = "http://gateway.test"
+
+CONFIG = """
+version: 1
+environment: dev
+providers:
+  demo: {type: demo}
+models:
+  - {alias: demo, provider: demo, model: demo, owner: dana, price: {input_usd_per_mtok: "1", output_usd_per_mtok: "2"}}
+agents:
+  - {id: reader, team: finance, owners: {business: dana}}
+  - {id: writer, team: finance}
+tool_registry: tools_registry
+policy: {path: policies}
+"""
+
+
+@dataclass
+class Running:
+    """A whole gateway in this process, and clients of it."""
+
+    app: App
+    folder: Path
+
+    @property
+    def operator_token(self) -> str:
+        return (self.app.process.data_dir / "operator.token").read_text().strip()
+
+    def client(self, token: str | None = None, **headers: str) -> httpx.AsyncClient:
+        if token is not None:
+            headers["authorization"] = f"Bearer {token}"
+        transport = httpx.ASGITransport(app=self.app.asgi)
+        return httpx.AsyncClient(transport=transport, base_url=URL, headers=headers)
+
+    def operator(self) -> httpx.AsyncClient:
+        return self.client(self.operator_token)
+
+    async def person(self, person_id: str, *roles: Role) -> httpx.AsyncClient:
+        """A signed-in browser of a new person, with its cookie."""
+        people = self.app.registry.people
+        await people.add(person_id, name=person_id.title(), roles=roles, by="operator")
+        link, _ = await people.make_link(person_id, by="operator")
+        browser = self.client()
+        answer = await browser.get("/console/login", params={"token": link})
+        assert answer.status_code == 303
+        return browser
+
+    async def agent(self, agent_id: str = "reader", user: str | None = None) -> httpx.AsyncClient:
+        _, secret = await self.app.registry.keys.create(agent_id, person="operator", user=user)
+        return self.client(secret)
+
+    async def ask(self, agent: httpx.AsyncClient, content: str = "Hello") -> str:
+        """A model call; the action's id."""
+        body = {"model": "demo", "messages": [{"role": "user", "content": content}]}
+        answer = await agent.post("/v1/chat/completions", json=body)
+        return str(answer.headers["x-gateway-action"])
+
+    async def events(self, type: str) -> list[dict[str, Any]]:  # noqa: A002
+        return (await self.app.log.query(Filter(type=type, limit=100))).records
+
+
+@pytest.fixture(name="running")
+async def a_running_gateway(tmp_path: Path) -> AsyncIterator[Running]:
+    shutil.copytree(ROOT / "policies", tmp_path / "policies")
+    (tmp_path / "tools_registry").mkdir()
+    (tmp_path / "gateway.yaml").write_text(CONFIG)
+    app = App(Process(data_dir=tmp_path / "var", config=tmp_path / "gateway.yaml"))
+    await app.start()
+    try:
+        yield Running(app, tmp_path)
+    finally:
+        await app.stop(1)
