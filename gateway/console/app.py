@@ -49,6 +49,7 @@ def console_app(parts: Parts) -> Starlette:
             Route("/models", signed(tables.models)),
             Route("/audit", signed(tables.audit)),
             Route("/static/console.css", partial(entrance.style, pages)),
+            Route("/static/icon.svg", partial(entrance.icon, pages)),
         ],
         exception_handlers={
             Refusal: partial(_refused, pages, parts),

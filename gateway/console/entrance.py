@@ -49,10 +49,17 @@ async def logout(parts: Parts, pages: Pages, who: SignedIn, request: Request) ->
     return response
 
 
+_KEPT = {"cache-control": "public, max-age=31536000, immutable", "x-content-type-options": "nosniff"}
+
+
 async def style(pages: Pages, request: Request) -> Response:
     """The one style sheet; its address changes with its content."""
-    headers = {"cache-control": "public, max-age=31536000, immutable", "x-content-type-options": "nosniff"}
-    return Response(pages.style, media_type="text/css", headers=headers)
+    return Response(pages.style, media_type="text/css", headers=_KEPT)
+
+
+async def icon(pages: Pages, request: Request) -> Response:
+    """What a browser shows beside the title."""
+    return Response(pages.icon, media_type="image/svg+xml", headers=_KEPT)
 
 
 def is_https(parts: Parts, request: Request) -> bool:

@@ -24,7 +24,7 @@ HEADERS = {
     "content-security-policy": CSP,
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",  # stricter, and browsers would send our own forms with `Origin: null`
     "cross-origin-opener-policy": "same-origin",
     "cache-control": "no-store",
 }
@@ -85,6 +85,7 @@ class Pages:
 
     def __init__(self) -> None:
         self.style = (_HERE / "static" / "console.css").read_bytes()
+        self.icon = (_HERE / "static" / "icon.svg").read_bytes()
         self.style_version = hashlib.sha256(self.style).hexdigest()[:12]
         self._environment = Environment(
             loader=FileSystemLoader(_HERE / "templates"),

@@ -72,7 +72,7 @@ def same_origin(headers: Mapping[str, str], public_url: str | None) -> bool:
     if site is not None and site not in {"same-origin", "none"}:
         return False
     origin = headers.get("origin")
-    if origin is None:
+    if origin is None or origin == "null":  # null: a referrer policy hides it; the browser's word on the site counts
         return site == "same-origin"
     ours = {headers.get("host", "")}
     if public_url is not None:

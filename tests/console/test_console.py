@@ -35,6 +35,7 @@ def check_page(answer: httpx.Response) -> None:
     """No script, nothing from elsewhere, and the headers that hold it so."""
     assert answer.headers["content-security-policy"] == CSP
     assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "same-origin"  # with none, our own forms would come with Origin: null
     tags = Tags(answer.text).found
     assert not [tag for tag, _ in tags if tag in {"script", "img", "iframe", "object", "style"}]
     for tag, attributes in tags:
