@@ -37,6 +37,7 @@ CODES: dict[str, Code] = {
     "audit_unavailable": Code(503, True, "The audit log cannot take the record, so nothing may happen."),
     "store_unavailable": Code(503, True, "The database cannot be reached."),
     "policy_unavailable": Code(503, True, "No policy can be asked, so nothing is allowed."),
+    "client_left": Code(499, False, "The client closed the connection first; it stands in records only."),
     "stopping": Code(503, True, "The gateway is shutting down."),
     "upstream_failed": Code(502, True, "The model provider or tool server failed."),
     "upstream_timeout": Code(504, True, "The model provider or tool server did not answer in time."),

@@ -293,17 +293,13 @@ class Governor:
             raise
 
     async def list_models(self, action: Action) -> tuple[ModelTarget, ...]:
-        """The models that the agent may invoke."""
+        """The models that the agent may invoke; one decision each, recorded."""
         try:
             self._admit_agent(action)
             with self._limits.admit(action):
-                return tuple(
-                    [
-                        model
-                        for model in self._catalog.models()
-                        if (await self._policy.decide(action, model)).effect is not Effect.DENY
-                    ]
-                )
+                decided = [(model, await self._policy.decide(action, model)) for model in self._catalog.models()]
+                self._audit.listed(action, decided)
+                return tuple(model for model, decision in decided if decision.effect is not Effect.DENY)
         except Refusal as refusal:
             self._refused(action, None, None, refusal)
             raise

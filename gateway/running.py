@@ -7,10 +7,15 @@ then read to its end, to learn the true cost, or closed, to stop paying.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Protocol
 
 from gateway.actions import Action, Decision, Reply
 from gateway.errors import Refusal
+
+
+# How long a caller that takes nothing may hold up the record of how its stream ended.
+TELL_S = 0.5
 
 
 class Sink(Protocol):
@@ -29,10 +34,11 @@ class Running:
         self.decision: Decision | None = None
         self.intent_recorded = False
         self.task: asyncio.Task[Reply | None] | None = None
-        self.left = False  # the caller hung up
+        self.left = False  # the caller hung up, or takes nothing any more
         self.interrupted: Refusal | None = None  # why the stream was ended before its end
         self._sink = sink
         self.relaying = False
+        self._interruptible = False
         self._drain_s = 0.0
 
     async def reply(self) -> Reply | None:
@@ -40,31 +46,47 @@ class Running:
         assert self.task is not None
         return await asyncio.shield(self.task)
 
-    def leave(self) -> None:
-        """The caller is gone: send nothing more, and read the rest upstream for as long as the provider says."""
+    def leave(self, *, at_once: bool = False) -> None:
+        """The caller is gone: send nothing more, and read the rest upstream for as long as the provider says.
+
+        at_once: don't read on, since the task is stuck on a caller that takes nothing.
+        """
         if self.left:
             return
         self.left = True
         self._sink = None
-        if self.relaying:
+        if at_once:
+            self._drain_s = 0.0
+        if self._interruptible:
             self._drain()
 
     def abort(self, refusal: Refusal) -> None:
-        """End an open stream; the caller is told why."""
-        self.interrupted = self.interrupted or refusal
-        if self.relaying and self.task is not None:
+        """End a model call, whether it waits for its first byte or streams; the caller is told why."""
+        if self.interrupted is not None:
+            return
+        self.interrupted = refusal
+        if self._interruptible and self.task is not None:
             self.task.cancel()
 
-    async def open(self, status: int, headers: dict[str, str], *, drain_s: float) -> None:
-        """The stream begins. `drain_s`: how long to read on, in seconds, once the caller has left."""
-        self.relaying = True
+    def perform(self, drain_s: float) -> None:
+        """The model is asked. `drain_s`: how long to read on, in seconds, once the caller has left.
+
+        Raises the reason if the call was ended before it began.
+        """
         self._drain_s = drain_s
+        if self.left and drain_s <= 0:
+            self.abort(_gone())
         if self.interrupted is not None:
-            raise self.interrupted
-        if self._sink is not None:
-            await self._sink.head(status, headers)
+            raise Refusal(self.interrupted.code, self.interrupted.message, detail={"dispatched": "no"})
+        self._interruptible = True
         if self.left:
             self._drain()
+
+    async def open(self, status: int, headers: dict[str, str]) -> None:
+        """The stream begins."""
+        self.relaying = True
+        if self._sink is not None:
+            await self._sink.head(status, headers)
 
     async def send(self, data: bytes) -> None:
         if self._sink is not None:
@@ -73,15 +95,22 @@ class Running:
     async def fail(self, refusal: Refusal) -> None:
         """Tell the caller, in the stream, why it ends."""
         if self._sink is not None:
-            await self._sink.error(refusal)
+            with contextlib.suppress(TimeoutError):  # one who takes nothing can't be told
+                async with asyncio.timeout(TELL_S):
+                    await self._sink.error(refusal)
 
     def close(self) -> None:
-        """The stream is over; from here on nothing interrupts the task."""
+        """The model's answer is there or has ended; from here on nothing interrupts the task."""
         self.relaying = False
+        self._interruptible = False
 
     def _drain(self) -> None:
-        gone = Refusal("upstream_failed", "The client closed the connection before the answer was complete.")
         if self._drain_s <= 0:
-            self.abort(gone)
+            self.abort(_gone())
         else:
-            asyncio.get_running_loop().call_later(self._drain_s, self.abort, gone)
+            asyncio.get_running_loop().call_later(self._drain_s, lambda: self.abort(_gone()))
+
+
+def _gone() -> Refusal:
+    """Nobody hears it; its code stands in the record."""
+    return Refusal("client_left", "The client closed the connection before the answer was complete.")

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gateway.actions import Action, Decision, Effect, Reservation, Result, Target, ToolTarget
+from gateway.actions import Action, Decision, Effect, Kind, Reservation, Result, Target
 from gateway.audit import records
 from gateway.audit.log import AuditLog
 from gateway.errors import Refusal
@@ -55,11 +55,12 @@ class Trail:
         """Decisions on proposals, durable before any of them is released."""
         await self._log.append(*(records.decided(*one) for one in decisions))
 
-    def listed(self, action: Action, decided: Sequence[tuple[ToolTarget, Decision]]) -> None:
-        """Which tools an agent was shown: one record for the whole list."""
-        shown = [tool.id for tool, decision in decided if decision.effect is not Effect.DENY]
+    def listed(self, action: Action, decided: Sequence[tuple[Target, Decision]]) -> None:
+        """Which tools or models an agent was shown: one record for the whole list."""
+        shown = [target.id for target, decision in decided if decision.effect is not Effect.DENY]
         revision = decided[0][1].revision if decided else ""
-        listing = Decision(effect=Effect.ALLOW, rules=("tools_listed",), revision=revision)
+        what = "models_listed" if action.kind is Kind.MODEL_INVOKE else "tools_listed"
+        listing = Decision(effect=Effect.ALLOW, rules=(what,), revision=revision)
         entry = records.decided(action, None, listing)
         entry.leaf.labels["listed"] = ",".join(shown)[:_MAX_LISTED_CHARS]
         entry.leaf.labels["listed_count"] = str(len(shown))

@@ -46,6 +46,7 @@ class Intake(NamedTuple):
     received_ns: int
     idempotency_key: str | None
     headers: dict[bytes, bytes]
+    fault: Refusal | None = None  # a header that can't be taken; the door refuses, and records who it was
 
 
 class Desk:
@@ -74,31 +75,35 @@ class Desk:
         return self._ids.new()
 
     def admit(self, scope: Scope, request_id: str) -> Intake:
-        """Identify the caller of `scope`. Raises `unauthenticated`, `malformed`."""
+        """Identify the caller of `scope`. Raises `unauthenticated`; a `malformed` header is told in `Intake.fault`."""
         raw = scope["headers"]
         received_ns = self._clock.now_ns()
         caller = self._identity.identify(raw)
         headers: dict[bytes, bytes] = dict(raw)
         traceparent = headers.get(b"traceparent")
         trace = self._parse_trace(traceparent)
-        session = self._find_session(
-            headers, scope.get("gateway.session"), trace.trace_id if traceparent else None, caller
-        )
-        claimed_session = headers.get(b"x-gateway-session")
-        purpose = headers.get(b"x-gateway-purpose")
-        key = headers.get(b"idempotency-key")
+        claimed, key, fault = Claimed(), None, None
+        try:
+            session = self._find_session(
+                headers, scope.get("gateway.session"), trace.trace_id if traceparent else None, caller
+            )
+            claimed = Claimed(
+                session=_text(headers.get(b"x-gateway-session"), "x-gateway-session", MAX_CLAIM_LENGTH),
+                purpose=_text(headers.get(b"x-gateway-purpose"), "x-gateway-purpose", MAX_CLAIM_LENGTH),
+            )
+            key = _text(headers.get(b"idempotency-key"), "idempotency-key", MAX_IDEMPOTENCY_KEY_LENGTH)
+        except Refusal as refusal:
+            session, fault = Session(self._ids.new(), "minted"), refusal
         return Intake(
             caller=caller,
             session=session,
             trace=trace,
-            claimed=Claimed(
-                session=_text(claimed_session, "x-gateway-session", MAX_CLAIM_LENGTH),
-                purpose=_text(purpose, "x-gateway-purpose", MAX_CLAIM_LENGTH),
-            ),
+            claimed=claimed,
             request_id=request_id,
             received_ns=received_ns,
-            idempotency_key=_text(key, "idempotency-key", MAX_IDEMPOTENCY_KEY_LENGTH),
+            idempotency_key=key,
             headers=headers,
+            fault=fault,
         )
 
     def action(

@@ -83,6 +83,8 @@ async def show_action(
 
 def _listing(request: Request, parts: Parts, target: str) -> Action:
     intake = parts.desk.admit(request.scope, request_id_of(request.scope))
+    if intake.fault is not None:
+        raise intake.fault
     return parts.desk.action(intake, kind=Kind.TOOL_LIST, door="me", target=target, arguments={})
 
 

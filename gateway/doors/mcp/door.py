@@ -75,6 +75,8 @@ class McpDoor:
                 head = Head(scope["headers"])
                 self._hosts.check(head.values.get(b"host"), head.values.get(b"origin"))
                 intake = self._desk.admit(scope, request_id)
+                if intake.fault is not None:
+                    raise intake.fault
                 await self._serve(scope, receive, head, intake, answer)
             except Fault as fault:
                 self._record(intake, answer, Refusal(fault.code, fault.message))

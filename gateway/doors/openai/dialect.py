@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -199,24 +199,35 @@ def release(body: bytes, verdicts: Sequence[Verdict]) -> bytes:
     return _encode(answer)
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+
+
 class _Details(msgspec.Struct):
-    cached_tokens: int | None = 0
+    cached_tokens: _Count | None = None
 
 
-class UsageField(msgspec.Struct):
-    """The `usage` object; counts that are missing or null are zero."""
-
-    prompt_tokens: int | None = 0
-    completion_tokens: int | None = 0
+class _UsageField(msgspec.Struct):
+    prompt_tokens: _Count
+    completion_tokens: _Count
     prompt_tokens_details: _Details | None = None
 
-    def usage(self) -> Usage:
-        details = self.prompt_tokens_details
-        return Usage(
-            input_tokens=self.prompt_tokens or 0,
-            output_tokens=self.completion_tokens or 0,
-            cached_input_tokens=(details.cached_tokens or 0) if details else 0,
-        )
+
+_decode_usage = msgspec.json.Decoder(_UsageField).decode
+
+
+def usage_of(raw: msgspec.Raw) -> Usage | None:
+    """A `usage` object; None if it is null or not one that can be believed, so that what was reserved is charged."""
+    try:
+        told = _decode_usage(raw)
+    except msgspec.DecodeError:
+        return None
+    details = told.prompt_tokens_details
+    cached = (details.cached_tokens or 0) if details else 0
+    return Usage(
+        input_tokens=told.prompt_tokens,
+        output_tokens=told.completion_tokens,
+        cached_input_tokens=min(cached, told.prompt_tokens),
+    )
 
 
 def unreadable_answer() -> Refusal:

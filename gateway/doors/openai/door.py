@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -21,6 +22,8 @@ log = structlog.get_logger("gateway.doors.openai")
 DOOR = "openai.chat"
 # A client that takes nothing for this long, while an answer waits for it, counts as gone.
 STALLED_CLIENT_S = 120.0
+# What is left to send once the action has ended may take this long.
+END_S = 30.0
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -59,6 +62,9 @@ class OpenAIDoor:
             )
 
     async def _route(self, scope: Scope, receive: Receive, intake: Intake, answer: _Answer) -> None:
+        if intake.fault is not None:
+            self._governor.refuse(self._blank(intake), intake.fault)
+            raise intake.fault
         path: str = scope["path"].removeprefix("/v1").rstrip("/")
         method: str = scope["method"]
         if path == "/chat/completions":
@@ -126,7 +132,7 @@ class OpenAIDoor:
                     await asyncio.wait({running.task})
                     return
                 if answer.sending and answer.chunks == sent:
-                    running.abort(Refusal("upstream_failed", "The client stopped reading its answer."))
+                    running.leave(at_once=True)
         finally:
             gone.cancel()
 
@@ -213,8 +219,11 @@ class _Answer:
         await self.chunk(error_event(refusal))
 
     async def end(self) -> None:
-        if not self.closed:
-            await self._send({"type": "http.response.body", "body": b""})
+        if self.closed:
+            return
+        with contextlib.suppress(TimeoutError):  # a client that takes nothing: its connection is closed
+            async with asyncio.timeout(END_S):
+                await self._send({"type": "http.response.body", "body": b""})
 
     async def refuse(self, refusal: Refusal) -> None:
         if self.closed:

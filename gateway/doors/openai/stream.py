@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from gateway.actions import Usage
-from gateway.doors.openai.dialect import CustomCall, FunctionCall, UsageField, proposal_of, unreadable_answer
+from gateway.doors.openai.dialect import CustomCall, FunctionCall, proposal_of, unreadable_answer, usage_of
 from gateway.errors import Refusal
 from gateway.proposals import Proposal, Verdict
 
@@ -56,10 +56,11 @@ class _Choice(msgspec.Struct):
 
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
-    usage: UsageField | None = None
+    usage: msgspec.Raw = msgspec.Raw(b"null")
     error: Any = None
 
 
+_NULL = msgspec.Raw(b"null")
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
@@ -118,15 +119,18 @@ class _HeldChoice:
 
 
 class ChatStream:
-    """Filters one stream. `usage` holds what the provider said, once it did; `complete` tells of a proper end."""
+    """Filters one stream. `usage` holds what the provider said of the whole answer, once it did.
+
+    Some providers tell what was used so far in every event; of a stream that breaks off that is not the truth.
+    """
 
     def __init__(self, judge: Judge, *, keep_usage: bool) -> None:
         self._judge = judge
         self._keep_usage = keep_usage
         self._held: dict[int, _HeldChoice] = {}
         self._buffer = b""
+        self._usage_so_far: Usage | None = None
         self.usage: Usage | None = None
-        self.complete = False
 
     async def run(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Yield what may be sent, as soon as it may. Raises `upstream_failed`."""
@@ -155,6 +159,7 @@ class ChatStream:
         out = await self._event(rest) if rest else b""
         if self._held:
             out += await self._finish_all()
+        self.usage = self.usage or self._usage_so_far
         if out:
             yield out
 
@@ -171,7 +176,7 @@ class ChatStream:
                 return event + b"\n\n"
             data = b"\n".join(parts)
         if data == b"[DONE]":
-            self.complete = True
+            self.usage = self.usage or self._usage_so_far
             held = await self._finish_all() if self._held else b""
             return held + b"data: [DONE]\n\n"
         try:
@@ -181,9 +186,10 @@ class ChatStream:
             event = b"data: " + data
         if chunk.error is not None:
             raise Refusal("upstream_failed", "The model provider broke off its answer with an error; try again.")
-        if chunk.usage is not None:
-            self.usage = chunk.usage.usage()
+        if chunk.usage != _NULL:
+            self._usage_so_far = usage_of(chunk.usage)
             if not chunk.choices:
+                self.usage = self._usage_so_far
                 return event + b"\n\n" if self._keep_usage else b""
         carries_call = finishes = False
         for choice in chunk.choices or ():
@@ -293,8 +299,10 @@ def _read_leniently(data: bytes) -> tuple[_Chunk, bytes]:
     """
     try:
         value = json.loads(data)
-        return msgspec.convert(value, _Chunk), json.dumps(value, separators=(",", ":")).encode("ascii")
-    except (ValueError, RecursionError, msgspec.ValidationError) as error:
+        raw = {"usage": msgspec.Raw(json.dumps(value["usage"]).encode())} if "usage" in value else {}
+        written = json.dumps(value, separators=(",", ":")).encode("ascii")
+        return msgspec.convert({**value, **raw}, _Chunk), written
+    except (ValueError, TypeError, RecursionError, msgspec.ValidationError) as error:
         raise unreadable_answer() from error
 
 

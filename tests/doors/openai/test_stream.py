@@ -104,7 +104,7 @@ async def test_text_passes_as_the_bytes_it_was() -> None:
     data = _sse(_chunk({"content": "hé"}), _chunk({"content": "llo", "vendor": 1}), _chunk({}, "stop"), "[DONE]")
     out, stream = await _filter(data, Judge())
     assert out == data
-    assert stream.complete
+    assert stream.usage is None
 
 
 async def test_injected_usage_is_taken_out_and_known() -> None:
