@@ -137,6 +137,8 @@ class App:
         )
         problems = await self.configuration.load()
         if self.configuration.current is None:
+            await self.log.stop(self._settle_unknown)  # so that the next start does not take this for a crash
+            await self.writer.close()
             raise bad_configuration(problems)
         self._build_doors(config.server.max_body_bytes)
 

@@ -6,6 +6,7 @@ Fails closed at start (no configuration, no gateway) and safe at reload (a bad o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ class Configuration:
         self._models = models
         self._install = install
         self._turn = asyncio.Lock()
-        self._seen: dict[Path, float] = {}
+        self._seen: dict[Path, tuple[int, int]] = {}
         self.current: Prepared | None = None
         self.problems: list[Problem] = []
 
@@ -114,19 +115,21 @@ class Configuration:
         allowances = table_of(config.limits)
         return Prepared(config, found.manifests, prices, engine, providers, allowances, agents), problems
 
-    def _times(self, current: Prepared | None) -> dict[Path, float]:
-        """Modification times of every file that a change of would be noticed."""
+    def _times(self, current: Prepared | None) -> dict[Path, tuple[int, int]]:
+        """Modification time (nanoseconds) and size of every file whose change would be noticed."""
         files = [self.path]
         if current is not None:
             config = current.config
             for folder in (config.tool_registry, config.policy.path):
-                files += [file for file in folder.rglob("*") if file.suffix in (".yaml", ".yml", ".json", ".rego")]
+                with contextlib.suppress(OSError):  # it is being replaced just now
+                    files += [file for file in folder.rglob("*") if file.suffix in (".yaml", ".yml", ".json", ".rego")]
         times = {}
         for file in files:
             try:
-                times[file] = file.stat().st_mtime
+                found = file.stat()
+                times[file] = (found.st_mtime_ns, found.st_size)
             except OSError:
-                times[file] = -1.0
+                times[file] = (-1, -1)
         return times
 
 

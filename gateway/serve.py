@@ -169,11 +169,18 @@ async def _reload_on_hangup(app: App) -> None:
     while True:
         await asked.wait()
         asked.clear()
-        await app.reload("SIGHUP")
+        await _reload(app, "SIGHUP")
 
 
 async def _watch(app: App) -> None:
     while True:
         await asyncio.sleep(WATCH_EVERY_S)
         if await app.changed():
-            await app.reload("file change")
+            await _reload(app, "file change")
+
+
+async def _reload(app: App, why: str) -> None:
+    try:
+        await app.reload(why)
+    except Refusal as refusal:  # such as a log that takes no record; the old state is in force and the watch goes on
+        log.error("reload_failed", why=why, reason=refusal.message)  # noqa: TRY400 - no traceback of a refusal
