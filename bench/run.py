@@ -158,6 +158,8 @@ def _load(subject: Subject, body: Path, connections: int, seconds: float) -> dic
     done = subprocess.run(
         _pinned(1, command), cwd=ROOT, capture_output=True, text=True, timeout=seconds + 150, check=True
     )
+    if done.returncode:
+        raise SystemExit(f"The load on {subject.name} failed: {done.stderr[-2000:]}")
     spent = cpu_us(subject.pid) - before if subject.pid else 0.0
     result: dict[str, float] = json.loads(done.stdout)
     if result["errors"]:

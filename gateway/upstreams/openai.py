@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from typing import Annotated
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,27 +18,16 @@ from gateway.upstreams import failures
 from gateway.upstreams.credential import Credential
 from gateway.upstreams.retries import Failed, Retries
 from gateway.upstreams.wire import Answer, Headers, Transport, WireError
+from gateway.usage import ToldUsage
 
 _log = logging.getLogger(__name__)
 
 ANSWER_CAP_BYTES = 64 * 1024 * 1024  # a complete answer that is larger is refused
 _ERROR_CAP_BYTES = 256 * 1024  # of an error's body, more is not read
 
-Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
-
-
-class _Details(msgspec.Struct):
-    cached_tokens: Count | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: Count
-    completion_tokens: Count
-    prompt_tokens_details: _Details | None = None
-
 
 class _Answer(msgspec.Struct):
-    usage: _Usage | None = None
+    usage: ToldUsage | None = None
 
 
 _answers = msgspec.json.Decoder(_Answer)
@@ -57,15 +45,7 @@ def usage_of(body: bytes) -> Usage | None:
         if not isinstance(msgspec.json.decode(body), dict):
             raise
         return None
-    if told is None:
-        return None
-    details = told.prompt_tokens_details
-    cached = (details.cached_tokens or 0) if details else 0
-    return Usage(
-        input_tokens=told.prompt_tokens,
-        output_tokens=told.completion_tokens,
-        cached_input_tokens=min(cached, told.prompt_tokens),
-    )
+    return None if told is None else told.usage()
 
 
 class OpenAiProvider:

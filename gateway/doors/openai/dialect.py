@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.actions import Action, ModelTarget, Usage
+from gateway.actions import Action, ModelTarget
 from gateway.errors import Refusal
 from gateway.proposals import Proposal, Verdict, read_arguments
 
@@ -197,37 +197,6 @@ def release(body: bytes, verdicts: Sequence[Verdict]) -> bytes:
         if not kept and "function_call" not in message:
             choice["finish_reason"] = "stop"
     return _encode(answer)
-
-
-_Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
-
-
-class _Details(msgspec.Struct):
-    cached_tokens: _Count | None = None
-
-
-class _UsageField(msgspec.Struct):
-    prompt_tokens: _Count
-    completion_tokens: _Count
-    prompt_tokens_details: _Details | None = None
-
-
-_decode_usage = msgspec.json.Decoder(_UsageField).decode
-
-
-def usage_of(raw: msgspec.Raw) -> Usage | None:
-    """A `usage` object; None if it is null or not one that can be believed, so that what was reserved is charged."""
-    try:
-        told = _decode_usage(raw)
-    except msgspec.DecodeError:
-        return None
-    details = told.prompt_tokens_details
-    cached = (details.cached_tokens or 0) if details else 0
-    return Usage(
-        input_tokens=told.prompt_tokens,
-        output_tokens=told.completion_tokens,
-        cached_input_tokens=min(cached, told.prompt_tokens),
-    )
 
 
 def unreadable_answer() -> Refusal:

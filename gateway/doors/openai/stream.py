@@ -16,9 +16,10 @@ from typing import Any
 import msgspec
 
 from gateway.actions import Usage
-from gateway.doors.openai.dialect import CustomCall, FunctionCall, proposal_of, unreadable_answer, usage_of
+from gateway.doors.openai.dialect import CustomCall, FunctionCall, proposal_of, unreadable_answer
 from gateway.errors import Refusal
 from gateway.proposals import Proposal, Verdict
+from gateway.usage import usage_of
 
 Judge = Callable[[list[Proposal]], Awaitable[list[Verdict]]]
 

@@ -189,7 +189,7 @@ async def test_a_call_cannot_hide(event: str, done: str, line_end: str) -> None:
     for shown in out.decode().split("\n\n"):
         if shown.startswith("data: {"):
             pairs: list[tuple[str, Any]] = []
-            json.loads(shown[6:], object_pairs_hook=lambda p: pairs.extend(p) or dict(p))  # type: ignore[func-returns-value]
+            json.loads(shown[6:], object_pairs_hook=lambda p, seen=pairs: seen.extend(p) or dict(p))  # type: ignore[func-returns-value]
             keys = [key for key, value in pairs if value]
             assert "tool_calls" not in keys
             assert "function_call" not in keys
