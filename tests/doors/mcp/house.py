@@ -154,7 +154,7 @@ class Rooms:
     async def decided(self, _: Sequence[tuple[Action, Target, Decision]]) -> None:
         return None
 
-    def listed(self, action: Action, _: Sequence[tuple[ToolTarget, Decision]]) -> None:
+    def listed(self, action: Action, _: Sequence[tuple[ToolTarget | ModelTarget, Decision]]) -> None:
         self.listings.append(action)
 
     # upstreams

@@ -180,6 +180,18 @@ CUSTOM = 'data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"type":
 MULTILINE = 'data: {"choices":[{"index":0,\ndata: "delta":{"tool_calls":[{"index":0,"function":{"name":"wipe","arguments":"{}"}}]}}]}\n\n'
 
 
+def _pairs(text: str) -> list[tuple[str, Any]]:
+    """Every key and value at any depth, those included that a dictionary would lose."""
+    pairs: list[tuple[str, Any]] = []
+
+    def keep(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        pairs.extend(found)
+        return dict(found)
+
+    json.loads(text, object_pairs_hook=keep)
+    return pairs
+
+
 @pytest.mark.parametrize("event", [ESCAPED, TWICE, AT_FINISH, LEGACY, NO_FINISH, CUSTOM, MULTILINE])
 @pytest.mark.parametrize("done", ["data: [DONE]\n\n", ""])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
@@ -188,8 +200,7 @@ async def test_a_call_cannot_hide(event: str, done: str, line_end: str) -> None:
     out, _ = await _filter(data, Judge("wipe"), size=5)
     for shown in out.decode().split("\n\n"):
         if shown.startswith("data: {"):
-            pairs: list[tuple[str, Any]] = []
-            json.loads(shown[6:], object_pairs_hook=lambda p, seen=pairs: seen.extend(p) or dict(p))  # type: ignore[func-returns-value]
+            pairs = _pairs(shown[6:])
             keys = [key for key, value in pairs if value]
             assert "tool_calls" not in keys
             assert "function_call" not in keys
