@@ -41,7 +41,9 @@ async def show_me(request: Request, parts: PartsDep) -> dict[str, Any]:
                 "risk": tool.risk,
             }
         )
-    models = await parts.governor.list_models(msgspec.structs.replace(listing, kind=Kind.MODEL_INVOKE))
+    models = await parts.governor.list_models(
+        msgspec.structs.replace(listing, id=parts.ids.new(), kind=Kind.MODEL_INVOKE)
+    )
     return {
         "agent": {
             "id": caller.agent.id,
