@@ -109,6 +109,7 @@ class App:
             raise bad_configuration(problems)
         config = found.config
         self.writer = Writer.open(self.process.data_dir)
+        self.writer.on_commit = self.metrics.audit_committed
         self.log = AuditLog.open(
             self.process.data_dir,
             self.writer,
@@ -150,6 +151,7 @@ class App:
             clock=self.clock,
             limits=self.limits.remaining,
             facts=lambda _session: {},
+            took_s=self.metrics.policy_evaluated,
         )
         tracing = start_tracing(
             otlp_endpoint=self.process.otlp_endpoint,

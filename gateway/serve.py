@@ -64,6 +64,7 @@ async def _serve(process: Process, logs: Logs, on_ready: OnReady | None) -> None
     listening = _listen(process.host, process.port)
     try:
         app = App(process)
+        logs.on_drop = app.metrics.log_line_dropped
         await app.start()
     except BaseException:
         listening.close()

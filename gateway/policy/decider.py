@@ -23,14 +23,19 @@ class Decider:
         clock: Clock,
         limits: Callable[[str, str | None], dict[str, Any]],
         facts: Callable[[str], Mapping[str, Any]],
+        took_s: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """`limits(agent_id, user)` says what is left of budgets, `facts(session_id)` what is known of a session."""
+        """`limits(agent_id, user)` says what is left of budgets, `facts(session_id)` what is known of a session.
+
+        `took_s` is told how long each decision took, in seconds.
+        """
         self.engine = engine
         self.undeclared = undeclared
         self._environment = environment
         self._clock = clock
         self._limits = limits
         self._facts = facts
+        self._took_s = took_s
 
     @property
     def revision(self) -> str:
@@ -43,6 +48,7 @@ class Decider:
 
     async def decide(self, action: Action, target: Target) -> Decision:
         """The decision on an action. Raises Refusal `malformed` where the arguments cannot be put as JSON."""
+        began_s = self._clock.monotonic_s()
         asked = document(
             action,
             target,
@@ -52,4 +58,6 @@ class Decider:
             facts=dict(self._facts(action.session.id)),
             now_ns=self._clock.now_ns(),
         )
-        return await self.engine.decide(asked)
+        decision = await self.engine.decide(asked)
+        self._took_s(self._clock.monotonic_s() - began_s)
+        return decision

@@ -31,6 +31,8 @@ def run(process: Process) -> None:
     os.environ["LEDGER_TOKEN"] = secrets.token_urlsafe(32)
     with _ledger(process.data_dir) as url:
         os.environ["LEDGER_URL"] = url  # the ledger's manifest refers to it
+        if process.log_level == "info":  # what a newcomer should read is the page below, not log lines between it
+            process = process.model_copy(update={"log_level": "warning"})
         serve(process, on_ready=_welcome)
 
 

@@ -73,6 +73,8 @@ class Writer:
     def __init__(self, path: Path, lock: DirectoryLock, *, timeout_s: float, linger_s: float) -> None:
         self.path = path
         self.latched: str | None = None
+        self.on_commit: Callable[[int, float], None] | None = None
+        """Told, in the writer's thread, how many items each commit made durable and how long it took, in seconds."""
         self._lock = lock
         self._timeout_s = timeout_s
         self._linger_s = linger_s
@@ -249,8 +251,11 @@ class Writer:
         if not batch:
             return
         outcomes: list[Any]
+        began_s = time.monotonic()
         try:
             outcomes = self._transact(batch)
+            if self.on_commit is not None and self.latched is None:
+                self.on_commit(len(batch), time.monotonic() - began_s)
         except sqlite3.Error as error:
             outcomes = [_refused(f"the database said: {error}")] * len(batch)
         except Exception as error:  # noqa: BLE001 - a fault of ours: told to all, and whatever it left behind must not become durable
