@@ -57,6 +57,10 @@ class Page(msgspec.Struct, frozen=True):
     cursor: str | None
 
 
+# Calls without a new record until nothing seems to be going on: streams make records only at their ends.
+_IDLE_AFTER = 12
+
+
 class View:
     """Fills and asks the projection of one tenant."""
 
@@ -65,6 +69,7 @@ class View:
         self._tenant = tenant
         self._filled: int | None = None
         self._seen = -1
+        self._still = 0  # calls of `fill_behind` since the log last grew
 
     async def fill(self, size: int) -> None:
         """Bring the projection up to `size` records. Once latched it stays as it is."""
@@ -73,7 +78,8 @@ class View:
 
     async def fill_behind(self, size: int) -> None:
         """Do a little while there is traffic, and a good deal when there is none."""
-        for _ in range(_IDLE_STEPS if size == self._seen else 1):
+        self._still = self._still + 1 if size == self._seen else 0
+        for _ in range(_IDLE_STEPS if self._still >= _IDLE_AFTER else 1):
             if self._writer.queued or self._filled == size:
                 break
             self._filled = await self._writer.write(_fill_step)
