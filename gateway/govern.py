@@ -10,9 +10,8 @@ Fails closed: a refusal, a fault or a stop at any step before `perform` means th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import msgspec
 import structlog
 
 from gateway.actions import (
@@ -35,17 +34,16 @@ from gateway.actions import (
 )
 from gateway.clock import Clock
 from gateway.errors import Refusal
+from gateway.judging import Judging
 from gateway.outcomes import (
     allow_or_refuse,
     cost_of_reply,
     cost_of_stream,
-    refusal_of,
     result_of_failure,
     status_of,
     upper_bound,
     worth_a_record,
 )
-from gateway.proposals import Proposal, Verdict, undeclared, unreadable
 from gateway.rooms import Audit, Dialect, Guards, Limits, LooksUp, Observes, Policy, Upstreams
 from gateway.running import Running, Sink
 
@@ -81,8 +79,15 @@ class Governor:
         self._agent = agent
         self._observe = observe
         self._clock = clock
-        self._new_id = new_id
-        self._digest = digest
+        self._judging = Judging(
+            catalog=catalog,
+            policy=policy,
+            audit=audit,
+            refused=self._refused,
+            clock=clock,
+            new_id=new_id,
+            digest=digest,
+        )
         self._running: dict[str, Running] = {}
         self._stopping = False
 
@@ -200,13 +205,13 @@ class Governor:
         proposals = dialect.proposals(reply.body, action.body)
         if not proposals:
             return reply
-        verdicts = await self._judge(action, proposals)
+        verdicts = await self._judging.judge(action, proposals)
         return Reply(status=reply.status, body=dialect.release(reply.body, verdicts), headers=reply.headers)
 
     async def _relay(self, running: Running, target: Target, stream: ReplyStream, held: Reservation) -> Result:
         """Pass a stream on while somebody listens; then read on or stop paying, as the provider allows."""
         action = running.action
-        inspected = self._dialects[action.door].stream(action, lambda found: self._judge(action, found))
+        inspected = self._dialects[action.door].stream(action, lambda found: self._judging.judge(action, found))
         kept: list[bytes] = []
         status, failure = Status.SUCCEEDED, None
         try:
@@ -231,51 +236,6 @@ class Governor:
             cost=cost_of_stream(target, inspected.usage, held),
             body=b"".join(kept),
         )
-
-    async def _judge(self, parent: Action, proposals: Sequence[Proposal]) -> list[Verdict]:
-        """Each proposal is a child action through the steps 2 to 6; all decisions are durable before release."""
-        verdicts: list[Verdict] = []
-        allowed: list[tuple[Action, Target, Decision]] = []
-        for proposal in proposals:
-            child, target = await self._child(parent, proposal)
-            decision = unreadable("") if proposal.arguments is None else await self._policy.decide(child, target)
-            # A tool that the gateway executes is held at its own door; one that the agent executes is held here.
-            release = decision.effect is Effect.ALLOW or (
-                decision.effect is Effect.ESCALATE and target.server_kind == "mcp"
-            )
-            verdicts.append(Verdict(proposal, decision, release))
-            if release:
-                allowed.append((child, target, decision))
-            else:
-                self._refused(child, target, decision, refusal_of(child, decision))
-        if allowed:
-            await self._audit.decided(allowed)
-        return verdicts
-
-    async def _child(self, parent: Action, proposal: Proposal) -> tuple[Action, ToolTarget]:
-        target = self._catalog.executable(proposal)
-        if target is not None and proposal.name != target.id and not await self._may_see(parent, target):
-            target = None  # a bare name means our tool only for an agent that may see it
-        if target is None:
-            target = self._catalog.client_tool(proposal.name) or undeclared(proposal.name)
-        child = msgspec.structs.replace(
-            parent,
-            id=self._new_id(),
-            kind=Kind.TOOL_PROPOSE,
-            target=target.id,
-            received_ns=self._clock.now_ns(),
-            arguments=proposal.arguments or {},
-            body=None,
-            stream=False,
-            parent=parent.id,
-            idempotency_key=None,
-        )
-        child = msgspec.structs.replace(child, digest=self._digest(child))
-        return child, target
-
-    async def _may_see(self, action: Action, tool: ToolTarget) -> bool:
-        listing = msgspec.structs.replace(action, kind=Kind.TOOL_LIST, target=tool.server, arguments={})
-        return (await self._policy.decide(listing, tool)).effect is not Effect.DENY
 
     # ------------------------------------------------------------ what an agent may see
 
