@@ -122,9 +122,9 @@ class Gateway:
         """Start the process without waiting for anything."""
         self._ready.clear()
         self.url = ""
+        command = [sys.executable, "-c", "from gateway.cli import main; main()", "serve", "--port", "0"]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from gateway.cli import main; main()", "serve", "--port", "0"]
-            + ["--config", str(self.config), "--data-dir", str(self.data_dir)],
+            [*command, "--config", str(self.config), "--data-dir", str(self.data_dir)],
             cwd=ROOT,
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -318,10 +318,8 @@ class Agent:
 
     def results(self, count: int) -> list[dict[str, Any]]:
         """Its results, once there are `count`; they ride the next commit."""
-        found: list[dict[str, Any]] = within(
-            lambda: (found := self.records("action.result")) if len(self.records("action.result")) >= count else None,
-            f"{count} results of {self.name}",
-        )
+        within(lambda: len(self.records("action.result")) >= count, f"{count} results of {self.name}")
+        found = self.records("action.result")
         assert len(found) == count
         return found
 

@@ -35,7 +35,7 @@ def run(script: str, *arguments: str, given: str = "") -> Any:
 
 def ended(house: House, *requests: tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """How the SDK's calls end: (key, body) each."""
-    asked = [
+    asked: list[tuple[str, dict[str, Any]]] = [
         {"key": key, "body": {"messages": [{"role": "user", "content": "Hello"}], **body}} for key, body in requests
     ]
     seen: list[dict[str, Any]] = run("sdk_errors.py", house.gateway.url, given=json.dumps(asked))
@@ -142,7 +142,7 @@ def test_the_tool_loop_of_the_official_sdks_is_governed_and_on_the_trail(house: 
 def test_the_sdk_raises_what_its_users_expect(house: House) -> None:
     agent, poor, busy = house.agent(), house.gateway.agent("penniless"), house.gateway.agent("two-a-minute")
     overloaded = house.upstream.answers({"error": {"message": "Too long."}}, status=400)
-    asked = [
+    asked: list[tuple[str, dict[str, Any]]] = [
         ("nobody's-key", {"model": "up"}),
         (agent.key, {"model": "no-such-model"}),
         (agent.key, {"model": "up", "max_tokens": "many"}),

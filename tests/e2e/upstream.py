@@ -72,7 +72,7 @@ class Exchange:
         """Wait until the gateway closed the connection; False if it did not in time."""
         self._handler.connection.settimeout(PATIENCE_S)
         try:
-            return self._handler.connection.recv(1) == b""
+            return not self._handler.connection.recv(1)
         except ConnectionError:
             return True
         except TimeoutError:

@@ -16,7 +16,7 @@ from tests.e2e.upstream import PATIENCE_S
 
 
 class Hold:
-    """Bytes with `needle` in them stop here, and so does what follows them on that connection, until `release`."""
+    """The first bytes with `needle` in them stop here, and what follows them on that connection, until `release`."""
 
     def __init__(self, needle: bytes) -> None:
         self.needle = needle
@@ -51,6 +51,7 @@ class Wiretap:
         self.sent = bytearray()  # what the gateway sent
         self.answered = bytearray()  # what the tool server answered
         self._holds: dict[str, list[Hold]] = {"sent": [], "answered": []}
+        self._made: list[Hold] = []
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
 
@@ -64,7 +65,7 @@ class Wiretap:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        for hold in [*self._holds["sent"], *self._holds["answered"]]:
+        for hold in self._made:
             hold.drop()
         with self._lock:
             for one in self._open:
@@ -75,12 +76,14 @@ class Wiretap:
         """Hold what the gateway sends."""
         hold = Hold(needle)
         self._holds["sent"].append(hold)
+        self._made.append(hold)
         return hold
 
     def hold_answered(self, needle: bytes) -> Hold:
         """Hold what the tool server answers."""
         hold = Hold(needle)
         self._holds["answered"].append(hold)
+        self._made.append(hold)
         return hold
 
     def _accept(self) -> None:
@@ -105,7 +108,9 @@ class Wiretap:
         try:
             while data := source.recv(65536):
                 kept += data
-                if not all(hold.passes() for hold in self._holds[name] if hold.needle in data):
+                held = [hold for hold in self._holds[name] if hold.needle in data]
+                self._holds[name] = [hold for hold in self._holds[name] if hold not in held]
+                if not all(hold.passes() for hold in held):
                     break
                 sink.sendall(data)
         except OSError:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -220,7 +221,8 @@ def test_cached_tokens_are_never_more_than_there_were(house: House) -> None:
 def test_usage_is_asked_for_upstream_and_only_shown_to_who_asked(house: House, asked: dict[str, object] | None) -> None:
     agent = house.agent("usage")
     play = house.upstream.streams(*words("Hello"))
-    answer = agent.chat(play.word, stream=True, **({} if asked is None else {"stream_options": asked}))
+    fields: dict[str, Any] = {} if asked is None else {"stream_options": asked}
+    answer = agent.chat(play.word, stream=True, **fields)
     sent = play.received[0].body["stream_options"]
     assert sent["include_usage"] is True
     assert sent.get("vendor") == (asked or {}).get("vendor")
