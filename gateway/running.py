@@ -13,7 +13,6 @@ from typing import Protocol
 from gateway.actions import Action, Decision, Reply
 from gateway.errors import Refusal
 
-
 # How long a caller that takes nothing may hold up the record of how its stream ended.
 TELL_S = 0.5
 

@@ -29,11 +29,21 @@ LIMITS = """\
 class House:
     """A gateway, the model provider and the ledger behind it, and the wire to the ledger."""
 
-    def __init__(self, gateway: Gateway, upstream: Upstream, ledger: Ledger, wire: Wiretap) -> None:
+    def __init__(self, gateway: Gateway, upstream: Upstream, ledger: Ledger | None, wire: Wiretap | None) -> None:
         self.gateway = gateway
         self.upstream = upstream
-        self.ledger = ledger
-        self.wire = wire
+        self._ledger = ledger
+        self._wire = wire
+
+    @property
+    def ledger(self) -> Ledger:
+        assert self._ledger is not None, "this house was made without a ledger"
+        return self._ledger
+
+    @property
+    def wire(self) -> Wiretap:
+        assert self._wire is not None, "this house was made without a ledger"
+        return self._wire
 
     def agent(self, name: str = "agent") -> Agent:
         """A new agent of its own for a test."""
@@ -41,22 +51,25 @@ class House:
 
 
 class MakesHouse(Protocol):
-    def __call__(self, *faults: str, start: bool = True, **options: Any) -> House: ...
+    def __call__(self, *faults: str, ledger: bool = True, start: bool = True, **options: Any) -> House: ...
 
 
 @contextlib.contextmanager
-def open_house(folder: Path, *faults: str, start: bool = True, **options: Any) -> Iterator[House]:
-    """`faults` are the ledger's; `options` go to `Gateway`."""
+def open_house(folder: Path, *faults: str, ledger: bool = True, start: bool = True, **options: Any) -> Iterator[House]:
+    """`faults` are the ledger's; `options` go to `Gateway`. Not started, or without a ledger, it is there sooner."""
     with contextlib.ExitStack() as stack:
         upstream = stack.enter_context(Upstream())
-        ledger = Ledger(folder / "ledger.db", *faults)
-        stack.callback(ledger.close)
-        wire = stack.enter_context(Wiretap(ledger.port))
-        gateway = Gateway(folder / "gateway", upstream.url, f"http://127.0.0.1:{wire.port}/mcp", **options)
+        bank = wire = url = None
+        if ledger:
+            bank = Ledger(folder / "ledger.db", *faults)
+            stack.callback(bank.close)
+            wire = stack.enter_context(Wiretap(bank.port))
+            url = f"http://127.0.0.1:{wire.port}/mcp"
+        gateway = Gateway(folder / "gateway", upstream.url, url, **options)
         stack.callback(gateway.close)
         if start:
-            gateway.start(tools=True)
-        yield House(gateway, upstream, ledger, wire)
+            gateway.start(tools=ledger)
+        yield House(gateway, upstream, bank, wire)
 
 
 @pytest.fixture(scope="session")
@@ -72,9 +85,9 @@ def make_house(tmp_path: Path) -> Iterator[Callable[..., House]]:
     with contextlib.ExitStack() as stack:
         numbers = itertools.count(1)
 
-        def make(*faults: str, start: bool = True, **options: Any) -> House:
+        def make(*faults: str, **options: Any) -> House:
             folder = tmp_path / f"house-{next(numbers)}"
             folder.mkdir()
-            return stack.enter_context(open_house(folder, *faults, start=start, **options))
+            return stack.enter_context(open_house(folder, *faults, **options))
 
         yield make

@@ -93,7 +93,6 @@ class Gateway:
         self.environment = {
             **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
             "UP_KEY": SECRET,
-            "PYTHONDONTWRITEBYTECODE": "1",
         }
         if ledger is not None:
             self.environment |= {"LEDGER_URL": ledger, "LEDGER_TOKEN": LEDGER_TOKEN}

@@ -166,6 +166,15 @@ class Upstream:
         """A play that always gives this answer."""
         return self.plays(lambda exchange, _: exchange.answer(body, status, headers))
 
+    def holds(self, body: object) -> Play:
+        """A play that gives this answer when the test says `play.go.set()`."""
+
+        def player(exchange: Exchange, play: Play) -> None:
+            play.wait_go()
+            exchange.answer(body)
+
+        return self.plays(player)
+
     def streams(self, *events: object, done: bool = True) -> Play:
         """A play that streams these events, all at once."""
 

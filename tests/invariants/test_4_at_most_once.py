@@ -14,7 +14,6 @@ from tests.e2e.fixtures import House, MakesHouse
 from tests.e2e.gateway_process import MAX_OUTPUT_TOKENS, OUTPUT_NANOUSD, Agent, Ledger, within
 from tests.e2e.upstream import completion
 
-
 STRUCTURED = b'"structuredContent"'
 
 
@@ -127,7 +126,7 @@ def test_a_model_call_killed_before_it_was_sent_costs_what_was_reserved(make_hou
         threading.Thread(target=accept, daemon=True).start()
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/v1"
         mute = f'  mute: {{type: openai, base_url: "{url}", retries: 0, connect_timeout_s: 30}}\n'
-        house = make_house(start=False, providers=mute, models={"mute": "mute"})
+        house = make_house(ledger=False, start=False, providers=mute, models={"mute": "mute"})
         gateway = house.gateway.start()
         agent = gateway.agent("caller")
         with agent.raw("Hello", "mute"):
@@ -147,10 +146,10 @@ def test_a_model_call_killed_before_it_was_sent_costs_what_was_reserved(make_hou
 
 
 def test_a_model_call_killed_while_the_answer_is_on_its_way_costs_what_was_reserved(make_house: MakesHouse) -> None:
-    house = make_house(start=False)
+    house = make_house(ledger=False, start=False)
     gateway = house.gateway.start()
     agent = gateway.agent("caller")
-    play = house.upstream.plays(lambda exchange, play: (play.wait_go(), exchange.answer(completion("Late.")))[1])
+    play = house.upstream.holds(completion("Late."))
     with agent.raw(play.word):
         play.wait_arrived()
         gateway.kill()

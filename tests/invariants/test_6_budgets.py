@@ -33,17 +33,11 @@ def read_until(connection: socket.socket, needle: bytes) -> bytes:
     return got
 
 
-def waiting(exchange: Exchange, play: Play) -> None:
-    """Answers when the test says so."""
-    play.wait_go()
-    exchange.answer(completion("Done."))
-
-
 def test_fifty_at_once_can_not_overspend_a_budget_for_ten(make_house: MakesHouse) -> None:
-    house = make_house(start=False)
+    house = make_house(ledger=False, start=False)
     gateway = house.gateway
     gateway.start()
-    play = house.upstream.plays(waiting)
+    play = house.upstream.holds(completion("Done."))
     play.go.set()
     one = gateway.agent("measure")
     one.chat(play.word)
@@ -70,7 +64,7 @@ def test_fifty_at_once_can_not_overspend_a_budget_for_ten(make_house: MakesHouse
 
 
 def test_a_restart_forgets_no_spend(make_house: MakesHouse) -> None:
-    house = make_house(start=False)
+    house = make_house(ledger=False, start=False)
     gateway = house.gateway.start()
     agent = gateway.agent("saver")
     for _ in range(3):
@@ -172,7 +166,7 @@ def test_a_client_that_hangs_up_before_the_first_byte_stops_the_paying_too(house
 
 def test_a_client_that_hangs_up_on_a_whole_answer_pays_for_it(house: House) -> None:
     agent = house.agent("whole")
-    play = house.upstream.plays(waiting)
+    play = house.upstream.holds(completion("Done."))
     with agent.raw(play.word):
         play.wait_arrived()
     play.go.set()
@@ -249,7 +243,7 @@ def test_a_call_without_a_cap_gets_the_models_cap(house: House) -> None:
 
 def test_concurrency_is_given_back_however_a_call_ends(house: House) -> None:
     agent = house.gateway.agent("one-at-a-time")
-    play = house.upstream.plays(waiting)
+    play = house.upstream.holds(completion("Done."))
     with agent.raw(play.word):
         play.wait_arrived()
         refused = agent.chat("Hello")
@@ -264,7 +258,9 @@ def test_concurrency_is_given_back_however_a_call_ends(house: House) -> None:
 
 
 def test_users_have_budgets_of_their_own(make_house: MakesHouse) -> None:
-    house = make_house(start=False, limits='  users:\n    ada: {budgets: [{window: day, usd: "0.000001"}]}\n')
+    house = make_house(
+        ledger=False, start=False, limits='  users:\n    ada: {budgets: [{window: day, usd: "0.000001"}]}\n'
+    )
     gateway: Gateway = house.gateway.start()
     gateway.agent("shared")
     ada, bob = gateway.agent("shared", user="ada"), gateway.agent("shared", user="bob")
