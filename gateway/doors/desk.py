@@ -6,6 +6,7 @@ Pure ASGI, no framework: this runs on every governed call. Refuses with `unauthe
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, NamedTuple, Protocol
 
@@ -23,6 +24,8 @@ MAX_IDEMPOTENCY_KEY_LENGTH = 255
 # A client that is sending too much is let finish up to this many times the limit, so that it reads our answer
 # instead of a broken pipe.
 DRAIN_FACTOR = 4
+# How long a client may send nothing in the middle of its request, in seconds.
+BODY_IDLE_S = 30.0
 
 
 class Identifies(Protocol):
@@ -62,6 +65,7 @@ class Desk:
         clock: Clock,
         ids: Ids,
         max_body_bytes: int,
+        body_idle_s: float = BODY_IDLE_S,
     ) -> None:
         self._identity = identity
         self._find_session = find_session
@@ -70,6 +74,7 @@ class Desk:
         self._clock = clock
         self._ids = ids
         self.max_body_bytes = max_body_bytes
+        self._body_idle_s = body_idle_s
 
     def request_id(self) -> str:
         return self._ids.new()
@@ -147,26 +152,35 @@ class Desk:
         )
 
     async def body(self, scope: Scope, receive: Receive) -> bytes:
-        """Read the whole body. Raises `too_large` (after draining a bounded rest), `malformed`."""
+        """Read the whole body. Raises `too_large` (after draining a bounded rest), `malformed`.
+
+        A client that sends nothing for `body_idle_s` seconds in the middle of it is refused with 408.
+        """
         limit = self.max_body_bytes
         encoding = None
         for name, value in scope["headers"]:
             if name == b"content-encoding":
                 encoding = value.lower()
-        message = await receive()
-        first: bytes = message.get("body", b"")
-        if message["type"] != "http.disconnect" and not message.get("more_body"):
-            parts, size = [first], len(first)
-        else:
-            parts, size = [first], len(first)
-            while message.get("more_body"):
-                message = await receive()
-                chunk = message.get("body", b"")
-                size += len(chunk)
-                if size <= limit:
-                    parts.append(chunk)
-                elif size > limit * DRAIN_FACTOR:
-                    break
+        parts: list[bytes] = []
+        size = 0
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._body_idle_s) as patience:
+                while True:
+                    message = await receive()
+                    chunk: bytes = message.get("body", b"")
+                    size += len(chunk)
+                    if size <= limit:
+                        parts.append(chunk)
+                    if not message.get("more_body") or size > limit * DRAIN_FACTOR:
+                        break
+                    patience.reschedule(loop.time() + self._body_idle_s)
+        except TimeoutError:
+            raise Refusal(
+                "malformed",
+                f"Nothing more of the request came for {self._body_idle_s:g} s; send it again, whole.",
+                http_status=408,
+            ) from None
         if message["type"] == "http.disconnect":
             raise Refusal(
                 "malformed",
