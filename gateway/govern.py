@@ -110,7 +110,7 @@ class Governor:
         try:
             with self._observe.span("action", action):
                 self._admit_agent(action)
-                with self._limits.admit(action):  # 3 admit; before the look-up, so that probing names is limited too
+                with self._limits.admit(action) as admitted:  # 3 admit; first, so that probing names is limited too
                     target = self._catalog.target(action)  # 2 look up
                     inspected, fault = self._inspect_input(action, target)  # 4 inspect
                     with self._observe.span("decide", action):
@@ -120,6 +120,7 @@ class Governor:
                         raise fault
                     allow_or_refuse(action, decision)  # 6 escalate: a refusal, until cases exist
                     held = self._limits.reserve(action, target)  # 7 reserve
+                    running.rates = admitted.rates()
                     await self._record_intent(action, target, decision, held, inspected)  # 8 record
                     return await self._carry_out(running, target, decision, held)  # 9-12
         except Refusal as refusal:

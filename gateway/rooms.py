@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Protocol
 
 from gateway.actions import (
@@ -26,6 +27,7 @@ from gateway.actions import (
 )
 from gateway.errors import Refusal
 from gateway.proposals import Proposal, Verdict
+from gateway.running import Rates
 
 
 class LooksUp(Protocol):
@@ -39,10 +41,20 @@ class LooksUp(Protocol):
     def models(self) -> tuple[ModelTarget, ...]: ...
 
 
+class Admission(Protocol):
+    """limits/: a place held until the block ends."""
+
+    def rates(self) -> Rates: ...
+    def __enter__(self) -> Admission: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
 class Limits(Protocol):
     """limits/: rates, concurrency and budgets."""
 
-    def admit(self, action: Action) -> AbstractContextManager[object]: ...
+    def admit(self, action: Action) -> Admission: ...
     def reserve(self, action: Action, target: Target) -> Reservation: ...
     def settle(self, reservation: Reservation, cost: Cost) -> Callable[[sqlite3.Connection], None]: ...
 

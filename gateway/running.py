@@ -25,12 +25,30 @@ class Sink(Protocol):
     async def error(self, refusal: Refusal) -> None: ...
 
 
+class Rates(Protocol):
+    """What is left of the tightest rates, for the headers that tell; None: not limited."""
+
+    @property
+    def limit_requests(self) -> int | None: ...
+    @property
+    def remaining_requests(self) -> int | None: ...
+    @property
+    def reset_requests_s(self) -> int: ...
+    @property
+    def limit_tokens(self) -> int | None: ...
+    @property
+    def remaining_tokens(self) -> int | None: ...
+    @property
+    def reset_tokens_s(self) -> int: ...
+
+
 class Running:
     """One action in flight."""
 
     def __init__(self, action: Action, sink: Sink | None) -> None:
         self.action = action
         self.decision: Decision | None = None
+        self.rates: Rates | None = None
         self.intent_recorded = False
         self.task: asyncio.Task[Reply | None] | None = None
         self.left = False  # the caller hung up, or takes nothing any more

@@ -13,7 +13,7 @@ import structlog
 from gateway.actions import Action, Kind, ModelTarget
 from gateway.doors.desk import Desk, Intake, Receive, Scope, Send
 from gateway.doors.openai.dialect import parse_request
-from gateway.doors.openai.errors import error_body, error_event, error_headers
+from gateway.doors.openai.errors import error_body, error_event, error_headers, rate_headers
 from gateway.errors import Refusal
 from gateway.running import Running, Sink
 
@@ -170,6 +170,7 @@ class _Answer:
         self.action_id: str | None = None
         self.running: Running | None = None
         self._decision: bytes | None = None
+        self._rates: Headers = []
         self.chunks = 0
         self.sending = False
         self.closed = False
@@ -177,6 +178,8 @@ class _Answer:
     def decided_by(self, running: Running) -> None:
         if running.decision is not None:
             self._decision = running.decision.effect.value.encode()
+        if running.rates is not None:
+            self._rates = rate_headers(running.rates)
 
     def _headers(self, headers: Sequence[tuple[bytes, bytes]]) -> Headers:
         if self.running is not None:
@@ -186,6 +189,7 @@ class _Answer:
             full.append((b"x-gateway-action", self.action_id.encode()))
         if self._decision is not None:
             full.append((b"x-gateway-decision", self._decision))
+        full += self._rates
         return full
 
     async def send(self, status: int, headers: Headers, body: bytes) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import orjson
 
 from gateway.errors import Refusal
+from gateway.running import Rates
 
 _TYPES = {
     400: "invalid_request_error",
@@ -51,3 +52,21 @@ def error_headers(refusal: Refusal) -> list[tuple[bytes, bytes]]:
 def error_event(refusal: Refusal) -> bytes:
     """A refusal after bytes are out: the stream's last event, which SDKs raise as an error."""
     return b"data: " + error_body(refusal) + b"\n\n"
+
+
+def rate_headers(rates: Rates) -> list[tuple[bytes, bytes]]:
+    """What is left of the tightest rates, as OpenAI tells it; what is not limited is not told."""
+    headers = []
+    if rates.limit_requests is not None:
+        headers += [
+            (b"x-ratelimit-limit-requests", b"%d" % rates.limit_requests),
+            (b"x-ratelimit-remaining-requests", b"%d" % (rates.remaining_requests or 0)),
+            (b"x-ratelimit-reset-requests", b"%ds" % rates.reset_requests_s),
+        ]
+    if rates.limit_tokens is not None:
+        headers += [
+            (b"x-ratelimit-limit-tokens", b"%d" % rates.limit_tokens),
+            (b"x-ratelimit-remaining-tokens", b"%d" % (rates.remaining_tokens or 0)),
+            (b"x-ratelimit-reset-tokens", b"%ds" % rates.reset_tokens_s),
+        ]
+    return headers

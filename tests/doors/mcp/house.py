@@ -7,8 +7,8 @@ import hashlib
 import hmac
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import orjson
@@ -39,6 +39,7 @@ from gateway.doors.mcp import Hosts, McpDoor, Sessions
 from gateway.errors import Refusal
 from gateway.govern import Governor
 from gateway.identity.identify import Identity
+from gateway.limits.memory import MemoryAdmission
 from gateway.proposals import Proposal
 from gateway.telemetry.trace import trace_parser
 
@@ -110,10 +111,9 @@ class Rooms:
         return ()
 
     # limits
-    @contextmanager
-    def admit(self, _: Action) -> Iterator[object]:
+    def admit(self, _: Action) -> MemoryAdmission:
         self._step("admit")
-        yield None
+        return MemoryAdmission((), SystemClock())
 
     def reserve(self, action: Action, _: Target) -> Reservation:
         self._step("reserve")
