@@ -122,7 +122,9 @@ def test_a_client_that_hangs_up_is_charged_exactly_where_the_stream_is_drained(h
     play.go.set()
     play.wait_ended()
     (result,) = agent.results(1)
-    assert (result["result"]["status"], result["result"]["code"]) == ("succeeded", "client_left")
+    assert result["result"]["status"] == "succeeded"
+    # The hang-up and the rest of the answer race to the gateway; the cost is the same whichever it sees first.
+    assert result["result"]["code"] in ("client_left", None)
     assert not result["cost"]["estimated"]
     assert nanousd(result) == TRUE_NANOUSD
     assert agent.spent_nanousd == TRUE_NANOUSD
