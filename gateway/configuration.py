@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway import settings
+from gateway import documents, settings
 from gateway.actions import Agent
 from gateway.catalog.catalog import Catalog
 from gateway.catalog.manifests import Manifest, StreamableHttp
@@ -27,6 +27,9 @@ from gateway.policy import load as load_policy
 from gateway.settings import Config
 from gateway.upstreams.models import ModelProvider, Models
 from gateway.upstreams.tool_servers import HttpServerConfig, ServerConfig, StdioServerConfig
+
+# What the rooms that are built once, at start, were given.
+_FIXED = {"environment", "audit", "server"}
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,10 @@ class Configuration:
         if found is None:
             return None, problems
         config = found.config
+        if self.current is not None:
+            fixed = await asyncio.to_thread(_fixed, self.path, self.current.config, config)
+            if fixed:
+                return None, [*problems, *fixed]
         wanted = [priced_name(config, model) for model in config.models if model.price is None]
         prices: dict[str, Any] = dict(await asyncio.to_thread(read_prices, wanted)) if wanted else {}
         # The engine belongs to the thread that makes it: the event loop's.
@@ -131,6 +138,30 @@ class Configuration:
             except OSError:
                 times[file] = (-1, -1)
         return times
+
+
+def _fixed(path: Path, old: Config, new: Config) -> list[Problem]:
+    """Settings that running parts were built with and that another file can't change: told, not ignored."""
+    before, after = old.model_dump(include=_FIXED), new.model_dump(include=_FIXED)
+    places: list[tuple[str, ...]] = []
+    for name in sorted(_FIXED):
+        if isinstance(before[name], dict):
+            places += [(name, key) for key, value in before[name].items() if after[name][key] != value]
+        elif before[name] != after[name]:
+            places.append((name,))
+    if not places:
+        return []
+    document, _ = documents.load(path)
+    lines = [0 if document is None else document.line(*place) for place in places]
+    return [
+        Problem(
+            str(path),
+            line,
+            f"{'.'.join(place)} can't change while the gateway runs.",
+            "Restart the gateway to change it.",
+        )
+        for place, line in zip(places, lines, strict=True)
+    ]
 
 
 def server_configs(manifests: tuple[Manifest, ...]) -> list[ServerConfig]:

@@ -26,7 +26,8 @@ _HEAD = """# Settings
 
 ## gateway.yaml
 
-Version 1, reloadable (`SIGHUP`, a change of the file, or `POST /api/v1/reload`). Paths are relative to the file.
+Version 1, reloadable (`SIGHUP`, a change of the file, or `POST /api/v1/reload`), except `environment`, `audit` and
+`server`: a reload that changes one of them is refused, a restart takes it. Paths are relative to the file.
 An unknown key is an error; `gateway check` tells all problems with their lines. YAML is read as YAML 1.2: `no` and
 `on` are words. Secrets stand here only as references: `env:NAME` or `file:/absolute/path`.
 

@@ -56,6 +56,28 @@ async def test_a_reload_that_is_invalid_says_why_and_leaves_the_old_state(runnin
     assert outcomes == ["in force", "refused"]
 
 
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("environment: prod", "environment"),
+        ("audit: {capture: metadata}", "audit.capture"),
+        ("server: {max_body_bytes: 4096}", "server.max_body_bytes"),
+    ],
+)
+async def test_a_reload_refuses_what_only_a_restart_can_change(running: Running, line: str, named: str) -> None:
+    file = running.folder / "gateway.yaml"
+    text = CONFIG.replace("environment: dev\n", "").replace("alias: demo", "alias: other") + line + "\n"
+    file.write_text(text)
+    async with running.operator() as operator:
+        refused = await operator.post("/api/v1/reload")
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid_configuration")
+        where = f"{file}:{text[: text.index(line)].count(chr(10)) + 1}"
+        assert f"{where}: {named} can't change while the gateway runs. Restart the gateway" in refused.text
+        assert [one["id"] for one in (await operator.get("/api/v1/models")).json()] == ["demo"]
+        file.write_text(CONFIG)
+        assert (await operator.post("/api/v1/reload")).status_code == 200
+
+
 async def test_people_are_added_and_removed_and_an_operator_signs_them_in(running: Running) -> None:
     async with running.operator() as operator:
         added = await operator.post("/api/v1/people", json={"id": "olga", "name": "Olga", "roles": ["auditor"]})
