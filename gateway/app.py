@@ -18,6 +18,7 @@ from gateway import __version__
 from gateway.actions import Agent, Reservation
 from gateway.audit import records
 from gateway.audit.log import AuditLog
+from gateway.audit.reverify import Reverification
 from gateway.audit.trail import Trail
 from gateway.catalog.catalog import Catalog
 from gateway.clock import Ids, PooledRandom, SystemClock
@@ -85,6 +86,7 @@ class App:
             process.config, catalog=self.catalog, models=self.models, install=self._install
         )
         self.health = Health(self.clock)
+        self.reverification = Reverification(process.data_dir)
         self._prices: Any = {}
 
     @property
@@ -216,6 +218,7 @@ class App:
         )
         self.health.add("accepting", lambda: "The gateway is shutting down." if self.is_stopping else None, needed=True)
         self.health.add("audit", lambda: self.writer.latched, needed=True)
+        self.health.add("audit_trail", lambda: self.reverification.fault)
         self.health.add("configuration", self._configuration_fault)
         self.health.add("tool_servers", self._tool_server_fault)
 

@@ -125,6 +125,7 @@ async def _announce(server: uvicorn.Server, app: App, url: str, on_ready: OnRead
     log.info("ready", url=url, policy=app.configured.engine.revision[:19])
     if on_ready is not None:
         await on_ready(app, url)
+    await app.reverification.run()
 
 
 def _listen(host: str, port: int) -> socket.socket:

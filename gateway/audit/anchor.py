@@ -129,7 +129,8 @@ def _known(head: tuple[str, int, bytes] | None, connection: sqlite3.Connection, 
 def _extend(connection: sqlite3.Connection, frontier: Frontier, size: int) -> None:
     while frontier.size < size:
         rows = connection.execute(
-            "SELECT idx, body, hash FROM leaf WHERE idx >= ? AND idx < ? ORDER BY idx LIMIT ?",
+            "SELECT idx, CAST(body AS BLOB), CAST(hash AS BLOB) FROM leaf"
+            " WHERE idx >= ? AND idx < ? ORDER BY idx LIMIT ?",
             (frontier.size, size, _CHUNK),
         ).fetchall()
         if not rows:

@@ -12,7 +12,7 @@ Records after the last checkpoint (at most about a second's worth) are counted a
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from gateway.verify.notes import NoteError, Verifier
 from gateway.verify.trail import Finding, Findings, Trail
 
 _CHUNK = 1000
+_BREATH = 16  # records between two rests
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -71,19 +72,28 @@ class Report(msgspec.Struct, kw_only=True):
 
 
 def verify_data_dir(
-    path: Path, *, vkey: str | None = None, known: bytes | None = None, payloads: bool = True
+    path: Path,
+    *,
+    vkey: str | None = None,
+    known: bytes | None = None,
+    payloads: bool = True,
+    rest: Callable[[], None] | None = None,
 ) -> Report:
     """Check everything in the data directory `path`.
 
     `vkey` is the public key as the auditor holds it; without it the one beside the log is used, and the report
-    says so. `known` is a checkpoint note that the auditor kept from before. Raises nothing for what it finds.
+    says so. `known` is a checkpoint note that the auditor kept from before. `rest` is called after every few records,
+    to sleep, or to raise and so end the walk. Raises nothing for what it finds.
     """
-    return _Check(path, vkey, known, payloads).run()
+    return _Check(path, vkey, known, payloads, rest).run()
 
 
 class _Check:
-    def __init__(self, path: Path, vkey: str | None, known: bytes | None, payloads: bool) -> None:
+    def __init__(
+        self, path: Path, vkey: str | None, known: bytes | None, payloads: bool, rest: Callable[[], None] | None
+    ) -> None:
         self.path = path
+        self.rest = rest
         self.findings = Findings()
         self.trail = Trail(self.findings)
         self.notes: list[str] = []
@@ -97,6 +107,7 @@ class _Check:
         self.payloads = None if key is None else PayloadCheck(key, self.findings)
         self.checkpoints = 0
         self.signed_size = 0
+        self.mismatched = 0  # checkpoints that the records do not lead to
 
     def run(self) -> Report:
         in_file = self._file()
@@ -150,13 +161,13 @@ class _Check:
                 wanted.setdefault(anchor.size, []).append((where, anchor.root))
                 self.signed_size = max(self.signed_size, anchor.size)
         largest = 0
-        for size, root, note in connection.execute("SELECT size, root, note FROM checkpoint ORDER BY size"):
+        for size, root, note in connection.execute(_CHECKPOINTS):
             self.checkpoints += 1
             largest = max(largest, size)
-            checkpoint = self._opened(bytes(note), f"stored checkpoint of {size} records")
+            checkpoint = self._opened(note, f"stored checkpoint of {size} records")
             if checkpoint is None:
                 continue
-            if (checkpoint.size, checkpoint.root) != (size, bytes(root)):
+            if (checkpoint.size, checkpoint.root) != (size, root):
                 self.findings.add("checkpoint_altered", f"the stored checkpoint of {size} records is filed wrongly")
             wanted.setdefault(checkpoint.size, []).append(("stored", checkpoint.root))
             self.signed_size = max(self.signed_size, checkpoint.size)
@@ -168,11 +179,19 @@ class _Check:
                 "checkpoint_older", f"the file audit/checkpoint is older ({in_file.size}) than the database ({largest})"
             )
         self._compare(wanted)
-        for idx, record_id, body, hashed, sealed, wrapped in _rows(connection):
-            leaf = self.trail.add(idx, record_id, bytes(body), bytes(hashed))
+        for idx, record_id, kinds, body, hashed, sealed, wrapped in _rows(connection, self.payloads is not None):
+            if kinds != "blobblob":
+                self.findings.add("record_altered", f"record {idx} is not stored as the bytes that were written", idx)
+            leaf = self.trail.add(idx, record_id, body, hashed)
             if self.payloads is not None and leaf is not None:
                 self.payloads.add(idx, leaf, sealed, wrapped)
             self._compare(wanted)
+            if self.rest is not None and not idx % _BREATH:
+                self.rest()
+        if self.mismatched > 1:
+            self.notes.append(
+                f"{self.mismatched - 1} later checkpoints do not match either: they cover the same records"
+            )
         if self.payloads is not None:
             self.payloads.finish()
 
@@ -181,7 +200,10 @@ class _Check:
         if roots is None:
             return
         found = self.trail.frontier.root()
-        if any(root != found for _, root in roots):
+        if all(root == found for _, root in roots):
+            return
+        self.mismatched += 1
+        if self.mismatched == 1:
             self.findings.add(
                 "tree_mismatch",
                 f"the first {self.trail.size} records are not those that were signed: one was edited, reordered, "
@@ -237,16 +259,22 @@ class _Check:
         )
 
 
-def _rows(connection: sqlite3.Connection) -> Iterator[tuple[int, str, bytes, bytes, Any, Any]]:
-    """All records with their sealed payloads, in steps, so that a running gateway's WAL is not held back."""
+# Whoever edits a file may also change what type a value has; that is for the findings, not the end of the walk.
+_CHECKPOINTS = "SELECT size, CAST(root AS BLOB), CAST(note AS BLOB) FROM checkpoint ORDER BY size"
+_RECORD = "leaf.idx, leaf.id, typeof(leaf.body) || typeof(leaf.hash), CAST(leaf.body AS BLOB), CAST(leaf.hash AS BLOB)"
+_ALONE = f"SELECT {_RECORD}, NULL, NULL FROM leaf"  # noqa: S608 - our own words
+_WITH_PAYLOADS = (
+    f"SELECT {_RECORD}, payload.sealed, payload_key.wrapped FROM leaf"  # noqa: S608 - our own words
+    " LEFT JOIN payload ON payload.leaf_id = leaf.id LEFT JOIN payload_key ON payload_key.leaf_id = leaf.id"
+)
+
+
+def _rows(connection: sqlite3.Connection, payloads: bool) -> Iterator[tuple[int, str, str, bytes, bytes, Any, Any]]:
+    """All records, with their sealed payloads if wanted, in steps, so that a running gateway's WAL is not held back."""
+    what = _WITH_PAYLOADS if payloads else _ALONE
     after = -1
     while True:
-        rows = connection.execute(
-            "SELECT leaf.idx, leaf.id, leaf.body, leaf.hash, payload.sealed, payload_key.wrapped FROM leaf"
-            " LEFT JOIN payload ON payload.leaf_id = leaf.id LEFT JOIN payload_key ON payload_key.leaf_id = leaf.id"
-            " WHERE leaf.idx > ? ORDER BY leaf.idx LIMIT ?",
-            (after, _CHUNK),
-        ).fetchall()
+        rows = connection.execute(f"{what} WHERE leaf.idx > ? ORDER BY leaf.idx LIMIT ?", (after, _CHUNK)).fetchall()
         yield from rows
         if len(rows) < _CHUNK:
             return

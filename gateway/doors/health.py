@@ -51,6 +51,10 @@ class Health:
         """Needed parts that fail now."""
         return [one for one in self.conditions() if one.needed and one.reason is not None]
 
+    def degraded(self) -> list[str]:
+        """Names of the parts that fail now and that traffic can come without."""
+        return [one.id for one in self.conditions() if not one.needed and one.reason is not None]
+
     async def watch(self) -> None:
         """Look once a second, so that `since_ns` is true although nobody asked. Runs until cancelled."""
         while True:

@@ -1,7 +1,8 @@
 """`/livez`, `/readyz`, `/metrics`: for whatever operates the process. Open to anyone who can reach the port.
 
 `/livez` says that the process answers; it stays 200 while the gateway drains or is degraded, for a restart would
-only make that worse. `/readyz` says whether traffic should come, and names what is missing.
+only make that worse. `/readyz` says whether traffic should come, and names what is missing; what is degraded but not
+needed is named without its reason, which is for `gateway status`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def probe_routes(health: Health, metrics: Renders) -> APIRouter:
     async def readyz() -> JSONResponse:
         missing = {one.id: one.reason for one in health.unready()}
         return JSONResponse(
-            {"ready": not missing, "missing": missing},
+            {"ready": not missing, "missing": missing, "degraded": health.degraded()},
             status_code=503 if missing else 200,
             headers={"cache-control": "no-store"},
         )

@@ -128,7 +128,7 @@ async def test_openapi_lists_every_route_and_needs_nothing_from_elsewhere(runnin
 async def test_probes_answer_anyone(running: Running) -> None:
     async with running.client() as nobody:
         assert (await nobody.get("/livez")).text == "ok\n"
-        assert (await nobody.get("/readyz")).json() == {"ready": True, "missing": {}}
+        assert (await nobody.get("/readyz")).json() == {"ready": True, "missing": {}, "degraded": []}
         metrics = await nobody.get("/metrics")
         assert "gateway_" in metrics.text
 

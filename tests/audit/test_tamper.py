@@ -16,6 +16,7 @@ import pytest
 
 from gateway.audit import AuditLog
 from gateway.audit.check import Report, verify_data_dir
+from gateway.audit.reverify import Reverification
 from gateway.errors import Refusal
 from gateway.store import Writer
 from gateway.verify.tree import leaf_hash
@@ -96,6 +97,39 @@ async def test_a_record_edited_together_with_its_hash_is_told(house: House) -> N
         assert edited != body
         connection.execute("UPDATE leaf SET body = ?, hash = ? WHERE idx = 5", (edited, leaf_hash(edited)))
     assert codes(verify_data_dir(house.data_dir)) == {"tree_mismatch"}
+
+
+async def test_many_later_checkpoints_are_told_as_one_finding_and_a_count(house: House) -> None:
+    for _ in range(3):
+        await fill(house, 2)
+    with database(house) as connection:
+        (body,) = connection.execute("SELECT body FROM leaf WHERE idx = 1").fetchone()
+        edited = bytes(body).replace(b'"user":"ada"', b'"user":"bob"')
+        assert edited != body
+        connection.execute("UPDATE leaf SET body = ?, hash = ? WHERE idx = 1", (edited, leaf_hash(edited)))
+        (later,) = connection.execute("SELECT count(*) - 1 FROM checkpoint WHERE size > 1").fetchone()
+    assert later >= 2
+    report = verify_data_dir(house.data_dir)
+    assert [finding.code for finding in report.findings] == ["tree_mismatch"]
+    assert any(f"{later} later checkpoints" in line for line in report.lines())
+
+
+@pytest.mark.parametrize("column", ["body", "hash"])
+async def test_a_record_stored_as_text_is_one_finding_and_the_walk_goes_on(house: House, column: str) -> None:
+    await fill(house)
+    with database(house) as connection:
+        connection.execute(f"UPDATE leaf SET {column} = CAST({column} AS TEXT) WHERE idx = 5")
+    report = verify_data_dir(house.data_dir)
+    assert [(finding.code, finding.idx) for finding in report.findings] == [("record_altered", 5)]
+    assert report.leaves == 22
+
+
+async def test_a_stopped_walk_ends_and_says_nothing(house: House) -> None:
+    await fill(house)
+    walk = Reverification(house.data_dir)
+    walk._stop.set()
+    await walk.run()
+    assert walk.fault is None
 
 
 async def test_reordered_records_are_told(house: House) -> None:

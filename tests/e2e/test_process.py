@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 import signal
+import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -98,6 +100,30 @@ def test_two_gateways_can_not_have_one_data_directory(make_house: MakesHouse) ->
     finally:
         second.close()
     assert gateway.agent("still-served").chat("Hello").status_code == 200
+
+
+def test_a_record_edited_while_the_gateway_was_stopped_is_told_after_start(make_house: MakesHouse) -> None:
+    house = make_house(ledger=False, start=False)
+    gateway = house.gateway.start()
+    agent = gateway.agent("honest")
+    for _ in range(3):
+        assert agent.chat("Hello").status_code == 200
+    assert gateway.stop() == 0
+    with contextlib.closing(sqlite3.connect(gateway.data_dir / "gateway.db")) as database:
+        database.execute("UPDATE leaf SET body = replace(body, 'honest', 'forged') WHERE idx = 3")
+        database.commit()
+    gateway.start()
+
+    def told() -> str | None:
+        found = {one["id"]: one["reason"] for one in gateway.operator("GET", "/status").json()["components"]}
+        return str(found["audit_trail"]) if found["audit_trail"] else None
+
+    within(told, "the finding")
+    assert "record 3 is not" in str(told())
+    ready = gateway.get("/readyz")
+    assert (ready.status_code, ready.json()["degraded"]) == (200, ["audit_trail"])
+    assert gateway.agent("served").chat("Hello").status_code == 200
+    assert gateway.stop() == 0
 
 
 # ---------------------------------------------------------------- start and reload
