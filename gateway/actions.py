@@ -242,6 +242,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     latency_us: int = 0
     cost: Cost = Cost()
     body: bytes | None = None  # what came back, for the payload vault
+    unkept_bytes: int = 0  # what came back and was too much to keep
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):

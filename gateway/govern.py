@@ -45,7 +45,7 @@ from gateway.outcomes import (
     worth_a_record,
 )
 from gateway.rooms import Audit, Dialect, Guards, Limits, LooksUp, Observes, Policy, Upstreams
-from gateway.running import Running, Sink
+from gateway.running import Kept, Running, Sink
 
 log = structlog.get_logger("gateway.govern")
 
@@ -191,7 +191,12 @@ class Governor:
         finally:
             took_us = int((self._clock.monotonic_s() - started_s) * 1_000_000)
             result = Result(
-                status=result.status, code=result.code, latency_us=took_us, cost=result.cost, body=result.body
+                status=result.status,
+                code=result.code,
+                latency_us=took_us,
+                cost=result.cost,
+                body=result.body,
+                unkept_bytes=result.unkept_bytes,
             )
             persist = self._limits.settle(held, result.cost)  # 11 settle
             self._audit.result(action, target, decision, result, persist)  # 12 record
@@ -203,22 +208,21 @@ class Governor:
         if not isinstance(target, ModelTarget):
             return reply
         dialect = self._dialects[action.door]
-        proposals = dialect.proposals(reply.body, action.body)
-        if not proposals:
-            return reply
-        verdicts = await self._judging.judge(action, proposals)
-        return Reply(status=reply.status, body=dialect.release(reply.body, verdicts), headers=reply.headers)
+        body, proposals = dialect.proposals(reply.body, action.body)
+        if proposals:
+            body = dialect.release(body, await self._judging.judge(action, proposals))
+        return Reply(status=reply.status, body=body, headers=reply.headers)
 
     async def _relay(self, running: Running, target: Target, stream: ReplyStream, held: Reservation) -> Result:
         """Pass a stream on while somebody listens; then read on or stop paying, as the provider allows."""
         action = running.action
         inspected = self._dialects[action.door].stream(action, lambda found: self._judging.judge(action, found))
-        kept: list[bytes] = []
+        kept = Kept()
         status, failure = Status.SUCCEEDED, None
         try:
             await running.open(stream.status, stream.headers)
             async for chunk in inspected.run(aiter(stream)):
-                kept.append(chunk)
+                kept.add(chunk)
                 await running.send(chunk)
         except Refusal as refusal:
             status, failure = Status.FAILED, refusal
@@ -235,7 +239,8 @@ class Governor:
             status=status,
             code=failure.code if failure else "client_left" if running.left else None,
             cost=cost_of_stream(target, inspected.usage, held),
-            body=b"".join(kept),
+            body=kept.body,
+            unkept_bytes=kept.unkept_bytes,
         )
 
     # ------------------------------------------------------------ what an agent may see

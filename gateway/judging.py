@@ -62,8 +62,8 @@ class Judging:
 
     async def _child(self, parent: Action, proposal: Proposal) -> tuple[Action, ToolTarget]:
         target = self._catalog.executable(proposal)
-        if target is not None and proposal.name != target.id and not await self._may_see(parent, target):
-            target = None  # a bare name means our tool only for an agent that may see it
+        if target is not None and not await self._may_see(parent, target):
+            target = None  # a name means our tool only for an agent that may see it: hidden ones look like unknown ones
         if target is None:
             target = self._catalog.client_tool(proposal.name) or undeclared(proposal.name)
         child = msgspec.structs.replace(

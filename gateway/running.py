@@ -17,12 +17,41 @@ from gateway.errors import Refusal
 TELL_S = 0.5
 
 
+KEPT_BYTES = 1024 * 1024
+
+
 class Sink(Protocol):
     """Where a streamed answer goes: a door's connection."""
 
     async def head(self, status: int, headers: dict[str, str]) -> None: ...
     async def chunk(self, data: bytes) -> None: ...
     async def error(self, refusal: Refusal) -> None: ...
+
+
+class Kept:
+    """What was sent of a stream, for the record; past the limit nothing is kept but the size."""
+
+    def __init__(self, limit_bytes: int = KEPT_BYTES) -> None:
+        self._limit_bytes = limit_bytes
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def add(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size <= self._limit_bytes:
+            self._parts.append(data)
+        else:
+            self._parts.clear()
+
+    @property
+    def body(self) -> bytes | None:
+        """All of it, or nothing: a part would not be what was sent."""
+        return None if self.unkept_bytes else b"".join(self._parts)
+
+    @property
+    def unkept_bytes(self) -> int:
+        """The size of a stream that was too long to keep."""
+        return self._size if self._size > self._limit_bytes else 0
 
 
 class Rates(Protocol):

@@ -96,6 +96,8 @@ def result(
     if inspected:
         leaf.labels["inspected"] = _text(",".join(inspected), _MAX_REASON)
     payloads: tuple[Payload, ...] = ()
+    if result.unkept_bytes:
+        leaf.labels["not_kept.response"] = f"{result.unkept_bytes} bytes"
     if result.body is not None:
         media = _SSE if action.stream and not result.body.startswith((b"{", b"[")) else _JSON
         payloads = (Payload("response", media, result.body, _data_class(target)),)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.actions import Action, ModelTarget
+from gateway.doors.openai.plain import cleaned, dumps, loads, suspicious
 from gateway.errors import Refusal
 from gateway.proposals import Proposal, Verdict, read_arguments
 
@@ -89,15 +90,21 @@ def outbound(action: Action, target: ModelTarget) -> bytes:
     """The body that goes upstream: the provider's model name, a cap on the output, usage asked for where it streams."""
     fields = _decode_fields(action.body or b"{}")
     fields["model"] = msgspec.Raw(_encode(target.model))
-    capped = "max_tokens" in action.arguments or "max_completion_tokens" in action.arguments
-    if target.cap_field is not None and not capped:  # or it might cost more than was reserved
-        fields[target.cap_field] = msgspec.Raw(b"%d" % target.max_output_tokens)
+    if target.cap_field is not None:
+        # What was reserved is what is sent, in the one field that this provider obeys.
+        asked = [action.arguments[name] for name in _CAPS if name in action.arguments]
+        for name in _CAPS:
+            fields.pop(name, None)
+        fields[target.cap_field] = msgspec.Raw(b"%d" % (max(asked) if asked else target.max_output_tokens))
     if action.stream:
         options = _decode(fields["stream_options"]) if "stream_options" in fields else None
         options = dict(options) if isinstance(options, dict) else {}
         options["include_usage"] = True
         fields["stream_options"] = msgspec.Raw(_encode(options))
     return _encode(fields)
+
+
+_CAPS = ("max_tokens", "max_completion_tokens")
 
 
 class FunctionCall(msgspec.Struct):
@@ -112,6 +119,7 @@ class CustomCall(msgspec.Struct):
 
 class _ToolCall(msgspec.Struct):
     id: str = ""
+    type: str | None = None
     function: FunctionCall | None = None
     custom: CustomCall | None = None
 
@@ -130,35 +138,58 @@ class _Completion(msgspec.Struct):
 
 
 _decode_completion = msgspec.json.Decoder(_Completion).decode
+MAX_PROPOSALS = 256  # in one answer; one that proposes more is not an answer anybody could act on
 
 
-def proposals(body: bytes, request: bytes | None) -> list[Proposal]:
-    """Every tool call in a complete answer. Raises `upstream_failed` for an answer that can't be read."""
+def proposals(body: bytes, request: bytes | None) -> tuple[bytes, list[Proposal]]:
+    """A complete answer as it may be looked at further, and every tool call in it.
+
+    Where the answer could be read in two ways, it is written anew. Raises `upstream_failed` for one that can't be read.
+    """
     try:
-        completion = _decode_completion(body)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
+        if suspicious(body):
+            body = dumps(cleaned(loads(body), "message"))
+        completion = _read(body)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise unreadable_answer() from error
     found: list[Proposal] = []
     for choice in completion.choices or ():
         message = choice.message
         if message is None or not (message.tool_calls or message.function_call):
             continue
-        found.extend(proposal_of(call.id, call.function, call.custom) for call in message.tool_calls or ())
+        found.extend(proposal_of(call.id, call.function, call.custom, call.type) for call in message.tool_calls or ())
         if message.function_call is not None:
             found.append(proposal_of("", message.function_call, None))
     if not found:
-        return []
+        return body, []
+    if len(found) > MAX_PROPOSALS:
+        raise unreadable_answer()
     declared = declared_parameters(request)
-    return [found_one._replace(parameters=declared.get(found_one.name)) for found_one in found]
+    return body, [one._replace(parameters=declared.get(one.name)) for one in found]
 
 
-def proposal_of(call_id: str, function: FunctionCall | None, custom: CustomCall | None) -> Proposal:
-    """A proposal from the parts of a tool call; a custom tool's input is its one argument `input`."""
-    if function is not None:
+def _read(body: bytes) -> _Completion:
+    try:
+        return _decode_completion(body)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return msgspec.convert(loads(body), _Completion)
+
+
+def proposal_of(
+    call_id: str, function: FunctionCall | None, custom: CustomCall | None, kind: str | None = None
+) -> Proposal:
+    """A proposal from the parts of a tool call; a custom tool's input is its one argument `input`.
+
+    A call that is both, or not what its `type` says, can be read in two ways: it is unreadable.
+    """
+    if function is not None and custom is None and kind in (None, "function"):
         return Proposal(call_id, function.name, read_arguments(function.arguments))
-    if custom is not None:
+    if custom is not None and function is None and kind in (None, "custom"):
         return Proposal(call_id, custom.name, {"input": custom.input})
-    return Proposal(call_id, "", None)
+    name = function.name if function is not None else custom.name if custom is not None else ""
+    return Proposal(call_id, name, None)
 
 
 def release(body: bytes, verdicts: Sequence[Verdict]) -> bytes:
@@ -166,7 +197,7 @@ def release(body: bytes, verdicts: Sequence[Verdict]) -> bytes:
 
     `verdicts` stand in the order of `proposals`. A choice that loses all its calls ends with `stop`.
     """
-    answer = _decode(body)
+    answer = loads(body)
     remaining = iter(verdicts)
     for choice in answer["choices"]:
         message = choice.get("message")
@@ -196,7 +227,7 @@ def release(body: bytes, verdicts: Sequence[Verdict]) -> bytes:
         message["content"] = "\n".join([*texts, *(verdict.text for verdict in refused)])
         if not kept and "function_call" not in message:
             choice["finish_reason"] = "stop"
-    return _encode(answer)
+    return dumps(answer)
 
 
 def unreadable_answer() -> Refusal:

@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 
 from gateway.actions import Usage
-from gateway.doors.openai.dialect import CustomCall, FunctionCall, proposal_of, unreadable_answer
+from gateway.doors.openai.dialect import MAX_PROPOSALS, CustomCall, FunctionCall, proposal_of, unreadable_answer
+from gateway.doors.openai.plain import cleaned, dumps, loads, splits_lines, suspicious
 from gateway.errors import Refusal
 from gateway.proposals import Proposal, Verdict
 from gateway.usage import usage_of
@@ -40,6 +41,7 @@ class _CustomDelta(msgspec.Struct):
 class _CallDelta(msgspec.Struct):
     index: int = 0
     id: str | None = None
+    type: str | None = None
     function: _FunctionDelta | None = None
     custom: _CustomDelta | None = None
 
@@ -62,51 +64,51 @@ class _Chunk(msgspec.Struct):
 
 
 _NULL = msgspec.Raw(b"null")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
-# Bytes that make an event worth a second look although its parse shows no tool call: a key written twice, or
-# one spelled with escapes, may mean something else to the agent's parser.
-_SUSPICIOUS = (b"tool_calls", b"function_call", b"\\u005", b"\\u006", b"\\u007")
 
 
 class _Call:
     """One tool call being put together from its deltas."""
 
-    __slots__ = ("arguments", "call_id", "custom", "legacy", "name")
+    __slots__ = ("arguments", "call_id", "custom", "function", "kind", "name")
 
-    def __init__(self, *, legacy: bool) -> None:
+    def __init__(self) -> None:
         self.call_id = ""
+        self.kind: str | None = None
         self.name = ""
         self.arguments: list[str] = []
+        self.function = False
         self.custom = False
-        self.legacy = legacy
 
     def proposal(self) -> Proposal:
         text = _joined(self.arguments)
-        if self.custom:
-            return proposal_of(self.call_id, None, CustomCall(name=self.name, input=text))
-        return proposal_of(self.call_id, FunctionCall(name=self.name, arguments=text), None)
+        function = FunctionCall(name=self.name, arguments=text) if self.function else None
+        custom = CustomCall(name=self.name, input=text) if self.custom else None
+        return proposal_of(self.call_id, function, custom, self.kind)
 
 
 class _HeldChoice:
     """The tool calls of one choice, and the events that carried them."""
 
-    __slots__ = ("calls", "events", "size")
+    __slots__ = ("calls", "events")
 
     def __init__(self) -> None:
         self.calls: dict[tuple[str, int], _Call] = {}
         self.events: list[dict[str, Any]] = []
-        self.size = 0
 
     def add(self, choice: _Choice) -> None:
         delta = choice.delta
         if delta is None:
             return
         for part in delta.tool_calls or ():
-            call = self.calls.setdefault(("tool", part.index), _Call(legacy=False))
+            call = self.calls.setdefault(("tool", part.index), _Call())
             call.call_id = call.call_id or part.id or ""
+            call.kind = call.kind or part.type
             if part.function is not None:
+                call.function = True
                 call.name += part.function.name or ""
                 call.arguments.append(part.function.arguments or "")
             if part.custom is not None:
@@ -114,7 +116,8 @@ class _HeldChoice:
                 call.name += part.custom.name or ""
                 call.arguments.append(part.custom.input or "")
         if delta.function_call is not None:
-            call = self.calls.setdefault(("function", 0), _Call(legacy=True))
+            call = self.calls.setdefault(("function", 0), _Call())
+            call.function = True
             call.name += delta.function_call.name or ""
             call.arguments.append(delta.function_call.arguments or "")
 
@@ -129,7 +132,9 @@ class ChatStream:
         self._judge = judge
         self._keep_usage = keep_usage
         self._held: dict[int, _HeldChoice] = {}
+        self._held_bytes = 0
         self._buffer = b""
+        self._first = True  # a byte order mark may stand before the first event, and nowhere else
         self._usage_so_far: Usage | None = None
         self.usage: Usage | None = None
 
@@ -137,9 +142,12 @@ class ChatStream:
         """Yield what may be sent, as soon as it may. Raises `upstream_failed`."""
         async for chunk in chunks:
             data = self._buffer + chunk if self._buffer else chunk
+            if self._first:
+                self._first, data = False, data.removeprefix(_BYTE_ORDER_MARK)
             if b"\r" in data:
                 if data.endswith(b"\r"):  # the other half of a line end may follow
                     self._buffer = data
+                    self._check_size()
                     continue
                 data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
             end = data.rfind(b"\n\n")
@@ -169,29 +177,29 @@ class ChatStream:
             raise unreadable_answer()
 
     async def _event(self, event: bytes) -> bytes:
-        if event.startswith(b"data: ") and b"\n" not in event:
-            data = event[6:]
-        else:
-            parts = [line[5:].lstrip(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
-            if not parts:  # a comment that keeps the connection open
-                return event + b"\n\n"
-            data = b"\n".join(parts)
+        data = event[6:] if event.startswith(b"data: ") and b"\n" not in event else _data_of(event)
+        if data is None:  # a comment that keeps the connection open; what it says is not for the agent
+            return b":\n\n"
         if data == b"[DONE]":
             self.usage = self.usage or self._usage_so_far
             held = await self._finish_all() if self._held else b""
             return held + b"data: [DONE]\n\n"
+        event = b"data: " + data + b"\n\n"  # written anew: no framing of the upstream's reaches the agent
         try:
-            chunk = _decode_chunk(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            chunk, data = _read_leniently(data)
-            event = b"data: " + data
+            if suspicious(data):
+                data = dumps(cleaned(loads(data), "delta"))
+                event = b"data: " + data + b"\n\n"
+            elif splits_lines(data):
+                event = b"data: " + dumps(loads(data)) + b"\n\n"
+            chunk = _read(data)
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise unreadable_answer() from error
         if chunk.error is not None:
             raise Refusal("upstream_failed", "The model provider broke off its answer with an error; try again.")
         if chunk.usage != _NULL:
             self._usage_so_far = usage_of(chunk.usage)
             if not chunk.choices:
-                self.usage = self._usage_so_far
-                return event + b"\n\n" if self._keep_usage else b""
+                return event if self._keep_usage else b""
         carries_call = finishes = False
         for choice in chunk.choices or ():
             delta = choice.delta
@@ -200,10 +208,8 @@ class ChatStream:
             if choice.finish_reason is not None and choice.index in self._held:
                 finishes = True
         if not carries_call and not finishes:
-            if any(mark in data for mark in _SUSPICIOUS):
-                return _data(_loads(data))
-            return event + b"\n\n"
-        return await self._hold_or_finish(chunk, _loads(data), len(data))
+            return event
+        return await self._hold_or_finish(chunk, loads(data), len(data))
 
     async def _hold_or_finish(self, chunk: _Chunk, event: dict[str, Any], size: int) -> bytes:
         """Split an event: the text of it flows, its tool call deltas are held, a finish decides them."""
@@ -215,8 +221,12 @@ class ChatStream:
             if delta is not None and (delta.tool_calls or delta.function_call is not None):
                 held = self._held.setdefault(choice.index, _HeldChoice())
                 held.add(choice)
-                held.size += size
-                if held.size > MAX_HELD_BYTES:
+                self._held_bytes += size
+                if (
+                    self._held_bytes > MAX_HELD_BYTES
+                    or len(held.calls) > MAX_PROPOSALS
+                    or len(self._held) > MAX_PROPOSALS
+                ):
                     raise unreadable_answer()
                 carried = raw["delta"]
                 text = {k: v for k, v in carried.items() if k not in ("tool_calls", "function_call")}
@@ -277,34 +287,36 @@ class ChatStream:
 
 
 def _data(event: dict[str, Any]) -> bytes:
-    try:
-        return b"data: " + _encode(event) + b"\n\n"
-    except UnicodeEncodeError:  # half of a surrogate pair: it goes out as the escape it came in as
-        return b"data: " + json.dumps(event, separators=(",", ":")).encode("ascii") + b"\n\n"
+    return b"data: " + dumps(event) + b"\n\n"
 
 
-def _loads(data: bytes) -> dict[str, Any]:
-    try:
-        value = _decode(data)
-    except msgspec.DecodeError:
-        value = json.loads(data)
-    if not isinstance(value, dict):
-        raise unreadable_answer()
-    return value
+def _data_of(event: bytes) -> bytes | None:
+    """The data of an event in any framing that the standard knows; None for one that is only comments.
 
-
-def _read_leniently(data: bytes) -> tuple[_Chunk, bytes]:
-    """Read an event that holds half of a surrogate pair, as providers send when a character is split in two.
-
-    The event is written anew, so that it holds nothing but what was read.
+    Raises `upstream_failed` for an error event, and for a line that is no field: some reader may take it for one.
+    Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
     """
+    parts = []
+    for line in event.split(b"\n"):
+        name, _, value = line.partition(b":")
+        if name == b"data":
+            parts.append(value.removeprefix(b" "))
+        elif name == b"event" and value.strip() == b"error":
+            raise Refusal("upstream_failed", "The model provider broke off its answer with an error; try again.")
+        elif name not in (b"", b"event", b"id", b"retry"):
+            raise unreadable_answer()
+    return b"\n".join(parts) if parts else None
+
+
+def _read(data: bytes) -> _Chunk:
     try:
-        value = json.loads(data)
+        return _decode_chunk(data)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.DecodeError, UnicodeDecodeError):  # half of a surrogate pair, as when a character is split in two
+        value = loads(data)
         raw = {"usage": msgspec.Raw(json.dumps(value["usage"]).encode())} if "usage" in value else {}
-        written = json.dumps(value, separators=(",", ":")).encode("ascii")
-        return msgspec.convert({**value, **raw}, _Chunk), written
-    except (ValueError, TypeError, RecursionError, msgspec.ValidationError) as error:
-        raise unreadable_answer() from error
+        return msgspec.convert({**value, **raw}, _Chunk)
 
 
 def _joined(parts: list[str]) -> str:

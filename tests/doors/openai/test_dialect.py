@@ -116,7 +116,8 @@ def _verdicts(body: bytes, *denied: str) -> list[Verdict]:
     deny = Decision(effect=Effect.DENY, reasons=("Never.",))
     allow = Decision(effect=Effect.ALLOW)
     return [
-        Verdict(p, deny if p.name in denied else allow, p.name not in denied) for p in proposals(body, b'{"tools":[]}')
+        Verdict(p, deny if p.name in denied else allow, p.name not in denied)
+        for p in proposals(body, b'{"tools":[]}')[1]
     ]
 
 
@@ -143,12 +144,53 @@ def test_a_call_written_with_escapes_is_found() -> None:
     body = (
         b'{"choices":[{"message":{"tool\\u005fcalls":[{"id":"1","function":{"name":"w\\u0069pe","arguments":"{}"}}]}}]}'
     )
-    assert [p.name for p in proposals(body, None)] == ["wipe"]
+    assert [p.name for p in proposals(body, None)[1]] == ["wipe"]
+
+
+CALLS = '[{"id":"1","type":"function","function":{"name":"wipe","arguments":"{}"}}]'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f'{{"choices":[{{"message":{{"tool_calls":{CALLS},"tool_calls":null}}}}]}}',
+        f'{{"choices":[{{"message":{{"tool_calls":{CALLS}}},"message":{{}}}}]}}',
+        f'{{"choices":[{{"message":{{"tool_calls":{CALLS}}}}}],"choices":[]}}',
+        f'{{"choices":[{{"message":{{}},"delta":{{"tool_calls":{CALLS}}}}}]}}',
+        f'{{"choices":[{{"message":{{"Tool_Calls":{CALLS}}}}}]}}',
+        f'{{"tool_calls":{CALLS},"choices":[]}}',
+        f'{{"choices":[{{"message":{{"content":null,"x":{{"function_call":{CALLS}}}}}}}]}}',
+    ],
+)
+def test_a_call_that_only_some_parsers_see_does_not_go_out(body: str) -> None:
+    out, found = proposals(body.encode(), None)
+    assert found == []
+    assert b"wipe" not in out
+
+
+def test_a_call_that_is_two_kinds_at_once_is_unreadable() -> None:
+    both = '{"id":"1","type":"custom","function":{"name":"read","arguments":"{}"},"custom":{"name":"wipe","input":"x"}}'
+    _, found = proposals(f'{{"choices":[{{"message":{{"tool_calls":[{both}]}}}}]}}'.encode(), None)
+    assert [one.arguments for one in found] == [None]
+
+
+def test_an_answer_without_calls_goes_out_as_the_bytes_it_was() -> None:
+    body = '{"choices": [{"message": {"content": "h\\u00e9 \u2028"}}], "vendor": 1.0}'.encode()
+    assert proposals(body, None) == (body, [])
+
+
+def test_the_cap_that_was_reserved_is_the_cap_that_is_sent() -> None:
+    raw = f'{{"model":"demo","max_completion_tokens":7,"messages":{MESSAGES}}}'
+    request = parse_request(raw.encode())
+    action = msgspec.structs.replace(_action(request.body), arguments=request.arguments)
+    sent = json.loads(outbound(action, TARGET))
+    assert sent["max_tokens"] == 7
+    assert "max_completion_tokens" not in sent
 
 
 def test_declared_parameters_come_with_the_proposal() -> None:
     request = b'{"tools":[{"type":"function","function":{"name":"wipe","parameters":{"type":"object"}}}]}'
-    assert proposals(_answer("wipe"), request)[0].parameters == {"type": "object"}
+    assert proposals(_answer("wipe"), request)[1][0].parameters == {"type": "object"}
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"choices": 1}', b'{"choices":[{"message":{"tool_calls":[3]}}]}'])

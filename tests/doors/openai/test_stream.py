@@ -192,6 +192,70 @@ def _pairs(text: str) -> list[tuple[str, Any]]:
     return pairs
 
 
+MARKED = "data: {}\n\n\ufeff" + TWICE.replace(',"delta":{}', "")
+IN_MESSAGE = TWICE.replace('"delta":{"tool', '"message":{"tool')
+ON_TOP = 'data: {"tool_calls":[{"function":{"name":"wipe","arguments":"{}"}}],"choices":[]}\n\n'
+OTHER_CASE = TWICE.replace("tool_calls", "Tool_Calls").replace(',"delta":{}', "")
+LONG_S = TWICE.replace("tool_calls", "tool_call\u017f").replace(',"delta":{}', "")
+MISSPELT_NAME = TWICE.replace('"name":"wipe"', '"name":"wipe","Name":"wipe"').replace(',"delta":{}', "")
+BOTH = TWICE.replace('"function":{', '"type":"custom","custom":{"name":"wipe","input":"x"},"function":{').replace(
+    ',"delta":{}', ""
+)
+WRONG_TYPE = TWICE.replace('"id":"x"', '"id":"x","type":"custom"').replace(',"delta":{}', "")
+
+
+@pytest.mark.parametrize("event", [MARKED, BOTH, WRONG_TYPE])
+async def test_what_can_be_read_in_two_ways_is_not_released(event: str) -> None:
+    try:
+        out, _ = await _filter(event.encode(), Judge())
+    except Refusal:
+        return
+    assert b"tool_calls" not in out
+
+
+@pytest.mark.parametrize("event", [IN_MESSAGE, ON_TOP, OTHER_CASE, LONG_S, MISSPELT_NAME])
+async def test_calls_in_other_places_or_spellings_are_taken_out(event: str) -> None:
+    out, _ = await _filter(event.encode(), Judge("wipe"))
+    assert b"arguments" not in out
+    assert b"Name" not in out
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\u0085", "\x0b", "\x0c", "\x1c"])
+async def test_what_some_readers_take_for_a_line_end_does_not_smuggle_an_event(mark: str) -> None:
+    hidden = json.dumps({"choices": [{"delta": {"tool_calls": [{"function": {"name": "wipe"}}]}}]})
+    for event in (f": x{mark}data: {hidden}\n\n", f"event: x{mark}data: {hidden}\n\n"):
+        out, _ = await _filter(event.encode(), Judge())
+        assert b"wipe" not in out
+    text = json.dumps({"choices": [{"delta": {"content": f"a{mark}data: b"}}]}, ensure_ascii=False)
+    if mark.isprintable() or mark in "\u2028\u2029\u0085":
+        out, _ = await _filter(f"data: {text}\n\n".encode(), Judge())
+        assert len(out.decode().splitlines()) == 2  # the event, and the empty line after it
+
+
+async def test_an_error_event_ends_the_stream_without_its_text() -> None:
+    with pytest.raises(Refusal) as caught:
+        await _filter(b'event: error\ndata: {"message": "key sk-secret"}\n\n', Judge())
+    assert "secret" not in caught.value.message
+
+
+async def test_usage_of_a_stream_that_breaks_off_is_not_believed() -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield _sse({"choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 0}})
+        raise Refusal("upstream_failed", "It broke off.")
+
+    stream = ChatStream(Judge(), keep_usage=False)
+    with pytest.raises(Refusal):
+        async for _ in stream.run(broken()):
+            pass
+    assert stream.usage is None
+
+
+async def test_more_calls_than_anybody_could_act_on_end_the_stream() -> None:
+    events = [_chunk(_call(index, id=str(index), name="read", arguments="{}")) for index in range(300)]
+    with pytest.raises(Refusal):
+        await _filter(_sse(*events), Judge())
+
+
 @pytest.mark.parametrize("event", [ESCAPED, TWICE, AT_FINISH, LEGACY, NO_FINISH, CUSTOM, MULTILINE])
 @pytest.mark.parametrize("done", ["data: [DONE]\n\n", ""])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
