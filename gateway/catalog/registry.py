@@ -46,7 +46,7 @@ def read_registry(
             message = f"The server {manifest.server!r} is already described in {seen[manifest.server]}."
             problems.append(document.problem(("server",), message, "Rename one, or merge the files."))
         seen.setdefault(manifest.server, file.name)
-        if is_enabled(manifest, environ):
+        if why_off(manifest, environ) is None:
             problems += _unresolved(document, manifest, environ)
             manifests.append(_beside(manifest, file.absolute().parent))
     if documents.errors(problems):
@@ -54,14 +54,27 @@ def read_registry(
     return tuple(sorted(manifests, key=lambda manifest: manifest.server)), problems
 
 
-def is_enabled(manifest: Manifest, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether the server takes part."""
+def switched_off(folder: Path, environ: Mapping[str, str] = os.environ) -> list[tuple[str, str]]:
+    """Server and reason of each valid manifest in `folder` that takes no part, for people."""
+    found = []
+    for file in sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file()):
+        manifest, _ = documents.read(file, Manifest)
+        reason = None if manifest is None else why_off(manifest, environ)
+        if manifest is not None and reason is not None:
+            found.append((manifest.server, reason))
+    return found
+
+
+def why_off(manifest: Manifest, environ: Mapping[str, str] = os.environ) -> str | None:
+    """Why the server takes no part; None if it does."""
     if isinstance(manifest.enabled, bool):
-        return manifest.enabled
+        return None if manifest.enabled else "enabled: false"
     try:
-        return bool(resolve(manifest.enabled, environ))
-    except UnresolvedReference:
-        return False
+        resolve(manifest.enabled, environ)
+    except UnresolvedReference as error:
+        reason = str(error).removesuffix(".")
+        return reason.removeprefix("the environment variable ")
+    return None
 
 
 def _beside(manifest: Manifest, folder: Path) -> Manifest:

@@ -28,7 +28,10 @@ def check(config: ConfigFile = CONFIG, as_json: Json = False) -> None:
     failed = errors(problems)
     rows = [{"id": f"{one.file}:{one.line}", **asdict(one)} for one in problems]
     lines = [str(one) for one in problems]
-    lines.append(f"{len(failed)} errors, {len(problems) - len(failed)} warnings." if problems else f"ok: {summary}")
+    if problems:
+        lines.append(f"{len(failed)} errors, {len(problems) - len(failed)} warnings.")
+    if summary and not failed:
+        lines += f"ok: {summary}".splitlines()
     show(rows, as_json, lines)
     if failed:
         raise typer.Exit(PROBLEM)
@@ -37,7 +40,7 @@ def check(config: ConfigFile = CONFIG, as_json: Json = False) -> None:
 def look(config: Path) -> tuple[list[Problem], str]:
     """All problems, and what was found if there are none. One broken file does not hide those of the others."""
     from gateway import documents, process, settings
-    from gateway.catalog.registry import read_registry
+    from gateway.catalog.registry import read_registry, switched_off
     from gateway.documents import Problem
     from gateway.policy import load, test
 
@@ -74,9 +77,12 @@ def look(config: Path) -> tuple[list[Problem], str]:
     if found is None or manifests is None or engine is None:
         return unique, ""
     tools = sum(len(one.tools) for one in manifests)
+    off = [f"{server} ({reason})" for server, reason in switched_off(registry, os.environ)]
+    kind = "manifest" if len(off) == 1 else "manifests"
+    told = f"\n{len(off)} {kind} switched off: {', '.join(off)}." if off else ""
     return unique, (
         f"{len(found.models)} models, {len(found.agents)} agents, {tools} tools of {len(manifests)} enabled servers,"
-        f" policy {engine.revision[:19]}."
+        f" policy {engine.revision[:19]}.{told}"
     )
 
 

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,7 +71,7 @@ async def _welcome(app: App, url: str) -> None:
     link, _ = await app.registry.people.make_link(LOCAL_OPERATOR, by=None)
     console = f"{url}/console/login?token={link}"
     _write(note, {"GATEWAY_URL": url, "GATEWAY_KEY": key, "GATEWAY_CONSOLE": console})
-    print(_page(url, key, console), flush=True)  # noqa: T201 - this is what the command is for
+    print(_page(url, key, console, app.process.data_dir), flush=True)  # noqa: T201 - this is what the command is for
 
 
 async def _key(app: App, note: Path) -> str:
@@ -101,7 +102,9 @@ def _write(note: Path, values: dict[str, str]) -> None:
     new.replace(note)
 
 
-def _page(url: str, key: str, console: str) -> str:
+def _page(url: str, key: str, console: str, data_dir: Path) -> str:
+    # The commands below look for the default one; they are pasted into another terminal, without our environment.
+    where = "" if data_dir == Process.model_fields["data_dir"].default else f" --data-dir {shlex.quote(str(data_dir))}"
     return f"""
 The Agent Governance Gateway is ready on {url}
 
@@ -126,6 +129,7 @@ print(c.chat.completions.create(model="demo", messages=[{{"role": "user", "conte
     .venv/bin/python -m gateway.quickstart.try_mcp {url}/mcp/ledger {key} \
 transfer '{{"to": "acme-gmbh", "amount_cents": 2500, "reference": "INV-1"}}'
 
-What happened is in the console, and in the trail: .venv/bin/gateway audit query; .venv/bin/gateway audit verify
+What happened is in the console, and in the trail: .venv/bin/gateway audit query{where}; \
+.venv/bin/gateway audit verify{where}
 Stop with Ctrl-C.
 """

@@ -17,7 +17,15 @@ from mcp.shared.exceptions import MCPError
 
 
 async def call(url: str, key: str, tool: str, arguments: dict[str, Any]) -> int:
-    """List the tools, call one, print both; 1 if the call was refused or failed."""
+    """List the tools, call one, print both; 1 if anything was refused or failed, said in one sentence."""
+    try:
+        return await _call(url, key, tool, arguments)
+    except* (MCPError, httpx2.HTTPError, OSError) as failed:  # the SDK's tasks fail as a group
+        print(f"{url}: {_first(failed)}")
+    return 1
+
+
+async def _call(url: str, key: str, tool: str, arguments: dict[str, Any]) -> int:
     async with httpx2.AsyncClient(headers={"authorization": f"Bearer {key}"}, timeout=60) as http:
         async with Client(streamable_http_client(url, http_client=http)) as client:
             listed = await client.list_tools()
@@ -30,6 +38,13 @@ async def call(url: str, key: str, tool: str, arguments: dict[str, Any]) -> int:
             for content in result.content:
                 print(f"{tool}:", getattr(content, "text", content))
             return 1 if result.is_error else 0
+
+
+def _first(failed: BaseExceptionGroup[Any]) -> str:
+    one: BaseException = failed
+    while isinstance(one, BaseExceptionGroup):
+        one = one.exceptions[0]
+    return str(one) or type(one).__name__
 
 
 if __name__ == "__main__":

@@ -1,5 +1,13 @@
 from __future__ import annotations
 
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.commands.checking import look
 from gateway.documents import Problem
 
 from ..gateway_house import CONFIG
@@ -49,6 +57,43 @@ async def test_status_is_one_look_and_its_exit_code_says_whether_all_is_well(she
     degraded = await shell("status", exit_code=1)
     assert "DEGRADED audit since" in degraded.out
     assert "the test says so" in (await shell("healthcheck", exit_code=1)).out
+
+
+async def test_check_names_the_manifests_that_are_switched_off_and_why(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GATEWAY_NO_SUCH", raising=False)
+    manifest = "version: 1\nserver: {name}\nkind: client\ntitle: T\nowner: dana\nenabled: {enabled}\ntools: {{}}\n"
+    registry = shell.running.folder / "tools_registry"
+    (registry / "a.yaml").write_text(manifest.format(name="files", enabled='"env:GATEWAY_NO_SUCH"'))
+    problems, summary = look(Path("gateway.yaml"))
+    assert problems == []
+    assert summary.endswith("\n1 manifest switched off: files (GATEWAY_NO_SUCH is not set).")
+    (registry / "b.yaml").write_text(manifest.format(name="more", enabled="false"))
+    assert "2 manifests switched off: files" in look(Path("gateway.yaml"))[1]
+    assert "more (enabled: false)." in look(Path("gateway.yaml"))[1]
+
+
+@pytest.mark.parametrize("how", ["wrong key", "suspended", "nobody there"])
+async def test_the_mcp_example_says_a_refusal_in_one_sentence(shell: Shell, how: str) -> None:
+    _, secret = await shell.running.app.registry.keys.create("reader", person="operator")
+    url, key = f"{shell.url}/mcp", secret
+    if how == "wrong key":
+        key = "wrong"
+    elif how == "suspended":
+        await shell("agents", "suspend", "reader", "--reason", "odd")
+    else:
+        url = "http://127.0.0.1:1/mcp"
+    command = [sys.executable, "-m", "gateway.quickstart.try_mcp", url, key, "get_balance"]
+    root = Path(__file__).parents[2]
+    ended = await asyncio.to_thread(
+        subprocess.run, command, capture_output=True, text=True, cwd=root, timeout=60, check=False
+    )
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr + ended.stdout
+    assert len(ended.stdout.splitlines()) == 1
+    expected = {"wrong key": "The agent key is not known", "suspended": "reader is suspended", "nobody there": ""}
+    assert expected[how] in ended.stdout
 
 
 async def test_the_trail_is_queried_shown_and_verified(shell: Shell) -> None:
