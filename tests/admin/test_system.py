@@ -145,6 +145,23 @@ async def test_a_gateway_that_stops_or_cannot_record_is_alive_but_not_ready(runn
         assert (await nobody.get("/livez")).status_code == 200
 
 
+@pytest.mark.parametrize("name", ["files__read_file", "read_file"])
+@pytest.mark.parametrize("kind", ["tool.call", "tool.propose"])
+async def test_an_agents_own_tool_is_explained_by_its_full_id_and_its_bare_name(
+    running: Running, name: str, kind: str
+) -> None:
+    (running.folder / "tools_registry" / "files.yaml").write_text(MANIFEST)
+    async with running.operator() as operator:
+        await operator.post("/api/v1/reload")
+        asked = {"agent": "reader", "kind": kind, "target": name, "arguments": {"path": "/tmp/x"}}
+        told = await operator.post("/api/v1/policy/explain", json=asked)
+        assert told.status_code == 200
+        bare = await operator.post("/api/v1/policy/explain", json={**asked, "target": "read_file"})
+        assert (told.json()["effect"], told.json()["rules"]) == (bare.json()["effect"], bare.json()["rules"])
+        unknown = await operator.post("/api/v1/policy/explain", json={**asked, "target": "files__nothing"})
+        assert unknown.json()["code"] == "unknown_tool"
+
+
 async def test_an_agent_learns_what_it_may_do(running: Running) -> None:
     (running.folder / "tools_registry" / "files.yaml").write_text(MANIFEST)
     agent = await running.agent(user="ada")

@@ -285,6 +285,19 @@ def test_a_disk_that_hangs_refuses_and_recovers(house: House) -> None:
 # ---------------------------------------------------------------- while much goes on
 
 
+def test_what_an_agent_is_told_of_its_tools_is_not_a_permission(house: House) -> None:
+    with house.agent("curious").client() as client:
+        tools = {one["tool"]: one for one in client.get("/api/v1/me").json()["tools"]}
+    assert tools["transfer"] == {
+        "id": "ledger__transfer",
+        "server": "ledger",
+        "tool": "transfer",
+        "listed": True,
+        "effect": "write",
+        "risk": tools["transfer"]["risk"],
+    }
+
+
 def test_readiness_is_told_and_nothing_hangs_while_a_tool_server_is_away(make_house: MakesHouse) -> None:
     house = make_house(start=False)
     house.ledger.close()

@@ -24,23 +24,25 @@ _ENDS = {"action.result", "action.refused"}
 
 @routes.get("/me")
 async def show_me(request: Request, parts: PartsDep) -> dict[str, Any]:
-    """Who you are, which models and tools you may use, what is left of your limits."""
+    """Who you are, which models and tools you see, what is left of your limits.
+
+    `listed` of a tool says that it is shown to you, not that a call passes: that depends on the arguments, and each
+    call is decided anew. `effect` is the tool's own: read, write, destructive or egress. A tool that is not here does
+    not exist for you.
+    """
     listing = _listing(request, parts, "*")
     caller = listing.caller
-    tools = []
-    for tool in await parts.governor.list_tools(listing):
-        asked = msgspec.structs.replace(listing, target=tool.server)
-        decision = await parts.policy.decide(asked, tool)
-        tools.append(
-            {
-                "id": tool.id,
-                "server": tool.server,
-                "tool": tool.tool,
-                "effect": decision.effect.value,
-                "reasons": list(decision.reasons),
-                "risk": tool.risk,
-            }
-        )
+    tools = [
+        {
+            "id": tool.id,
+            "server": tool.server,
+            "tool": tool.tool,
+            "listed": True,
+            "effect": tool.effect,
+            "risk": tool.risk,
+        }
+        for tool in await parts.governor.list_tools(listing)
+    ]
     models = await parts.governor.list_models(
         msgspec.structs.replace(listing, id=parts.ids.new(), kind=Kind.MODEL_INVOKE)
     )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 from fastapi import APIRouter
 from pydantic import Field
 
-from gateway.actions import Action, Caller, Kind, Session, Trace
+from gateway.actions import Action, Caller, Kind, Session, Target, ToolTarget, Trace
 from gateway.documents import Problem
 from gateway.doors.admin.parts import Parts
 from gateway.doors.admin.people_in import PartsDep, Person, Reader
@@ -28,7 +30,9 @@ class ActionIn(In):
     agent: AgentId
     user: Text | None = None
     kind: Literal["model.invoke", "tool.call", "tool.list", "tool.propose"] = "tool.call"
-    target: str = Field(max_length=256, description="server__tool, or a model alias.")
+    target: str = Field(
+        max_length=256, description="server__tool, a model alias, or the bare name of an agent's own tool."
+    )
     arguments: dict[str, Any] = Field(default={})
 
 
@@ -73,7 +77,7 @@ async def explain(wanted: ActionIn, parts: PartsDep, person: Person) -> dict[str
         received_ns=parts.clock.now_ns(),
         arguments=wanted.arguments,
     )
-    decision = await parts.policy.decide(action, parts.catalog.target(action))
+    decision = await parts.policy.decide(*_aimed(parts, action))
     return _explained(parts.configured.engine.explain(decision.input))
 
 
@@ -90,6 +94,23 @@ async def explain_recorded(action_id: str, parts: PartsDep, person: Reader) -> d
     raise Refusal(
         "not_found", "The policy's input of this action was not kept (audit.capture), or erased; nothing to explain."
     )
+
+
+def _aimed(parts: Parts, action: Action) -> tuple[Action, Target]:
+    """The action with what it is aimed at. A tool that agents execute themselves, by its full id or its bare name, is
+    judged when a model proposes it, so that is what is explained. Raises Refusal where there is no such target."""
+    if action.kind not in (Kind.TOOL_CALL, Kind.TOOL_PROPOSE):
+        return action, parts.catalog.target(action)
+    proposed = msgspec.structs.replace(action, kind=Kind.TOOL_PROPOSE)
+    target = parts.catalog.client_tool(action.target)
+    if target is None:
+        with contextlib.suppress(Refusal):  # neither an agent's own tool; as it was asked, it may be one of ours
+            found = parts.catalog.target(proposed)
+            if isinstance(found, ToolTarget) and found.server_kind == "client":
+                target = found
+    if target is None:
+        return action, parts.catalog.target(action)
+    return msgspec.structs.replace(proposed, target=target.id), target
 
 
 def _folder(parts: Parts) -> Path:
