@@ -53,6 +53,7 @@ test_a_suspended_agent_is_denied if {
 test_an_agent_of_another_environment_is_denied if {
 	answer := decision with input as asked("model.invoke", demo) with input.environment as "prod"
 	answer.rules == ["wrong_environment"]
+	contains(answer.reasons[0], "It passes once its `env` is prod, or through a gateway that serves dev.")
 }
 
 test_reads_are_allowed if {

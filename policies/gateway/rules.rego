@@ -11,7 +11,10 @@ deny contains {"rule": "agent_not_active", "reason": "The agent is not active. A
 
 deny contains {"rule": "wrong_environment", "reason": reason} if {
 	not input.agent.env == input.environment
-	reason := sprintf("The agent is registered for %v, and this gateway serves %v.", [input.agent.env, input.environment])
+	reason := sprintf(
+		"The agent %v is registered for %v, and this gateway serves %v. It passes once its `env` is %v, or through a gateway that serves %v.",
+		[input.agent.id, input.agent.env, input.environment, input.environment, input.agent.env],
+	)
 }
 
 # ---------------------------------------------------------------- models
