@@ -18,7 +18,7 @@ from gateway.actions import Status
 from gateway.audit import keys as key_files
 from gateway.audit import reaper
 from gateway.audit.anchor import Anchor, Restored, restore
-from gateway.audit.chain import INTENT, Chain
+from gateway.audit.chain import INTENT, RESULT, Chain
 from gateway.audit.digests import Digester
 from gateway.audit.files import replace_durably
 from gateway.audit.gap import Gap, GapFile
@@ -178,11 +178,15 @@ class AuditLog:
             raise
 
     def append_soon(self, *entries: Entry) -> None:
-        """Write the entries with the next commit. Raises Refusal(audit_unavailable) if that is already hopeless."""
+        """Write the entries with the next commit. Raises Refusal(audit_unavailable) if that is already hopeless.
+
+        Results are not refused for how much else is waiting: what they tell has happened already.
+        """
         if not self._accepting:
             raise _stopped()
+        certain = any(entry.leaf.type == RESULT for entry in entries)
         try:
-            self.writer.submit_soon(self._chain, entries)
+            self.writer.submit_soon(self._chain, entries, certain=certain)
         except Refusal as refusal:
             self._count(refusal, entries)
             raise

@@ -36,7 +36,10 @@ _Future = asyncio.Future[Any]
 _log = logging.getLogger("gateway.store")
 
 QUEUE_LIMIT = 4096
-_UNAWAITED_LIMIT = 4 * QUEUE_LIMIT  # results of what already happened get more room than what may be refused
+_UNAWAITED_LIMIT = 4 * QUEUE_LIMIT
+_CERTAIN_LIMIT = 64 * QUEUE_LIMIT  # far more than can be under way: reached only by a disk that stands still
+_AWAITED, _UNAWAITED, _CERTAIN = range(3)  # each is counted by itself, so that none can crowd out another
+_LIMITS = (QUEUE_LIMIT, _UNAWAITED_LIMIT, _CERTAIN_LIMIT)
 _LINGER_S = 0.02
 _TIMEOUT_S = 2.0
 _POKE_EVERY = 64  # commits between two looks at the size of the write-ahead log
@@ -58,10 +61,13 @@ class Group(Protocol):
 
 
 class _Job:
-    __slots__ = ("future", "group", "item", "late")
+    __slots__ = ("future", "group", "item", "lane", "late")
 
-    def __init__(self, group: Group | None, item: Any, future: _Future | None, late: Callable[[], None] | None) -> None:
+    def __init__(
+        self, group: Group | None, item: Any, future: _Future | None, late: Callable[[], None] | None, lane: int
+    ) -> None:
         self.group = group
+        self.lane = lane
         self.item = item
         self.future = future
         self.late = late
@@ -80,6 +86,8 @@ class Writer:
         self._linger_s = linger_s
         self._loop: asyncio.AbstractEventLoop | None = None
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._put = [0, 0, 0]  # items ever queued, by lane; only the event loop's thread counts here
+        self._taken = [0, 0, 0]  # and ever taken off; only the writer's thread
         self._deadlines: deque[tuple[float, _Future]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -133,7 +141,7 @@ class Writer:
 
         `late` is called on the event loop if the item became durable after the future had been given up.
         """
-        self._check(QUEUE_LIMIT)
+        self._check(_AWAITED)
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
@@ -141,13 +149,21 @@ class Writer:
         self._deadlines.append((time.monotonic() + self._timeout_s, future))
         if self._timer is None:
             self._timer = loop.call_later(self._timeout_s / 4, self._expire)
-        self._queue.put(_Job(group, item, future, late))
+        self._put[_AWAITED] += 1
+        self._queue.put(_Job(group, item, future, late, _AWAITED))
         return future
 
-    def submit_soon(self, group: Group | None, item: Any) -> None:
-        """Queue `item` for `group` without waiting for it."""
-        self._check(_UNAWAITED_LIMIT)
-        self._queue.put(_Job(group, item, None, None))
+    def submit_soon(self, group: Group | None, item: Any, *, certain: bool = False) -> None:
+        """Queue `item` for `group` without waiting for it.
+
+        `certain` is for what already happened, so that a flood of the rest can't make it refused; if even such
+        items can't be queued any more, the writer latches, and the next start finds what they would have ended.
+        Raises Refusal(audit_unavailable).
+        """
+        lane = _CERTAIN if certain else _UNAWAITED
+        self._check(lane)
+        self._put[lane] += 1
+        self._queue.put(_Job(group, item, None, None, lane))
 
     def forget_deleted(self) -> None:
         """Empty the write-ahead log soon: it still holds what was deleted from the database."""
@@ -176,13 +192,16 @@ class Writer:
             self._timer.cancel()
         self._lock.release()
 
-    def _check(self, limit: int) -> None:
+    def _check(self, lane: int) -> None:
         if self.latched is not None:
             raise _refused(self.latched)
         if self._closed:
             raise _refused("the gateway is stopping")
-        if self._queue.qsize() >= limit:
-            raise _refused(f"{limit} writes are waiting for the disk already")
+        if self._put[lane] - self._taken[lane] >= _LIMITS[lane]:
+            reason = f"{_LIMITS[lane]} writes are waiting for the disk already"
+            if lane == _CERTAIN:
+                self.latch(reason)
+            raise _refused(reason)
 
     def _expire(self) -> None:
         deadlines, now = self._deadlines, time.monotonic()
@@ -224,6 +243,8 @@ class Writer:
                 return
             batch = [job]
             going = self._gather(batch)
+            for job in batch:
+                self._taken[job.lane] += 1
             self._commit(batch)
             self.commits += 1
             if self.commits % _POKE_EVERY == 0:

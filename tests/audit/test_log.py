@@ -177,6 +177,35 @@ async def test_stop_ends_what_is_open_as_unknown_and_signs(house: House) -> None
     assert (report.leaves, report.signed_size, report.interrupted) == (4, 4, 0)
 
 
+async def test_a_flood_of_refusals_leaves_no_intent_without_its_result(house: House) -> None:
+    """One answer may propose thousands of calls that are all denied while the disk is slow."""
+    async with house.log() as log:
+        action = house.action()
+        await log.append(house.intent(action))
+        go, begun = threading.Event(), threading.Event()
+
+        def slow(_: sqlite3.Connection) -> None:
+            begun.set()
+            go.wait(30)
+
+        log.writer.write_soon(slow)
+        await asyncio.to_thread(begun.wait, 10)
+        refusal = Refusal("denied_by_policy", "No.")
+        with pytest.raises(Refusal) as caught:  # noqa: PT012 - one of many is refused
+            for _ in range(20_000):
+                log.append_soon(records.refused(action, house.tool, None, refusal))
+        assert caught.value.code == "audit_unavailable"
+        log.append_soon(house.result(action))
+        other = asyncio.ensure_future(log.append(house.intent(house.action())))
+        await asyncio.sleep(0)
+        go.set()
+        await other
+        assert log.writer.latched is None
+        assert log.open_intents == 1, "the other one's, which has no result yet"
+        (result,) = await last(log, action=action.id, type="action.result")
+        assert "reaper" not in result["labels"]
+
+
 async def test_an_intent_that_became_durable_after_its_caller_was_refused_is_ended_as_cancelled(house: House) -> None:
     writer = Writer.open(house.data_dir, timeout_s=0.2)
     log = AuditLog.open(house.data_dir, writer, origin=ORIGIN)

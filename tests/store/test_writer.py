@@ -156,6 +156,58 @@ async def test_a_full_queue_refuses_instead_of_growing(data_dir: Path) -> None:
     await writer.close()
 
 
+class Stuck:
+    """A writer whose disk takes its time: its thread stands inside a transaction until `go`."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.go = threading.Event()
+        self.begun = threading.Event()
+        self.writer = Writer.open(data_dir, linger_s=0)
+
+    async def __aenter__(self) -> Writer:
+        self.writer.write_soon(self._block)
+        await asyncio.to_thread(self.begun.wait, 10)
+        return self.writer
+
+    async def __aexit__(self, *_: object) -> None:
+        self.go.set()
+        await self.writer.close()
+
+    def _block(self, _: sqlite3.Connection) -> None:
+        self.begun.set()
+        self.go.wait(30)
+
+
+async def test_a_flood_that_nobody_awaits_crowds_out_neither_results_nor_awaited_writes(data_dir: Path) -> None:
+    stuck = Stuck(data_dir)
+    async with stuck as writer:
+        with pytest.raises(Refusal, match="waiting for the disk") as caught:  # noqa: PT012 - one of many is refused
+            for _ in range(20_000):
+                writer.write_soon(lambda _: None)
+        assert caught.value.code == "audit_unavailable"
+        writer.submit_soon(None, put(1), certain=True)
+        awaited = writer.submit(None, put(2))
+        assert writer.latched is None
+        stuck.go.set()
+        assert await awaited == 2
+        writer.write_soon(put(3))
+    assert committed(data_dir) == 3
+
+
+async def test_what_must_be_written_and_cannot_be_queued_latches(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.store.writer._LIMITS", (1, 1, 3))
+    async with Stuck(data_dir) as writer:
+        for number in range(3):
+            writer.submit_soon(None, put(number), certain=True)
+        with pytest.raises(Refusal, match="waiting for the disk"):
+            writer.submit_soon(None, put(9), certain=True)
+        assert writer.latched is not None
+        with pytest.raises(Refusal):
+            writer.write_soon(put(9))
+
+
 async def test_a_late_commit_is_told_to_who_gave_up(data_dir: Path) -> None:
     writer = Writer.open(data_dir)
     go, begun, told = threading.Event(), threading.Event(), asyncio.Event()
