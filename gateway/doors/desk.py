@@ -151,12 +151,12 @@ class Desk:
             ),
         )
 
-    async def body(self, scope: Scope, receive: Receive) -> bytes:
+    async def body(self, scope: Scope, receive: Receive, limit_bytes: int | None = None) -> bytes:
         """Read the whole body. Raises `too_large` (after draining a bounded rest), `malformed`.
 
         A client that sends nothing for `body_idle_s` seconds in the middle of it is refused with 408.
         """
-        limit = self.max_body_bytes
+        limit = self.max_body_bytes if limit_bytes is None else min(limit_bytes, self.max_body_bytes)
         encoding = None
         for name, value in scope["headers"]:
             if name == b"content-encoding":
@@ -187,9 +187,10 @@ class Desk:
                 "The client closed the connection before its request was complete; send it again.",
             )
         if size > limit:
+            hint = ", or raise server.max_body_bytes" if limit == self.max_body_bytes else " at once"
             raise Refusal(
                 "too_large",
-                f"The request body is larger than {limit} bytes; send less, or raise server.max_body_bytes.",
+                f"The request body is larger than {limit} bytes; send less{hint}.",
             )
         if encoding not in (None, b"identity"):
             raise Refusal(

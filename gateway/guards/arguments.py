@@ -19,6 +19,10 @@ INPUT_SCHEMA = "input_schema"
 _KINDS = (Kind.TOOL_CALL, Kind.TOOL_PROPOSE)
 _MAX_CACHED = 1024
 _MAX_TOLD = 3  # violations in one message
+# Arguments with more values than this are told that they do not fit, not where: finding that out copies the whole of
+# what does not fit, once for each place, and holds the event loop meanwhile.
+_MAX_SEARCHED = 200
+_MAX_SEARCHED_CHARS = 20_000
 _MAX_MESSAGE = 300  # characters for each
 # Steps that one pattern may take on one value, and bytes that it may compile to.
 _PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000, size_limit=1_000_000)
@@ -83,6 +87,12 @@ def _is_valid(validator: jsonschema_rs.Validator, arguments: dict[str, Any], tar
 
 
 def _misfit(validator: jsonschema_rs.Validator, arguments: dict[str, Any], target: ToolTarget) -> Refusal:
+    if not _small(arguments):
+        return Refusal(
+            "malformed",
+            f"The arguments do not fit {target.id}, and are too many to say where; compare them with its inputSchema.",
+            detail={"guard": INPUT_SCHEMA},
+        )
     try:
         told = [_sentence(error) for error in islice(validator.iter_errors(arguments), _MAX_TOLD)]
     except (ValueError, TypeError, RecursionError):
@@ -94,6 +104,26 @@ def _misfit(validator: jsonschema_rs.Validator, arguments: dict[str, Any], targe
         reasons=tuple(told),
         detail={"guard": INPUT_SCHEMA},
     )
+
+
+def _small(arguments: dict[str, Any]) -> bool:
+    """Whether looking for what is wrong is quick: few values, short texts."""
+    left, chars, queue = _MAX_SEARCHED, _MAX_SEARCHED_CHARS, [arguments]
+    while queue:
+        value: Any = queue.pop()
+        if isinstance(value, dict):
+            chars -= sum(map(len, value))
+            inner: Any = value.values()
+        elif isinstance(value, list):
+            inner = value
+        else:
+            chars -= len(value) if isinstance(value, str) else 1
+            continue
+        left -= len(value)
+        if left < 0:
+            return False
+        queue.extend(inner)
+    return chars >= 0
 
 
 def _sentence(error: jsonschema_rs.ValidationError) -> str:

@@ -218,3 +218,14 @@ def test_arguments_that_are_not_json_are_refused() -> None:
     odd: dict[Any, Any] = {1: 2}
     assert refused(SCHEMA, odd).code == "malformed"
     assert refused(SCHEMA, {"to": object()}).code == "malformed"
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"lines": [1] * 200_000}, {"lines": [{}] * 100_000}, {"to": "a" * 1_000_000, "x": 1}]
+)
+def test_what_is_wrong_in_huge_arguments_is_not_searched_for(arguments: dict[str, Any]) -> None:
+    began_s = time.process_time()
+    refusal = refused(SCHEMA, arguments)
+    assert time.process_time() - began_s < 0.1
+    assert refusal.code == "malformed"
+    assert "too many" in refusal.message

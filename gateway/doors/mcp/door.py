@@ -29,6 +29,9 @@ from gateway.errors import Refusal
 
 log = structlog.get_logger("gateway.doors.mcp")
 
+# Policy reads documents of at most 1 MiB (`gateway.policy.engine.MAX_DOCUMENT_BYTES`): a larger call would be denied.
+MAX_MESSAGE_BYTES = 1024 * 1024
+
 # What a refused method would have been, for its record.
 _KINDS: Final = {"prompts": Kind.PROMPT_GET, "resources": Kind.RESOURCE_READ, "tools": Kind.TOOL_CALL}
 
@@ -122,7 +125,7 @@ class McpDoor:
         if accepted is None:
             raise Refusal("malformed", "The answer is application/json; add it to Accept.", http_status=406)
         answer.sse = accepted == "sse"
-        message = self._reader.read(await self._desk.body(scope, receive))
+        message = self._reader.read(await self._desk.body(scope, receive, limit_bytes=MAX_MESSAGE_BYTES))
         answer.rpc_id = message.rpc_id
         request = Request(message, head, intake, server, answer)
         answer.modern = envelope.is_modern(head, message)

@@ -156,7 +156,7 @@ async def test_a_body_that_is_too_large_is_413(house: House) -> None:
         b'{"a":NaN}',
         b'\xef\xbb\xbf{"jsonrpc":"2.0"}',
         b'{"a":"\\ud800"}',
-        b"[" * 100_000,
+        b"[" * 40_000,
         b"1" * 6000,
     ],
 )
