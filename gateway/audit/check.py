@@ -11,6 +11,7 @@ Records after the last checkpoint (at most about a second's worth) are counted a
 
 from __future__ import annotations
 
+import base64
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.audit.beside import UNCHECKED, ProjectionCheck, RegisterCheck
 from gateway.audit.keys import wrapping_key
 from gateway.audit.payload_check import PayloadCheck
 from gateway.store.connections import DATABASE_NAME, open_for_reading
@@ -28,6 +30,11 @@ from gateway.verify.trail import Finding, Findings, Trail
 
 _CHUNK = 1000
 _BREATH = 16  # records between two rests
+_SHOWN = 10
+_LIMIT = (
+    "a database and its checkpoint file put back together to an older state can't be told by this machine alone: "
+    "compare this size and root with a copy kept elsewhere, or pass that copy with --known"
+)
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -37,6 +44,7 @@ class Report(msgspec.Struct, kw_only=True):
     verdict: str
     leaves: int
     signed_size: int
+    signed_root: str | None = None
     unsigned: int
     checkpoints: int
     in_flight: int
@@ -65,24 +73,27 @@ class Report(msgspec.Struct, kw_only=True):
         payloads = f"payloads checked {self.payloads_checked}, erased {self.payloads_erased}"
         text = [f"{self.verdict}: {self.leaves} records verified, {signed}"]
         text.append(f"checkpoints {self.checkpoints}, {intents}, {payloads}")
+        if self.signed_root is not None:
+            text.append(f"checkpoint {self.signed_size}:{self.signed_root}")
         text += [f"FOUND {finding.code}: {finding.message}" for finding in self.findings]
         if self.findings_count > len(self.findings):
             text.append(f"and {self.findings_count - len(self.findings)} more")
-        return text + self.notes
+        return [*text, *self.notes, f"limit: {_LIMIT}", UNCHECKED]
 
 
 def verify_data_dir(
     path: Path,
     *,
     vkey: str | None = None,
-    known: bytes | None = None,
+    known: bytes | Checkpoint | None = None,
     payloads: bool = True,
     rest: Callable[[], None] | None = None,
 ) -> Report:
     """Check everything in the data directory `path`.
 
     `vkey` is the public key as the auditor holds it; without it the one beside the log is used, and the report
-    says so. `known` is a checkpoint note that the auditor kept from before. `rest` is called after every few records,
+    says so. `known` is a checkpoint that the auditor kept from before, as a note or by its size and root. `rest` is
+    called after every few records,
     to sleep, or to raise and so end the walk. Raises nothing for what it finds.
     """
     return _Check(path, vkey, known, payloads, rest).run()
@@ -90,7 +101,12 @@ def verify_data_dir(
 
 class _Check:
     def __init__(
-        self, path: Path, vkey: str | None, known: bytes | None, payloads: bool, rest: Callable[[], None] | None
+        self,
+        path: Path,
+        vkey: str | None,
+        known: bytes | Checkpoint | None,
+        payloads: bool,
+        rest: Callable[[], None] | None,
     ) -> None:
         self.path = path
         self.rest = rest
@@ -107,11 +123,12 @@ class _Check:
         self.payloads = None if key is None else PayloadCheck(key, self.findings)
         self.checkpoints = 0
         self.signed_size = 0
+        self.signed_root: bytes | None = None
         self.mismatched = 0  # checkpoints that the records do not lead to
 
     def run(self) -> Report:
         in_file = self._file()
-        known = self._opened(self.known, "given checkpoint") if self.known is not None else None
+        known = self._opened(self.known, "given checkpoint") if isinstance(self.known, bytes) else self.known
         try:
             connection = open_for_reading(self.path / DATABASE_NAME)
         except sqlite3.Error as error:
@@ -159,7 +176,8 @@ class _Check:
         for where, anchor in anchors:
             if anchor is not None:
                 wanted.setdefault(anchor.size, []).append((where, anchor.root))
-                self.signed_size = max(self.signed_size, anchor.size)
+                if anchor is not self.known:  # a bare size and root is not signed
+                    self._signed(anchor)
         largest = 0
         for size, root, note in connection.execute(_CHECKPOINTS):
             self.checkpoints += 1
@@ -170,7 +188,7 @@ class _Check:
             if (checkpoint.size, checkpoint.root) != (size, root):
                 self.findings.add("checkpoint_altered", f"the stored checkpoint of {size} records is filed wrongly")
             wanted.setdefault(checkpoint.size, []).append(("stored", checkpoint.root))
-            self.signed_size = max(self.signed_size, checkpoint.size)
+            self._signed(checkpoint)
         in_file = anchors[0][1]
         if largest and in_file is None and not (self.path / "audit" / "checkpoint").exists():
             self.findings.add("checkpoint_missing", "the file audit/checkpoint is missing although records were signed")
@@ -179,10 +197,15 @@ class _Check:
                 "checkpoint_older", f"the file audit/checkpoint is older ({in_file.size}) than the database ({largest})"
             )
         self._compare(wanted)
-        for idx, record_id, kinds, body, hashed, sealed, wrapped in _rows(connection, self.payloads is not None):
+        projection, registers = ProjectionCheck(connection), RegisterCheck(connection)
+        rows = _rows(connection, self.payloads is not None, projection.step)
+        for idx, record_id, kinds, body, hashed, sealed, wrapped in rows:
             if kinds != "blobblob":
                 self.findings.add("record_altered", f"record {idx} is not stored as the bytes that were written", idx)
             leaf = self.trail.add(idx, record_id, body, hashed)
+            if leaf is not None:
+                projection.add(idx, body)
+                registers.add(leaf)
             if self.payloads is not None and leaf is not None:
                 self.payloads.add(idx, leaf, sealed, wrapped)
             self._compare(wanted)
@@ -194,6 +217,21 @@ class _Check:
             )
         if self.payloads is not None:
             self.payloads.finish()
+        registers.finish(self.findings)
+        projection.finish()
+        self._told_by(projection)
+
+    def _told_by(self, projection: ProjectionCheck) -> None:
+        """Where records themselves were changed, that the view differs is a trace of it, not another fault."""
+        if self.findings.count:
+            self.notes += [f"for comparison: {message}" for _, message in projection.wrong[:_SHOWN]]
+            return
+        for idx, message in projection.wrong:
+            self.findings.add("projection_altered", message, idx)
+
+    def _signed(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.size >= self.signed_size:
+            self.signed_size, self.signed_root = checkpoint.size, checkpoint.root
 
     def _compare(self, wanted: dict[int, list[tuple[str, bytes]]]) -> None:
         roots = wanted.pop(self.trail.size, None)
@@ -241,6 +279,7 @@ class _Check:
             verdict=verdict,
             leaves=trail.size,
             signed_size=self.signed_size,
+            signed_root=None if self.signed_root is None else base64.b64encode(self.signed_root).decode(),
             unsigned=max(0, trail.size - self.signed_size),
             checkpoints=self.checkpoints,
             in_flight=left if self.running else 0,
@@ -269,12 +308,16 @@ _WITH_PAYLOADS = (
 )
 
 
-def _rows(connection: sqlite3.Connection, payloads: bool) -> Iterator[tuple[int, str, str, bytes, bytes, Any, Any]]:
+def _rows(
+    connection: sqlite3.Connection, payloads: bool, step: Callable[[int, int], None]
+) -> Iterator[tuple[int, str, str, bytes, bytes, Any, Any]]:
     """All records, with their sealed payloads if wanted, in steps, so that a running gateway's WAL is not held back."""
     what = _WITH_PAYLOADS if payloads else _ALONE
     after = -1
     while True:
         rows = connection.execute(f"{what} WHERE leaf.idx > ? ORDER BY leaf.idx LIMIT ?", (after, _CHUNK)).fetchall()
+        if rows:
+            step(after, rows[-1][0])
         yield from rows
         if len(rows) < _CHUNK:
             return

@@ -19,11 +19,11 @@ _STEP = 100  # records per transaction: a few milliseconds of the writer's threa
 _IDLE_STEPS = 50
 MAX_LIMIT = 1000
 
-_COLUMNS = (
+COLUMNS = (
     "idx, id, ts, type, tenant, agent, user, session, action, parent, kind, server, tool, model, effect, status, "
     "code, rules"
 )
-_INSERT = f"INSERT OR REPLACE INTO record_view ({_COLUMNS}) VALUES ({', '.join('?' * 18)})"  # noqa: S608 - constants
+_INSERT = f"INSERT OR REPLACE INTO record_view ({COLUMNS}) VALUES ({', '.join('?' * 18)})"  # noqa: S608 - constants
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,11 +96,12 @@ def _fill_step(connection: sqlite3.Connection) -> int:
     rows = connection.execute(
         "SELECT idx, body FROM leaf WHERE idx >= ? ORDER BY idx LIMIT ?", (start, _STEP)
     ).fetchall()
-    connection.executemany(_INSERT, [_row(idx, decode_leaf(body)) for idx, body in rows])
+    connection.executemany(_INSERT, [row_of(idx, decode_leaf(body)) for idx, body in rows])
     return start + len(rows)
 
 
-def _row(idx: int, leaf: Leaf) -> tuple[Any, ...]:
+def row_of(idx: int, leaf: Leaf) -> tuple[Any, ...]:
+    """What the projection holds of a record: values in the order of `COLUMNS`."""
     actor, action, decision, result = leaf.actor, leaf.action, leaf.decision, leaf.result
     return (
         idx,

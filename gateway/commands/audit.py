@@ -110,6 +110,9 @@ def verify(
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="A checkpoint you kept from before, in a file.")
     ] = None,
+    known: Annotated[
+        str | None, typer.Option("--known", help="The size and root you noted from before.", metavar="SIZE:ROOT")
+    ] = None,
     payloads: Annotated[bool, typer.Option("--payloads/--no-payloads", help="Check payloads too.")] = True,
     data_dir: DataDir = DATA_DIR,
     as_json: Json = False,
@@ -122,15 +125,28 @@ def verify(
     """
     if not data_dir.is_dir():
         raise CommandError(f"There is no data directory {data_dir}; name it with --data-dir.", USAGE)
+    if known is not None and checkpoint is not None:
+        raise CommandError("Give --checkpoint or --known, not both.", USAGE)
     try:
-        known = None if checkpoint is None else checkpoint.read_bytes()
+        note = None if checkpoint is None else checkpoint.read_bytes()
     except OSError as error:
         raise CommandError(f"The checkpoint {checkpoint} cannot be read ({error.strerror}).", USAGE) from error
     import msgspec
 
     from gateway.audit.check import verify_data_dir
+    from gateway.verify.checkpoints import Checkpoint, parse
+    from gateway.verify.notes import NoteError
 
-    report = verify_data_dir(data_dir, vkey=key, known=known, payloads=payloads)
+    head: Checkpoint | None = None
+    if known is not None:
+        size, _, root = known.strip().partition(":")
+        try:
+            head = parse(f"known\n{size}\n{root}\n")
+        except NoteError as error:
+            raise CommandError(
+                f"--known takes SIZE:ROOT as `gateway audit verify` prints it: {error}.", USAGE
+            ) from error
+    report = verify_data_dir(data_dir, vkey=key, known=note if head is None else head, payloads=payloads)
     show({"id": report.verdict, **msgspec.to_builtins(report)}, as_json, report.lines())
     if not report.ok:
         raise typer.Exit(PROBLEM)

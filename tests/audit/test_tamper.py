@@ -6,6 +6,7 @@ Each test edits real files the way someone with a shell would.
 from __future__ import annotations
 
 import asyncio
+import base64
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -14,11 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway.audit import AuditLog
+from gateway.audit import AuditLog, Entry, records
 from gateway.audit.check import Report, verify_data_dir
 from gateway.audit.reverify import Reverification
+from gateway.audit.view import Filter
 from gateway.errors import Refusal
 from gateway.store import Writer
+from gateway.verify.checkpoints import Checkpoint
 from gateway.verify.tree import leaf_hash
 from tests.audit.house import ORIGIN, House
 
@@ -262,6 +265,118 @@ async def test_an_altered_or_vanished_payload_is_told(house: House) -> None:
         connection.execute("UPDATE payload SET sealed = ? WHERE leaf_id = ?", (broken, leaf_id))
         connection.execute("DELETE FROM payload_key WHERE leaf_id = (SELECT max(leaf_id) FROM payload_key)")
     assert codes(verify_data_dir(house.data_dir)) == {"payload_altered", "payload_missing"}
+
+
+async def viewed(house: House) -> None:
+    """Some records, all of them in the query view."""
+    async with house.log() as log:
+        await house.pairs(log, 3)
+        await log.query(Filter())
+
+
+@pytest.mark.parametrize(
+    ("statement", "idx"),
+    [
+        ("UPDATE record_view SET agent = 'nobody' WHERE idx = 3", 3),
+        ("UPDATE record_view SET tenant = 'elsewhere' WHERE idx = 3", 3),
+        ("DELETE FROM record_view WHERE idx = 3", 3),
+        (
+            "INSERT INTO record_view (idx, id, ts, type, tenant) VALUES (99, 'x', '2027', 'action.result', 'default')",
+            99,
+        ),
+    ],
+)
+async def test_an_edited_query_view_is_told_by_the_record_it_lies_about(house: House, statement: str, idx: int) -> None:
+    await viewed(house)
+    assert verify_data_dir(house.data_dir).ok
+    with database(house) as connection:
+        connection.execute(statement)
+    found = {(finding.code, finding.idx) for finding in verify_data_dir(house.data_dir).findings}
+    assert ("projection_altered", idx) in found
+
+
+async def test_a_query_view_that_lags_is_no_finding(house: House) -> None:
+    await viewed(house)
+    with database(house) as connection:
+        connection.execute("DELETE FROM record_view WHERE idx > 3")
+    assert verify_data_dir(house.data_dir).ok
+
+
+async def registered(house: House) -> None:
+    """Keys, people and agents as their records say."""
+
+    def told(type_: str, row: str, **subject: str) -> Entry:
+        entry = records.event(type_, tenant="default", subject=subject)
+        entry.also = lambda connection: connection.execute(row)
+        return entry
+
+    key = (
+        "INSERT INTO agent_key (id, tenant, agent_id, key_sha256, created_ns) VALUES ('{0}', 'default', 'a', '{0}', 1)"
+    )
+    person = (
+        "INSERT INTO person (id, tenant, name, roles, created_ns) VALUES ('ada', 'default', 'A', '[\"auditor\"]', 1)"
+    )
+    agent = (
+        "INSERT INTO agent (id, tenant, env, version, team, use_case, tier, status, owners, labels, source, created_ns)"
+        " VALUES ('a', 'default', 'dev', '1', 't', 'u', 'standard', 'suspended', '{}', '{}', 'api', 1)"
+    )
+    old = "UPDATE agent_key SET expires_ns = 9 WHERE id = 'k2'"
+    async with house.log() as log:
+        await log.append(told("agent.registered", agent, agent="a"))
+        await log.append(told("agent.suspended", "SELECT 1", agent="a"))
+        await log.append(told("person.added", person, person="ada", roles="auditor"))
+        for one in ("k1", "k2"):
+            await log.append(told("key.created", key.format(one), agent="a", key=one))
+        gone = "UPDATE agent_key SET revoked_ns = 5 WHERE id = 'k1'"
+        await log.append(told("key.revoked", gone, agent="a", key="k1"))
+        await log.append(told("key.rotated", key.format("k3"), agent="a", key="k3", replaces="k2"))
+        await log.writer.write(lambda connection: connection.execute(old))
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("UPDATE agent_key SET revoked_ns = NULL WHERE id = 'k1'", "revoked on record"),
+        ("UPDATE agent_key SET expires_ns = NULL WHERE id = 'k2'", "replaced on record"),
+        ("UPDATE agent_key SET agent_id = 'b' WHERE id = 'k3'", "another agent"),
+        ("UPDATE agent_key SET id = 'k9' WHERE id = 'k3'", "no record says"),
+        ("UPDATE person SET roles = '[\"operator\"]'", "other roles"),
+        ("UPDATE person SET id = 'eve'", "no record says"),
+        ("UPDATE agent SET status = 'active'", "suspended on record"),
+    ],
+)
+async def test_a_register_that_says_otherwise_than_the_records_is_told(
+    house: House, statement: str, words: str
+) -> None:
+    await registered(house)
+    report = verify_data_dir(house.data_dir)
+    assert report.ok, report.findings
+    with database(house) as connection:
+        connection.execute(statement)
+    report = verify_data_dir(house.data_dir)
+    assert codes(report) == {"register_altered"}
+    assert words in report.findings[0].message
+
+
+async def test_the_size_and_root_noted_from_before_tell_a_log_that_was_rolled_back(
+    house: House, tmp_path: Path
+) -> None:
+    await fill(house, 3)
+    shutil.copytree(house.data_dir, tmp_path / "old")
+    early = verify_data_dir(house.data_dir)
+    await fill(house, 3)
+    late = verify_data_dir(house.data_dir)
+    assert f"checkpoint {late.signed_size}:{late.signed_root}" in late.lines()
+    (limit,) = [line for line in late.lines() if line.startswith("limit: ")]
+    assert "put back together to an older state can't be told by this machine alone" in limit
+
+    def head(report: Report) -> Checkpoint:
+        return Checkpoint("known", report.signed_size, base64.b64decode(report.signed_root or ""))
+
+    assert verify_data_dir(house.data_dir, known=head(early)).ok
+    assert verify_data_dir(house.data_dir, known=head(late)).ok
+    assert codes(verify_data_dir(tmp_path / "old", known=head(late))) == {"records_missing"}
+    assert codes(verify_data_dir(house.data_dir, known=head(early)._replace(root=bytes(32)))) == {"tree_mismatch"}
 
 
 @pytest.mark.parametrize("how", ["damaged", "truncated", "gone"])

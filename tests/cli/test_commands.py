@@ -114,6 +114,8 @@ async def test_the_trail_is_queried_shown_and_verified(shell: Shell) -> None:
     kept = shell.running.folder / "kept.txt"
     kept.write_text(note)
     assert "operator-signed" in (await shell("audit", "verify", "--checkpoint", str(kept))).out
+    noted = next(line for line in (await shell("audit", "verify")).out.splitlines() if line.startswith("checkpoint "))
+    assert "operator-signed" in (await shell("audit", "verify", "--known", noted.removeprefix("checkpoint "))).out
 
 
 async def test_policies_are_checked_tested_and_explained(shell: Shell) -> None:
