@@ -94,6 +94,10 @@ async def main() -> None:
             facts={},
             now_ns=1,
         )
+
+        def put() -> bytes:
+            return document(one, target, environment="dev", undeclared="observe", limits={}, facts={}, now_ns=1)
+
         engine = app.configured.engine
         evaluating, _ = load(app.configured.config.policy.path)
         assert evaluating is not None
@@ -125,7 +129,8 @@ async def main() -> None:
             ("make the action, keyed digest included", _best(action)),
             ("look up the target", _best(lambda: app.catalog.target(one))),
             ("limits: admit, reserve, settle", _best(limits)),
-            ("policy: the input document", _best(lambda: app.limits.remaining("bench"))),
+            ("policy: what is left of the limits", _best(lambda: app.limits.remaining("bench"))),
+            ("policy: the input document", _best(put)),
             ("policy: a decision remembered", _best(lambda: engine.decide_now(asked))),
             ("policy: a decision evaluated", _best(lambda: evaluating.decide_now(asked))),
             ("audit: intent and result with three payloads, 32 at once, both threads", await _best_async(pairs, 32)),
