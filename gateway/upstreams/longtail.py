@@ -23,6 +23,7 @@ from gateway.errors import Refusal
 from gateway.upstreams import failures
 from gateway.upstreams.credential import Credential
 from gateway.upstreams.openai import usage_of
+from gateway.upstreams.redaction import hidden, redact
 from gateway.upstreams.retries import Failed, Retries
 from gateway.upstreams.wire import Headers, WireError, WireFailed, WireTimeout
 
@@ -117,14 +118,14 @@ class LongTailProvider:
             raise self._failed(fault, key) from fault
         if stream:
             return LongTailStream(self, answer, key)
-        body = _encode(answer, "message")
+        body = self._clean(_encode(answer, "message"), key)
         return Reply(body=body, headers={"content-type": "application/json"}, usage=usage_of(body))
 
     async def next_chunk(self, chunks: AsyncIterator[Any], key: str | None) -> bytes | None:
         """The next chunk of a stream as JSON, None after the last. Raises Refusal."""
         try:
             async with asyncio.timeout(self._idle_timeout_s):
-                return _encode(await anext(chunks), "delta")
+                return self._clean(_encode(await anext(chunks), "delta"), key)
         except StopAsyncIteration:
             return None
         except TimeoutError:
@@ -133,6 +134,10 @@ class LongTailProvider:
             raise failures.of_wire(self.name, fault) from None
         except Exception as fault:
             raise self._failed(fault, key).refusal from fault
+
+    def _clean(self, said: bytes, key: str | None) -> bytes:
+        """What the provider says without the gateway's key, should it repeat that."""
+        return redact(said, hidden((key,))) if key is not None else said
 
     def _failed(self, fault: Exception, key: str | None) -> Failed:
         """litellm's exceptions are openai's, with a status that it may have made up, or anything at all."""

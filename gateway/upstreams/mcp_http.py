@@ -20,6 +20,7 @@ from gateway.upstreams import mcp_messages as messages
 from gateway.upstreams.credential import Credential
 from gateway.upstreams.mcp_conversation import Conversation, Outgoing
 from gateway.upstreams.mcp_messages import Message, NotJsonRpc, RpcError
+from gateway.upstreams.redaction import hidden, redact
 from gateway.upstreams.sse import SseData, SseTooLarge
 from gateway.upstreams.wire import Answer, Headers, Transport, WireError, WireFailed, WireTooLarge
 
@@ -62,6 +63,7 @@ class HttpServer:
         self._lost = lost
         self._conversation = Conversation(spec.server, self)
         self._version = ""
+        self._hidden: tuple[bytes, ...] = ()  # the credential that was last sent
         self._session: bytes | None = None
         self._next_id = 0
         self._side: set[asyncio.Task[None]] = set()
@@ -179,7 +181,7 @@ class HttpServer:
         if answer.status == 404 and session is not None:
             raise _SessionLost(session)
         with contextlib.suppress(NotJsonRpc):
-            messages.decode(body).outcome()  # raises what the server says
+            messages.decode(self._clean(body)).outcome()  # raises what the server says
         if outgoing.method == "server/discover" and answer.status in _NOT_MODERN:
             raise RpcError(messages.METHOD_NOT_FOUND, f"HTTP {answer.status}")
         if answer.status in (401, 403):
@@ -201,9 +203,13 @@ class HttpServer:
 
     def _decode(self, raw: bytes) -> Message:
         try:
-            return messages.decode(raw)
+            return messages.decode(self._clean(raw))
         except NotJsonRpc as bad:
             raise faults.failed(self._spec.server, f"it answered with something that is {bad}") from None
+
+    def _clean(self, raw: bytes) -> bytes:
+        """What the server says without the gateway's credential for it, should it repeat that."""
+        return redact(raw, self._hidden)
 
     def _incoming(self, message: Message) -> None:
         """What the server says of its own accord."""
@@ -284,6 +290,7 @@ class HttpServer:
         ]
         secret = self._credential.value()
         if secret is not None:
+            self._hidden = hidden((secret,))
             headers.append((b"authorization", b"Bearer " + secret.encode("ascii")))
         if self._version:
             headers.append((b"mcp-protocol-version", self._version.encode("ascii")))

@@ -127,10 +127,13 @@ class Models:
         if isinstance(one, OpenAiSettings):
             base_url = self._resolve_text(one.base_url)
             headers = {key: self._resolve_text(value) for key, value in one.headers.items()}
+            secrets = tuple(value for key, value in headers.items() if value != one.headers[key])  # were references
             extra = [(key.encode(), value.encode()) for key, value in headers.items()]
             head(aim("POST", base_url).start, extra, 0, framed=True)  # what can't be sent is told now
             transport = self._transport(base_url, one.transport)
-            return OpenAiProvider(name, base_url=base_url, headers=headers, transport=transport, **shared)
+            return OpenAiProvider(
+                name, base_url=base_url, headers=headers, secrets=secrets, transport=transport, **shared
+            )
         params = {
             key: self._resolve_text(value) if isinstance(value, str) else value for key, value in one.params.items()
         }

@@ -14,8 +14,10 @@ import msgspec
 
 from gateway.actions import ModelTarget, Reply, Usage
 from gateway.clock import Clock
+from gateway.errors import Refusal
 from gateway.upstreams import failures
 from gateway.upstreams.credential import Credential
+from gateway.upstreams.redaction import hidden, redact
 from gateway.upstreams.retries import Failed, Retries
 from gateway.upstreams.wire import Answer, Headers, Transport, WireError
 from gateway.usage import ToldUsage
@@ -30,14 +32,20 @@ class _Answer(msgspec.Struct):
     usage: ToldUsage | None = None
 
 
+class _Outcome(msgspec.Struct):
+    error: msgspec.Raw = msgspec.Raw(b"null")
+    choices: msgspec.Raw = msgspec.Raw(b"null")
+
+
 _answers = msgspec.json.Decoder(_Answer)
+_outcomes = msgspec.json.Decoder(_Outcome)
 
 
 def usage_of(body: bytes) -> Usage | None:
     """Tokens as a complete answer tells them; None if it does not, or not in a shape that can be believed.
 
     OpenAI counts cached tokens inside prompt_tokens and reasoning tokens inside completion_tokens, as `Usage`
-    does. Raises msgspec.DecodeError for what is not a JSON object.
+    does. Raises msgspec.DecodeError for what is not a JSON object, RecursionError for one nested too deeply.
     """
     try:
         told = _answers.decode(body).usage
@@ -48,8 +56,19 @@ def usage_of(body: bytes) -> Usage | None:
     return None if told is None else told.usage()
 
 
+def _only_failed(body: bytes) -> bool:
+    """Whether a success by its status holds an error and no answer, as some providers send."""
+    if b'"error"' not in body:
+        return False
+    outcome = _outcomes.decode(body)
+    return bytes(outcome.error) != b"null" and bytes(outcome.choices) in (b"null", b"[]")
+
+
 class OpenAiProvider:
-    """One configured provider. Time-outs in seconds; `on_hang_up` is drain or cancel."""
+    """One configured provider. Time-outs in seconds; `on_hang_up` is drain or cancel.
+
+    `secrets` are those values of `headers` that no agent may see.
+    """
 
     def __init__(
         self,
@@ -61,6 +80,7 @@ class OpenAiProvider:
         retries: Retries,
         clock: Clock,
         headers: dict[str, str] | None = None,
+        secrets: tuple[str, ...] = (),
         connect_timeout_s: float = 5.0,
         first_byte_timeout_s: float = 300.0,
         idle_timeout_s: float = 120.0,
@@ -79,6 +99,7 @@ class OpenAiProvider:
         self._extra: Headers = [
             (key.encode("ascii"), value.encode("latin-1")) for key, value in (headers or {}).items()
         ]
+        self._secrets = secrets
         self._connect_timeout_s = connect_timeout_s
         self._first_byte_timeout_s = first_byte_timeout_s
         self._idle_timeout_s = idle_timeout_s
@@ -114,15 +135,19 @@ class OpenAiProvider:
                 if not kind.startswith(b"text/event-stream"):
                     await answer.aclose()
                     raise self._odd("something that is not an event stream, though one was asked for")
-                return SseStream(self.name, answer)
+                return SseStream(self.name, answer, hidden((key, *self._secrets)))
             whole = await answer.read(ANSWER_CAP_BYTES)
         except WireError as fault:
             # Nothing was sent: safe to send again. Else the provider may be working on it, for money.
             raise Failed(failures.of_wire(self.name, fault), again=not fault.dispatched) from fault
         try:
             usage = usage_of(whole)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise self._odd("something that is not a JSON object") from None
+            failed = _only_failed(whole)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise self._odd("something that is not a JSON object, or one nested too deeply") from None
+        if failed:
+            raise Failed(self._refusal(answer, whole, key), again=False)  # it may have been paid for
+        whole = redact(whole, hidden((key, *self._secrets)))
         return Reply(status=answer.status, body=whole, headers={"content-type": "application/json"}, usage=usage)
 
     def _headers(self, key: str | None, stream: bool, request_id: str) -> Headers:
@@ -143,8 +168,7 @@ class OpenAiProvider:
         except WireError:
             body = b""
         now_ns = self._clock.now_ns()
-        hide = (key or "", self._host)
-        refusal = failures.of_status(self.name, answer.status, answer.headers, body, hide=hide, now_ns=now_ns)
+        refusal = self._refusal(answer, body, key)
         if answer.status in (401, 403):
             _log.warning("provider %s refused the gateway's credential: %d", self.name, answer.status)
             self._credential.forget()
@@ -154,6 +178,16 @@ class OpenAiProvider:
             wait_s=failures.retry_after_s(answer.headers, now_ns),
         )
 
+    def _refusal(self, answer: Answer, body: bytes, key: str | None) -> Refusal:
+        return failures.of_status(
+            self.name,
+            answer.status,
+            answer.headers,
+            body,
+            hide=(key or "", self._host, *self._secrets),
+            now_ns=self._clock.now_ns(),
+        )
+
     def _odd(self, what: str) -> Failed:
         return Failed(failures.not_understood(self.name, what), again=False)
 
@@ -161,22 +195,24 @@ class OpenAiProvider:
 class SseStream:
     """A streamed answer, as it arrives. Iterating raises Refusal where the provider breaks off."""
 
-    __slots__ = ("_answer", "_provider", "headers", "status")
+    __slots__ = ("_answer", "_hidden", "_provider", "headers", "status")
 
-    def __init__(self, provider: str, answer: Answer) -> None:
+    def __init__(self, provider: str, answer: Answer, secrets: tuple[bytes, ...] = ()) -> None:
         self.status = answer.status
         self.headers = {"content-type": "text/event-stream"}
         self._provider = provider
         self._answer = answer
+        self._hidden = secrets
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
         try:
-            return await self._answer.__anext__()
+            piece = await self._answer.__anext__()
         except WireError as fault:
             raise failures.of_wire(self._provider, fault) from fault
+        return redact(piece, self._hidden) if self._hidden else piece
 
     async def aclose(self) -> None:
         """Stop the provider, unless the answer is complete."""

@@ -307,7 +307,11 @@ async def registered(house: House) -> None:
 
     def told(type_: str, row: str, **subject: str) -> Entry:
         entry = records.event(type_, tenant="default", subject=subject)
-        entry.also = lambda connection: connection.execute(row)
+
+        def also(connection: sqlite3.Connection) -> None:
+            connection.execute(row)
+
+        entry.also = also
         return entry
 
     key = (

@@ -437,3 +437,49 @@ async def test_cancelling_while_waiting_to_ask_again_ends_it(house: House) -> No
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+# ------------------------------------------------------------ our secrets, and failures that look like success
+
+
+async def test_an_answer_nested_too_deeply_is_a_failure_of_the_provider(house: House) -> None:
+    deep = b'{"choices":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    async with Origin(always(ok(deep, JSON))) as origin:
+        refusal = await house.refusal(origin.url)
+    assert refusal.code == "upstream_failed"
+
+
+@pytest.mark.parametrize("choices", [b"", b',"choices":null', b',"choices":[]'])
+async def test_an_error_without_choices_is_a_failure_though_its_status_is_200(house: House, choices: bytes) -> None:
+    told = b'{"error":{"message":"No capacity for ' + KEY.encode() + b'","type":"overloaded"}' + choices + b"}"
+    async with Origin(always(ok(told, JSON))) as origin:
+        refusal = await house.refusal(origin.url, retries=2)
+    assert refusal.code == "upstream_failed"
+    assert "No capacity for [redacted]" in refusal.message
+    assert len(origin.requests) == 1, "it may have been paid for"
+
+
+async def test_an_answer_that_has_both_choices_and_an_error_passes(house: House) -> None:
+    told = b'{"choices":[{"index":0}],"error":{"message":"half"}}'
+    async with Origin(always(ok(told, JSON))) as origin:
+        assert (await house.ask(origin.url)).body == told
+
+
+async def test_secret_headers_and_the_key_are_taken_out_of_whatever_the_provider_says(house: House) -> None:
+    secret = "quiet-azure-value"
+    more: dict[str, Any] = {"headers": {"x-azure-key": secret}, "secrets": (secret,)}
+    echoed = f"{secret} and {KEY}"
+    said = json.dumps({"choices": [{"message": {"content": echoed}}]}).encode()
+    async with Origin(always(ok(said, JSON))) as origin:
+        reply = await house.ask(origin.url, **more)
+    assert json.loads(reply.body)["choices"][0]["message"]["content"] == "[redacted] and [redacted]"
+    house.keys.append(KEY)
+    async with Origin(always(error(b"400 Bad Request", message=f"bad {secret}"))) as origin:
+        refusal = await house.refusal(origin.url, **more)
+    assert "bad [redacted]" in refusal.message
+    house.keys.append(KEY)
+    event = b'data: {"choices":[{"delta":{"content":"' + echoed.encode() + b'"}}]}\n\n'
+    async with Origin(always(CHUNKED + chunk(event) + END)) as origin:
+        stream = await house.stream(origin.url, **more)
+        told = b"".join([piece async for piece in stream])
+    assert told == event.replace(echoed.encode(), b"[redacted] and [redacted]")

@@ -164,6 +164,37 @@ async def test_the_credential_is_the_servers_own_and_read_anew_after_it_was_refu
         assert await world.call("echo")
 
 
+async def test_a_server_that_repeats_its_credential_does_not_give_it_to_agents(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TOOL_TOKEN", "quiet-tool-token")
+
+    async def act(exchange: Exchange, message: dict[str, Any], request: Request) -> None:
+        said = f"you sent {request.header('authorization')}"
+        name = message["params"]["name"]
+        if name == "echo":
+            await answer(exchange, message, {"content": [{"type": "text", "text": said}]})
+        elif name == "stream":
+            body = result(message, {"content": [{"type": "text", "text": said}]})
+            await exchange.send(CHUNKED + event(body) + END)
+        else:
+            error = {
+                "jsonrpc": "2.0",
+                "id": message["id"],
+                "error": {"code": -1, "message": said.replace("Bearer", "")},
+            }
+            await exchange.send(ok(json.dumps(error).encode(), JSON, status=b"400 Bad Request"))
+
+    async with Origin(server(act)) as origin, World() as world:
+        await world.connect(http(origin.url, "env:TOOL_TOKEN"))
+        for name in ("echo", "stream"):
+            found = await world.call(name)
+            assert found["content"][0]["text"] == "you sent Bearer [redacted]"
+        refusal = await world.refused("fail")
+        assert "quiet-tool-token" not in refusal.message
+        assert "[redacted]" in refusal.message
+
+
 async def test_a_credential_that_leads_nowhere_keeps_the_server_unconnected() -> None:
     async with Origin(server()) as origin, World() as world:
         world.servers.configure([http(origin.url, "env:NOT_SET_ANYWHERE")])
