@@ -90,6 +90,16 @@ async def test_references_in_url_headers_and_key_are_followed(house: House) -> N
     assert request.header("x-team") == "blue"
 
 
+async def test_a_secret_that_a_header_refers_to_is_hidden_where_a_provider_repeats_it(house: House) -> None:
+    said = b'{"error":{"message":"key quiet-azure-value of my-team-name is bad"}}'
+    async with Origin(always(ok(said, b"content-type: application/json", status=b"400 Bad Request"))) as origin:
+        house.environ |= {"URL": origin.url + "/v1", "AZURE": "quiet-azure-value"}
+        headers = {"x-azure-key": "env:AZURE", "x-team": "my-team-name"}
+        await house.use(p={"type": "openai", "base_url": "env:URL", "api_key": "env:KEY", "headers": headers})
+        with pytest.raises(Refusal, match=r"key \[redacted\] of my-team-name is bad"):
+            await house.ask()
+
+
 @pytest.mark.parametrize(
     "provider",
     [
