@@ -21,6 +21,7 @@ import structlog
 import uvicorn
 
 from gateway.app import App
+from gateway.connection import Connection
 from gateway.errors import Refusal
 from gateway.process import Process
 from gateway.telemetry import Logs, configure_logs
@@ -75,7 +76,7 @@ async def _serve(process: Process, logs: Logs, on_ready: OnReady | None) -> None
     server = _Server(
         uvicorn.Config(
             app.asgi,
-            http="httptools",
+            http=Connection,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -83,7 +84,6 @@ async def _serve(process: Process, logs: Logs, on_ready: OnReady | None) -> None
             server_header=False,
             proxy_headers=False,  # nobody in front is trusted to say who a caller is
             date_header=True,
-            h11_max_incomplete_event_size=65_536,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=int(grace_s) or 1,
         )

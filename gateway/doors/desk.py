@@ -26,6 +26,11 @@ MAX_IDEMPOTENCY_KEY_LENGTH = 255
 DRAIN_FACTOR = 4
 # How long a client may send nothing in the middle of its request, in seconds.
 BODY_IDLE_S = 30.0
+# How long the whole body may take, in seconds.
+BODY_S = 120.0
+# How much of bodies that are not complete yet is held: of all agents, and of one.
+UNFINISHED_BYTES = 512 * 1024 * 1024
+UNFINISHED_BYTES_PER_AGENT = 128 * 1024 * 1024
 
 
 class Identifies(Protocol):
@@ -66,6 +71,9 @@ class Desk:
         ids: Ids,
         max_body_bytes: int,
         body_idle_s: float = BODY_IDLE_S,
+        body_s: float = BODY_S,
+        unfinished_bytes: int = UNFINISHED_BYTES,
+        unfinished_bytes_per_agent: int = UNFINISHED_BYTES_PER_AGENT,
     ) -> None:
         self._identity = identity
         self._find_session = find_session
@@ -75,6 +83,8 @@ class Desk:
         self._ids = ids
         self.max_body_bytes = max_body_bytes
         self._body_idle_s = body_idle_s
+        self._body_s = body_s
+        self._unfinished = Unfinished(unfinished_bytes, unfinished_bytes_per_agent)
 
     def request_id(self) -> str:
         return self._ids.new()
@@ -151,10 +161,11 @@ class Desk:
             ),
         )
 
-    async def body(self, scope: Scope, receive: Receive, limit_bytes: int | None = None) -> bytes:
-        """Read the whole body. Raises `too_large` (after draining a bounded rest), `malformed`.
+    async def body(self, scope: Scope, receive: Receive, limit_bytes: int | None = None, agent_id: str = "") -> bytes:
+        """Read the whole body. Raises `too_large` (after draining a bounded rest), `malformed`, `rate_limited`.
 
-        A client that sends nothing for `body_idle_s` seconds in the middle of it is refused with 408.
+        At most `limit_bytes` (default: the limit of all bodies); `agent_id` says whose it is. A client that sends
+        nothing for `body_idle_s` seconds in the middle of it, or is not done in `body_s`, is refused with 408.
         """
         limit = self.max_body_bytes if limit_bytes is None else min(limit_bytes, self.max_body_bytes)
         encoding = None
@@ -163,9 +174,11 @@ class Desk:
                 encoding = value.lower()
         parts: list[bytes] = []
         size = 0
+        held = 0
         loop = asyncio.get_running_loop()
+        end_s = loop.time() + self._body_s
         try:
-            async with asyncio.timeout(self._body_idle_s) as patience:
+            async with asyncio.timeout(min(self._body_idle_s, self._body_s)) as patience:
                 while True:
                     message = await receive()
                     chunk: bytes = message.get("body", b"")
@@ -174,13 +187,20 @@ class Desk:
                         parts.append(chunk)
                     if not message.get("more_body") or size > limit * DRAIN_FACTOR:
                         break
-                    patience.reschedule(loop.time() + self._body_idle_s)
+                    if size <= limit:
+                        self._unfinished.add(agent_id, len(chunk))
+                        held += len(chunk)
+                    patience.reschedule(min(loop.time() + self._body_idle_s, end_s))
         except TimeoutError:
             raise Refusal(
                 "malformed",
-                f"Nothing more of the request came for {self._body_idle_s:g} s; send it again, whole.",
+                f"Nothing more of the request came for {self._body_idle_s:g} s, or it was not complete after"
+                f" {self._body_s:g} s; send it again, whole.",
                 http_status=408,
             ) from None
+        finally:
+            if held:
+                self._unfinished.remove(agent_id, held)
         if message["type"] == "http.disconnect":
             raise Refusal(
                 "malformed",
@@ -198,6 +218,44 @@ class Desk:
                 "The request body has a content-encoding, which the gateway does not unpack; send it plain.",
             )
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class Unfinished:
+    """How many bytes are held of bodies whose rest is still to come."""
+
+    def __init__(self, most: int, most_per_agent: int) -> None:
+        self._most = most
+        self._most_per_agent = most_per_agent
+        self._all = 0
+        self._agents: dict[str, int] = {}
+
+    def add(self, agent_id: str, size: int) -> None:
+        """Count `size` bytes more. Raises `rate_limited` where that is too much; then they are not counted."""
+        of_agent = self._agents.get(agent_id, 0) + size
+        if of_agent > self._most_per_agent:
+            raise Refusal(
+                "rate_limited",
+                "This agent is sending too many large requests at once; send fewer of them at a time.",
+                retry_after_s=5,
+            )
+        if self._all + size > self._most:
+            raise Refusal(
+                "rate_limited",
+                "The gateway is being sent as much as it can hold; try again in a moment.",
+                retry_after_s=5,
+                http_status=503,
+            )
+        self._agents[agent_id] = of_agent
+        self._all += size
+
+    def remove(self, agent_id: str, size: int) -> None:
+        """What `add` counted is held no more."""
+        self._all -= size
+        left = self._agents[agent_id] - size
+        if left:
+            self._agents[agent_id] = left
+        else:
+            del self._agents[agent_id]
 
 
 def _text(value: bytes | None, name: str, limit: int) -> str | None:

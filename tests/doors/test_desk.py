@@ -100,3 +100,31 @@ def test_a_header_that_can_not_be_taken_is_told_with_who_sent_it(header: tuple[b
     assert intake.fault is not None
     assert intake.fault.code == "malformed"
     assert desk().admit({"headers": []}, "request").fault is None
+
+
+async def test_a_client_that_trickles_its_body_is_not_waited_for_for_ever() -> None:
+    async def trickles() -> Message:
+        await asyncio.sleep(0)
+        return part(b"", more=True)
+
+    with pytest.raises(Refusal) as refused:
+        await desk(body_s=0.02).body({"headers": []}, trickles)
+    assert refused.value.http_status == 408
+
+
+async def test_what_is_held_of_unfinished_bodies_is_bounded_for_an_agent_and_for_all() -> None:
+    one = desk(unfinished_bytes=100, unfinished_bytes_per_agent=60)
+    waiting = [
+        asyncio.create_task(one.body({"headers": []}, sends(part(b"a" * 50, more=True)), agent_id=agent))
+        for agent in ("a", "b")
+    ]
+    await asyncio.sleep(0)
+    for agent, status in (("a", 429), ("c", 503)):
+        with pytest.raises(Refusal) as refused:
+            await one.body({"headers": []}, sends(part(b"a" * 20, more=True), part(b"")), agent_id=agent)
+        assert (refused.value.code, refused.value.http_status) == ("rate_limited", status)
+    assert await one.body({"headers": []}, sends(part(b"a" * 50)), agent_id="c")  # whole at once: never unfinished
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert await one.body({"headers": []}, sends(part(b"a" * 50, more=True), part(b"")), agent_id="a")

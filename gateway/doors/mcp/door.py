@@ -125,7 +125,8 @@ class McpDoor:
         if accepted is None:
             raise Refusal("malformed", "The answer is application/json; add it to Accept.", http_status=406)
         answer.sse = accepted == "sse"
-        message = self._reader.read(await self._desk.body(scope, receive, limit_bytes=MAX_MESSAGE_BYTES))
+        body = await self._desk.body(scope, receive, MAX_MESSAGE_BYTES, intake.caller.agent.id)
+        message = self._reader.read(body)
         answer.rpc_id = message.rpc_id
         request = Request(message, head, intake, server, answer)
         answer.modern = envelope.is_modern(head, message)

@@ -84,7 +84,7 @@ class OpenAIDoor:
 
     async def _chat(self, scope: Scope, receive: Receive, intake: Intake, answer: _Answer) -> None:
         try:
-            request = parse_request(await self._desk.body(scope, receive))
+            request = parse_request(await self._desk.body(scope, receive, agent_id=intake.caller.agent.id))
             action = self._desk.action(
                 intake,
                 kind=Kind.MODEL_INVOKE,
