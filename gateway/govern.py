@@ -112,12 +112,11 @@ class Governor:
                 self._admit_agent(action)
                 with self._limits.admit(action) as admitted:  # 3 admit; first, so that probing names is limited too
                     target = self._catalog.target(action)  # 2 look up
-                    inspected, fault = self._inspect_input(action, target)  # 4 inspect
                     with self._observe.span("decide", action):
                         decision = await self._policy.decide(action, target)  # 5 decide
                     running.decision = decision
-                    if fault is not None and not decision.hidden:
-                        raise fault
+                    # 4 inspect; last, and not what is hidden: neither a fault nor the time may tell that it exists
+                    inspected = () if decision.hidden else self._guards.inspect_input(action, target)
                     allow_or_refuse(action, decision)  # 6 escalate: a refusal, until cases exist
                     held = self._limits.reserve(action, target)  # 7 reserve
                     running.rates = admitted.rates()
@@ -133,13 +132,6 @@ class Governor:
             if not running.intent_recorded:
                 self._refused(action, target, running.decision, internal)
             raise internal from error
-
-    def _inspect_input(self, action: Action, target: Target) -> tuple[tuple[str, ...], Refusal | None]:
-        """What guards inspected, or the fault one found: told only once policy let the agent know of the tool."""
-        try:
-            return self._guards.inspect_input(action, target), None
-        except Refusal as fault:
-            return (), fault
 
     async def _record_intent(
         self,

@@ -436,3 +436,10 @@ async def test_capabilities_announce_only_what_is_served(house: House) -> None:
     assert (await house.modern("server/discover")).result["capabilities"] == {"tools": {}}
     result = (await house.legacy("initialize", {"protocolVersion": "2025-11-25"})).result
     assert result["capabilities"] == {"tools": {}}
+
+
+async def test_the_arguments_for_a_hidden_tool_are_not_inspected_so_that_the_time_does_not_tell(house: House) -> None:
+    house.rooms.add(tool("ledger", "close"), decision=HIDDEN)
+    house.rooms.faults["inspect"] = AssertionError("a guard looked")
+    await house.modern("tools/call", {"name": "ledger__close"})
+    assert house.codes == ["unknown_tool"]
