@@ -44,7 +44,10 @@ def look(config: Path) -> tuple[list[Problem], str]:
     from gateway.documents import Problem
     from gateway.policy import load, test
 
-    _, problems = process.load()
+    own, problems = process.load()
+    if own is not None and own.data_dir.is_dir() and own.data_dir.stat().st_mode & 0o077:
+        message = "The data directory is open to other users of this machine."
+        problems.append(Problem(str(own.data_dir), 0, message, f"Run chmod 700 {own.data_dir}.", "warning"))
     found, more = settings.load(config)
     problems = [*problems, *more]
     if found is not None:

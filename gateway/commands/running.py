@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,9 @@ from gateway.commands.shared import CONFIG, DATA_DIR, PROBLEM, USAGE, CommandErr
 
 if TYPE_CHECKING:
     from gateway.process import Process
+
+# What these commands write is for their own user alone.
+_UMASK = 0o077
 
 Host = Annotated[
     str | None, typer.Option("--host", help="Address to listen on; GATEWAY_HOST.", show_default="127.0.0.1")
@@ -41,6 +45,7 @@ def serve(
         )
     from gateway.serve import serve as run
 
+    os.umask(_UMASK)
     run(_process(config, host, port, data_dir))
 
 
@@ -58,6 +63,7 @@ def quickstart(
     """
     from gateway.quickstart.start import run
 
+    os.umask(_UMASK)
     run(_process(config, host, port, data_dir))
 
 
@@ -71,6 +77,7 @@ def migrate(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
     from gateway.store import DirectoryLock, schema
     from gateway.store.connections import DATABASE_NAME
 
+    os.umask(_UMASK)
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = DirectoryLock(data_dir)
     try:

@@ -18,7 +18,7 @@ from pathlib import Path
 from gateway.app import App
 from gateway.errors import Refusal
 from gateway.identity.people import LOCAL_OPERATOR
-from gateway.process import Process
+from gateway.process import Process, child_environment
 from gateway.serve import serve
 
 AGENT = "demo-agent"
@@ -40,12 +40,22 @@ def run(process: Process) -> None:
 @contextlib.contextmanager
 def _ledger(data_dir: Path) -> Iterator[str]:
     """The ledger as a process of its own; it ends when we do, since its standard input then closes."""
-    command = [sys.executable, "-m", "gateway.quickstart.ledger", "--db", str(data_dir / "ledger.db"), "--port", "0"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "gateway.quickstart.ledger",
+        "--db",
+        str(data_dir / "ledger.db"),
+        "--port",
+        "0",
+    ]
     child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
         [*command, "--until-stdin-closes"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        env=child_environment() | {"LEDGER_TOKEN": os.environ["LEDGER_TOKEN"]},
         start_new_session=True,  # Ctrl-C is for the gateway, which still talks to the ledger while it stops
     )
     assert child.stdout is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 from urllib.parse import quote
@@ -39,8 +40,17 @@ def is_busy(error: sqlite3.Error) -> bool:
     return _primary_code(error) in _BUSY
 
 
+def _close_to_others(path: Path) -> None:
+    """Mode 600 for the database and what stands beside it; SQLite makes the files beside it in its own mode."""
+    path.touch(mode=0o600)
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(name).chmod(0o600)
+
+
 def open_for_writing(path: Path) -> sqlite3.Connection:
     """The connection of the writer: WAL, an fsync per commit, WAL checkpoints left to someone else."""
+    _close_to_others(path)
     connection = sqlite3.connect(
         path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=256
     )

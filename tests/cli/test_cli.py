@@ -144,3 +144,27 @@ async def test_serve_tells_where_it_is_and_stops_cleanly_at_sigterm(tmp_path: Pa
             await serving.wait()
     assert not (tmp_path / "var" / "gateway.json").exists()
     assert run(["audit", "verify", "--data-dir", str(tmp_path / "var")]) == 0
+
+
+def test_what_migrate_writes_is_closed_to_others_and_check_warns_of_a_folder_that_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gateway.yaml").write_text(CONFIG)
+    (tmp_path / "tools_registry").mkdir()
+    (tmp_path / "policies").symlink_to(ROOT / "policies")
+    data = tmp_path / "var"
+    data.mkdir()
+    data.chmod(0o755)
+    before = os.umask(0o022)
+    try:
+        assert run(["migrate", "--data-dir", str(data)]) == 0
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o077 for file in data.iterdir()} == {0}
+    monkeypatch.setenv("GATEWAY_DATA_DIR", str(data))
+    check = ["check", "--config", str(tmp_path / "gateway.yaml")]
+    assert run(check) == 0
+    assert "open to other users" in capsys.readouterr().out
+    data.chmod(0o700)
+    assert run(check) == 0
+    assert "open to other users" not in capsys.readouterr().out

@@ -18,6 +18,7 @@ from sqlmodel import SQLModel
 import gateway
 from gateway.errors import Refusal
 from gateway.store import Writer, schema, tables
+from gateway.store.connections import open_for_writing
 
 
 def test_the_version_in_code_is_the_newest_migration() -> None:
@@ -71,3 +72,14 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "gateway.db").write_bytes(b"not a database" * 500)
     with pytest.raises(Refusal, match="can't be read"):
         Writer.open(tmp_path)
+
+
+def test_a_database_that_was_open_to_others_is_closed_to_them(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.db"
+    for name in ("gateway.db", "gateway.db-wal", "gateway.db-shm"):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(0o644)
+    connection = open_for_writing(path)
+    connection.execute("CREATE TABLE t (x)")
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
+    connection.close()
