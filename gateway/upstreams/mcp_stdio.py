@@ -34,6 +34,7 @@ ALIVE_TIMEOUT_S = 5.0  # a child that let a call time out must answer a ping, or
 STOP_GRACE_S = 2.0
 _CHUNK_BYTES = 256 * 1024
 _UNREAD_CAP_BYTES = 8 * 1024 * 1024  # the child does not read its input: refuse rather than pile up
+_STOPPED = "the gateway stopped it"
 _STDERR_LINES = 50  # kept; and logged at most, per start, beyond which they are only counted
 _STDERR_LINE_BYTES = 1000
 _ID_AT_START = re.compile(rb'\s*\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(\d{1,18})\s*,')
@@ -114,7 +115,7 @@ class StdioServer:
 
     async def aclose(self) -> None:
         """End the child and everything it started: input closed, then SIGTERM, then SIGKILL. Leaves no zombie."""
-        self._end("the gateway stopped it")
+        self._end(_STOPPED)
         process = self._process
         if process is not None and self._transport is not None:
             if process.stdin is not None:
@@ -285,6 +286,8 @@ class StdioServer:
                 logged += 1
                 if logged <= _STDERR_LINES:
                     _log.info("tool server %s: %s", self._spec.server, text)
+        if self.stderr and self._over != _STOPPED:
+            _log.warning("tool server %s ended; its last words: %s", self._spec.server, " | ".join(self.stderr)[-2000:])
 
     def _end(self, reason: str) -> None:
         if self._over is not None:

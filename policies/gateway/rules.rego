@@ -46,7 +46,7 @@ deny contains {"rule": "tool_not_granted", "reason": reason, "hidden": true} if 
 	input.target.kind == "mcp"
 	count(tool_granted) == 0
 	reason := sprintf(
-		"%v was not given to the agent %v. It passes once policies/grants/data.yaml lists it at its risk, %v.",
+		"%v was not given to the agent %v. Rules look at it once policies/grants/data.yaml lists it at its risk, %v.",
 		[input.target.id, input.agent.id, input.target.risk],
 	)
 }

@@ -86,7 +86,7 @@ async def test_every_page_stands_without_script_and_says_where_one_is(running: R
     await running.ask(agent)
     browser = await running.person("oscar", Role.OPERATOR)
     async with aclosing(browser):
-        assert (await browser.get("/")).headers["location"] == "/console"
+        assert (await browser.get("/")).headers["location"] == "/console/overview"
         for page in PAGES:
             answer = await browser.get(f"/console/{page}")
             assert answer.status_code == 200, page

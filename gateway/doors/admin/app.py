@@ -37,10 +37,12 @@ def admin_app(parts: Parts, console: ASGIApp | None = None) -> FastAPI:
     app.include_router(api)
     app.include_router(probe_routes(parts.health, parts.metrics))
     if console is not None:
-        app.mount("/console", console)
 
         @app.get("/", include_in_schema=False)
+        @app.get("/console", include_in_schema=False)
         async def home() -> RedirectResponse:
-            return RedirectResponse("/console", status_code=303)
+            return RedirectResponse("/console/overview", status_code=303)
+
+        app.mount("/console", console)
 
     return app
