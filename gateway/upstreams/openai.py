@@ -123,7 +123,7 @@ class OpenAiProvider:
                 connect_timeout_s=self._connect_timeout_s,
                 first_byte_timeout_s=self._first_byte_timeout_s,
                 idle_timeout_s=self._idle_timeout_s,
-                resend=True,
+                resend=self._retries.allowed,
             )
             if not 200 <= answer.status < 300:
                 raise await self._failed(answer, key)

@@ -50,6 +50,11 @@ class Retries:
         self._sleep = sleep
         self._deadline_s = deadline_s
 
+    @property
+    def allowed(self) -> bool:
+        """Whether anything may be sent again at all."""
+        return self._retries > 0
+
     async def run(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """What the first successful attempt gives. Raises the refusal of the last one that failed.
 
