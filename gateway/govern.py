@@ -1,8 +1,10 @@
 """The path every action takes, on one page.
 
 A door parses its protocol into an `Action`; `Governor.start` runs it here in a task of the gateway's own, so that
-an action outlives the connection that brought it. The steps are those of the design, in order: whatever refuses
-before the intent is recorded leaves one refusal record; whatever happens after it leaves exactly one result.
+an action outlives the connection that brought it. The steps bear the numbers of the design; admitting comes before
+the look-up and deciding before the guards, so that nobody learns of a tool that policy hides (docs/decisions/0009).
+Whatever refuses before the intent is recorded leaves one refusal record; whatever happens after it leaves exactly one
+result.
 
 Fails closed: a refusal, a fault or a stop at any step before `perform` means that nothing was done.
 """
