@@ -222,6 +222,23 @@ class Audit(Room):
     )
 
 
+class Approvals(Room):
+    """How actions wait for people. A policy's obligation may ask for more, and for another time to live."""
+
+    hold_s: Seconds = Field(default=45.0, description="How long a caller is held before it is told to come back.")
+    ttl_s: Annotated[int, Field(ge=1, le=30 * 86_400)] = Field(
+        default=14_400, description="An undecided case is denied after this."
+    )
+    replay_s: Annotated[int, Field(ge=1, le=7 * 86_400)] = Field(
+        default=900, description="How long an identical call is given the stored result."
+    )
+    execute_on: Literal["decision", "claim"] = Field(
+        default="decision", description="Run when it is approved, or when the agent comes back."
+    )
+    pending_per_agent: Count = Field(default=100, description="More waiting cases of one agent are refused.")
+    groups: tuple[str, ...] = Field(default=(), description="Groups of reviewers that policies may name.")
+
+
 class Server(Room):
     max_body_bytes: int = Field(
         description="Larger requests are refused.", default=33_554_432, ge=1024, le=1024 * 1024 * 1024
@@ -243,5 +260,6 @@ class Config(Room):
     undeclared_client_tools: Literal["deny", "escalate", "observe"] = Field(
         default="deny", description="A proposed call of a tool that no manifest describes."
     )
+    approvals: Approvals = Approvals()
     audit: Audit = Audit()
     server: Server = Server()

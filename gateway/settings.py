@@ -14,6 +14,7 @@ from typing import Any
 from gateway import documents
 from gateway.config import (
     Agent,
+    Approvals,
     Audit,
     Budget,
     Config,
@@ -35,6 +36,7 @@ from gateway.references import Secret, UnresolvedReference, is_reference, resolv
 
 __all__ = [
     "Agent",
+    "Approvals",
     "Audit",
     "Budget",
     "Config",
