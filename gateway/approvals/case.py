@@ -172,3 +172,26 @@ class Asked(msgspec.Struct, frozen=True):
     action: Action
     target: ToolTarget
     decision: Decision
+
+
+class Met(msgspec.Struct, frozen=True):
+    """The case that an action met. `opened`: by this action; `ended_before`: it had ended already."""
+
+    case: Case
+    opened: bool
+    ended_before: bool
+
+
+class KeptAnswer(msgspec.Struct, frozen=True):
+    """A model's answer that waits for the tool calls it proposes; `id` is the action that paid for it."""
+
+    id: str
+    body: bytes
+    stream: bool
+
+
+class Note(msgspec.Struct, frozen=True):
+    """What a transition is called in the log, and what stands in its labels."""
+
+    type: str
+    labels: dict[str, str] = {}
