@@ -1,4 +1,5 @@
 # make run   the gateway with its quickstart, on http://127.0.0.1:8080 (PORT= and GATEWAY_DATA_DIR= move it)
+# make demo  a whole story, against the gateway that runs or one of its own; BY_HAND=1 lets you be the person
 # make test  the whole test suite
 # make lint  format, lint, types, import contracts
 # make bench the bench of docs/performance.md
@@ -12,6 +13,8 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 INSTALL := $(UV) pip install --quiet --require-hashes --compile-bytecode
 PYTEST_ARGS ?= -n 2
+# The npm clients are tested where there is npm; without it their tests are skipped, or fail with GATEWAY_TEST_STRICT=1.
+NPM_CLIENTS := $(if $(shell command -v npm),.venv-npm/.made)
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test drill lint types contracts format bench lock clean
@@ -48,13 +51,22 @@ $(VENV)/.dev: $(VENV)/.runtime requirements/dev.lock
 	@VIRTUAL_ENV=.venv-git $(INSTALL) -r requirements/git-server.lock
 	@touch $@
 
+.venv-npm/.made: tests/e2e/npm/package.json tests/e2e/npm/package-lock.json
+	@mkdir -p .venv-npm
+	@cp tests/e2e/npm/package.json tests/e2e/npm/package-lock.json .venv-npm/
+	@npm ci --prefix .venv-npm --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
+	@touch $@
+
 run: $(VENV)/.runtime
 	@GATEWAY_DATA_DIR=$(GATEWAY_DATA_DIR) exec $(BIN)/gateway quickstart --port $(PORT)
 
-test: $(VENV)/.dev .venv-sdk/.made .venv-git/.made
+demo: $(VENV)/.runtime .venv-sdk/.made
+	@GATEWAY_DATA_DIR=$(GATEWAY_DATA_DIR) .venv-sdk/bin/python -m gateway.quickstart.demo $(if $(BY_HAND),--by-hand)
+
+test: $(VENV)/.dev .venv-sdk/.made .venv-git/.made $(NPM_CLIENTS)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-drill: $(VENV)/.dev .venv-sdk/.made
+drill: $(VENV)/.dev .venv-sdk/.made $(NPM_CLIENTS)
 	@$(BIN)/python -m pytest -m drill
 
 lint: $(VENV)/.dev
@@ -84,4 +96,4 @@ lock:
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --custom-compile-command "make lock" -o requirements/litellm-proxy.lock requirements/litellm-proxy.in
 
 clean:
-	@rm -rf .venv .venv-sdk .venv-git var .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-sdk .venv-git .venv-npm var .mypy_cache .ruff_cache .hypothesis
