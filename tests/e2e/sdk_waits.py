@@ -23,7 +23,7 @@ from mcp.shared.exceptions import MCPError
 from openai import DefaultHttpxClient, OpenAI, OpenAIError
 
 PATIENCE = 10  # identical calls
-WAITS = re.compile("waiting for approval", re.IGNORECASE)
+WAITS = re.compile("waiting for approval|not executed yet", re.IGNORECASE)
 
 
 async def by_mcp(url: str, key: str, tool: str, arguments: str, how: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ for (let turn = 0; turn < patience; turn += 1) {
     seen.error = String(error);
     break;
   }
-  if (!seen.is_error || !/waiting for approval/i.test(seen.text)) break;
+  if (!seen.is_error || !/waiting for approval|not executed yet/i.test(seen.text)) break;
 }
 await client.close();
 console.log(JSON.stringify(seen));

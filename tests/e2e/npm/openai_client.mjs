@@ -45,6 +45,6 @@ for (let turn = 0; turn < patience; turn += 1) {
     seen.code = error.code ?? null;
     break;
   }
-  if (!/waiting for approval/i.test(seen.text)) break;
+  if (!/waiting for approval|not executed yet/i.test(seen.text)) break;
 }
 console.log(JSON.stringify(seen));
