@@ -5,3 +5,8 @@ stored endings and held answers, and who is woken when something changes.
 Never decides what needs a person (policy does) and never performs anything (the path does).
 Fails closed: what can't be read, stored or counted stays undone; time running out denies.
 """
+
+from gateway.approvals.approvals import Approvals, Page
+from gateway.approvals.sealing import Sealing
+
+__all__ = ["Approvals", "Page", "Sealing"]

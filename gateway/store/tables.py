@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sqlalchemy import Index, LargeBinary, UniqueConstraint
+from sqlalchemy import Index, LargeBinary, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 _BARE: dict[str, Any] = {"sqlite_with_rowid": False}  # the primary key is the table: one B-tree less per row
@@ -56,6 +56,7 @@ class PersonRow(SQLModel, table=True):
     roles: str  # JSON array
     created_ns: int
     removed_ns: int | None = None
+    groups: str = "[]"  # JSON: the groups of reviewers that the person belongs to
 
 
 class SignInRow(SQLModel, table=True):
@@ -162,6 +163,7 @@ class RecordViewRow(SQLModel, table=True):
         Index("record_view_action", "action"),
         Index("record_view_parent", "parent"),
         Index("record_view_ts", "ts"),
+        Index("record_view_case", "case_id"),
     )
     idx: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
     id: str
@@ -181,3 +183,99 @@ class RecordViewRow(SQLModel, table=True):
     status: str | None = None
     code: str | None = None
     rules: str | None = None  # "|rule|rule|"
+    case_id: str | None = None
+
+
+class CaseRow(SQLModel, table=True):
+    """An action that waits for people, and what became of it. What was asked is sealed."""
+
+    __tablename__: ClassVar[Any] = "approval_case"
+    __table_args__ = (
+        Index("approval_case_open", "digest", unique=True, sqlite_where=text("open = 1")),
+        Index("approval_case_digest", "digest", "opened_ns"),
+        Index("approval_case_key", "idempotency"),
+        Index("approval_case_state", "state", "expires_ns"),
+        Index("approval_case_agent", "agent", "id"),
+    )
+    id: str = Field(primary_key=True)
+    tenant: str
+    kind: str
+    action_id: str
+    digest: str
+    idempotency: str | None = None  # SHA-256 of tenant, agent, user and the idempotency key
+    agent: str
+    user: str | None = None
+    server: str
+    tool: str
+    risk: str
+    effect: str
+    rules: str  # "|rule|rule|"
+    definition_digest: str | None = None
+    state: str
+    open: int  # 1: an identical action attaches, and there is no second
+    version: int
+    fence: int
+    requirement: str  # JSON of approvals.case.Requirement
+    presented_digest: str
+    asked: bytes = Field(sa_type=LargeBinary)  # sealed JSON: the action and the card
+    opened_ns: int
+    expires_ns: int
+    decided_ns: int | None = None
+    ended_ns: int | None = None
+    told_until_ns: int | None = None
+    code: str | None = None
+    why: str
+    released_to: str | None = None
+    ending: bytes | None = Field(default=None, sa_type=LargeBinary)  # sealed JSON: the stored end, for replay
+
+
+class CaseVoteRow(SQLModel, table=True):
+    """One person's vote on one card. Only ever added."""
+
+    __tablename__: ClassVar[Any] = "case_vote"
+    __table_args__ = (UniqueConstraint("case_id", "person", "presented_digest"),)
+    id: str = Field(primary_key=True)
+    case_id: str
+    person: str
+    choice: str
+    presented_digest: str
+    reason: str
+    guidance: str
+    ts_ns: int
+
+
+class CaseCommentRow(SQLModel, table=True):
+    """What people say to each other about a case."""
+
+    __tablename__: ClassVar[Any] = "case_comment"
+    __table_args__ = (Index("case_comment_case", "case_id"),)
+    id: str = Field(primary_key=True)
+    case_id: str
+    person: str
+    text: str
+    ts_ns: int
+
+
+class CaseAttemptRow(SQLModel, table=True):
+    """One try to carry a case out; written before anything is sent."""
+
+    __tablename__: ClassVar[Any] = "case_attempt"
+    __table_args__ = _BARE
+    case_id: str = Field(primary_key=True)
+    fence: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    started_ns: int
+    ended_ns: int | None = None
+    outcome: str | None = None
+    note: str | None = None
+
+
+class KeptAnswerRow(SQLModel, table=True):
+    """A model's answer that was paid for and waits for the tool calls it proposes."""
+
+    __tablename__: ClassVar[Any] = "kept_answer"
+    __table_args__ = (Index("kept_answer_id", "answer_id"), _BARE)
+    digest: str = Field(primary_key=True)
+    answer_id: str
+    sealed: bytes = Field(sa_type=LargeBinary)
+    stream: int
+    until_ns: int

@@ -1,0 +1,62 @@
+"""The card: what reviewers are shown of a case, and the digest that binds their votes to exactly this."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import rfc8785
+
+from gateway.actions import Action, Decision, ToolTarget
+from gateway.approvals.case import Card, Requirement
+from gateway.errors import Refusal
+
+Sentence = Callable[[ToolTarget, dict[str, Any]], str | None]
+
+
+def card_of(
+    case_id: str, action: Action, target: ToolTarget, decision: Decision, asked: Requirement, sentence: Sentence
+) -> Card:
+    """What people see of an action that was escalated."""
+    return Card(
+        case=case_id,
+        kind=action.kind,
+        agent=action.caller.agent,
+        user=action.caller.user,
+        target={
+            "id": target.id,
+            "server": target.server,
+            "tool": target.tool,
+            "kind": target.server_kind,
+            "owner": target.owner,
+            "risk": target.risk,
+            "effect": target.effect,
+            "data_classes": list(target.data_classes),
+            "reversible": target.reversible,
+            "idempotent": target.idempotent,
+            "declared": target.declared,
+            "arguments": {name: msgspec.to_builtins(kind) for name, kind in target.arguments.items()},
+        },
+        definition_digest=target.definition_digest,
+        sentence=sentence(target, action.arguments),
+        arguments=action.arguments,
+        rules=decision.rules,
+        reasons=decision.reasons,
+        requirement=asked,
+        claimed_purpose=action.claimed.purpose,
+    )
+
+
+def presented_digest(card: Card) -> str:
+    """`sha256:` and the hex of SHA-256 over the card's RFC 8785 bytes. Raises Refusal(malformed)."""
+    try:
+        packed = rfc8785.dumps(msgspec.to_builtins(card))
+    except (rfc8785.CanonicalizationError, UnicodeError, RecursionError, ValueError, TypeError) as error:
+        raise Refusal(
+            "malformed",
+            "The arguments have no canonical JSON form, so no vote could be bound to them: send large numbers as"
+            " strings.",
+        ) from error
+    return f"sha256:{hashlib.sha256(packed).hexdigest()}"

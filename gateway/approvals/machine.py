@@ -1,0 +1,386 @@
+"""The transitions: each a function that runs in one transaction, looks at the row as it is, and moves it or refuses.
+
+The writer's thread runs one transaction at a time, so of two that want the same case the second sees what the first
+did; the compare-and-swap on `version` keeps that true on any store. Nothing here waits or performs anything.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from gateway.actions import Status
+from gateway.approvals.case import (
+    TOLD_AGAIN,
+    Card,
+    Case,
+    Choice,
+    Comment,
+    Ending,
+    Note,
+    Quorum,
+    Requirement,
+    Standing,
+    State,
+    Vote,
+)
+from gateway.approvals.requirement import enough
+from gateway.approvals.rows import Rows
+from gateway.clock import Clock
+from gateway.errors import Refusal
+
+_NANOS = 1_000_000_000
+Change = Callable[[sqlite3.Connection], Note]
+_replace = msgspec.structs.replace
+
+
+class Machine:
+    """Makes transitions. `standing` and `owners` are asked inside the transaction, so that they are as of now."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        *,
+        clock: Clock,
+        new_id: Callable[[], str],
+        standing: Callable[[str], Standing | None],
+        owners: Callable[[str], Iterable[str]],
+        active: Callable[[sqlite3.Connection, str], bool],
+        replay_s: Callable[[], int],
+    ) -> None:
+        self._rows = rows
+        self._clock = clock
+        self._new_id = new_id
+        self._standing = standing
+        self._owners = owners
+        self._active = active
+        self._replay_s = replay_s
+
+    # ------------------------------------------------------------ people decide
+
+    def vote(
+        self,
+        case_id: str,
+        person: str,
+        choice: Choice,
+        *,
+        presented_digest: str,
+        reason: str,
+        guidance: str,
+        version: int | None,
+    ) -> Change:
+        """Count one person's vote. Raises `decided`, `stale`, `forbidden`, `separation_of_duties`, `not_found`."""
+
+        def change(db: sqlite3.Connection) -> Note:
+            case = self._load(db, case_id)
+            self._still_open(case)
+            if presented_digest != case.presented_digest or version not in (None, case.version):
+                raise Refusal(
+                    "stale", "The case is not what you were shown any more; look again, then decide.", detail=_of(case)
+                )
+            self._check_voter(case, person)
+            votes = self._rows.votes(db, case)
+            if any(vote.person == person and vote.counts for vote in votes):
+                raise Refusal("decided", "You have voted on this card already; others must decide.", detail=_of(case))
+            vote = Vote(
+                id=self._new_id(),
+                person=person,
+                choice=choice,
+                presented_digest=presented_digest,
+                reason=reason,
+                guidance=guidance,
+                ts_ns=self._clock.now_ns(),
+            )
+            db.execute(
+                "INSERT INTO case_vote (id, case_id, person, choice, presented_digest, reason, guidance, ts_ns)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (vote.id, case.id, person, choice.value, presented_digest, reason, guidance, vote.ts_ns),
+            )
+            moved = self._counted(case, [*votes, vote])
+            self._move(db, case, moved)
+            labels = {"choice": choice.value, "presented_digest": presented_digest, "vote": vote.id}
+            if reason:
+                labels["reason"] = reason
+            if guidance:
+                labels["guidance"] = guidance
+            kind = "voted" if moved.state is State.PENDING else moved.state.value
+            return Note(f"case.{kind}", labels)
+
+        return change
+
+    def approve_by_policy(self, case_id: str) -> Change:
+        """Policy allows now what it escalated before, so nobody has to be asked."""
+
+        def change(db: sqlite3.Connection) -> Note:
+            case = self._load(db, case_id)
+            self._still_open(case)
+            self._move(db, case, self._approved(case))
+            return Note("case.approved", {"by": "policy"})
+
+        return change
+
+    def comment(self, case_id: str, comment: Comment) -> Change:
+        """Add a remark; the case stays as it is."""
+
+        def change(db: sqlite3.Connection) -> Note:
+            self._load(db, case_id)
+            db.execute(
+                "INSERT INTO case_comment (id, case_id, person, text, ts_ns) VALUES (?, ?, ?, ?, ?)",
+                (comment.id, case_id, comment.person, comment.text, comment.ts_ns),
+            )
+            return Note("case.commented", {"comment": comment.id})
+
+        return change
+
+    def satisfied(self, case: Case, votes: Sequence[Vote], requirement: Requirement) -> bool:
+        """Whether the votes that count today fill every place of every quorum."""
+        approving = [vote.person for vote in votes if vote.counts and vote.choice is Choice.APPROVE]
+        return enough(requirement.quorum, approving, lambda person, quorum: self._counts(case, person, quorum))
+
+    def _counted(self, case: Case, votes: Sequence[Vote]) -> Case:
+        """The case after its votes were counted anew."""
+        denying = [vote for vote in votes if vote.counts and vote.choice is Choice.DENY]
+        for quorum in case.requirement.quorum:
+            if sum(self._counts(case, vote.person, quorum) for vote in denying) >= quorum.deny:
+                guidance = " ".join(vote.guidance for vote in denying if vote.guidance)
+                return self._ended(case, State.DENIED, code="approval_denied", why=guidance)
+        if self.satisfied(case, votes, case.requirement):
+            return self._approved(case)
+        return case
+
+    def _approved(self, case: Case) -> Case:
+        now_ns = self._clock.now_ns()
+        # A claim may come late: it has the whole time to live from the approval on.
+        expires_ns = max(case.expires_ns, now_ns + case.requirement.ttl_s * _NANOS)
+        return _replace(case, state=State.APPROVED, decided_ns=now_ns, expires_ns=expires_ns)
+
+    def _check_voter(self, case: Case, person: str) -> None:
+        standing = self._standing(person)
+        if standing is None or not standing.reviewer:
+            raise Refusal(
+                "forbidden", f"{person} is not a reviewer; an operator can give the role with `gateway people add`."
+            )
+        if self._is_party(case, person):
+            raise Refusal(
+                "separation_of_duties",
+                f"{person} owns the agent {case.agent_id} or acts through it; another reviewer must decide.",
+                detail=_of(case),
+            )
+        if not any(self._counts(case, person, quorum) for quorum in case.requirement.quorum):
+            groups = ", ".join(sorted({quorum.group or "" for quorum in case.requirement.quorum}))
+            raise Refusal("forbidden", f"Only members of {groups} decide this case.", detail=_of(case))
+
+    def _counts(self, case: Case, person: str, quorum: Quorum) -> bool:
+        standing = self._standing(person)
+        if standing is None or not standing.reviewer or self._is_party(case, person):
+            return False
+        return quorum.group is None or quorum.group in standing.groups
+
+    def _is_party(self, case: Case, person: str) -> bool:
+        owners = {*self._owners(case.agent_id), *case.card.agent.owners.values()}
+        return person in owners or person == case.action.caller.user
+
+    # ------------------------------------------------------------ other ends
+
+    def expire(self, case_id: str) -> Change:
+        """Time is up: denied. Raises `decided` where it is not."""
+
+        def change(db: sqlite3.Connection) -> Note:
+            case = self._load(db, case_id)
+            if case.state not in (State.PENDING, State.APPROVED) or case.expires_ns > self._clock.now_ns():
+                raise _late(case)
+            self._move(db, case, self._ended(case, State.EXPIRED, code="approval_expired", why=""))
+            return Note("case.expired", {"was": case.state.value})
+
+        return change
+
+    def cancel(self, case_id: str, *, by: str, why: str) -> Change:
+        """It is not wanted any more. Raises `decided` where it is too late."""
+
+        def change(db: sqlite3.Connection) -> Note:
+            case = self._load(db, case_id)
+            if case.state not in (State.PENDING, State.APPROVED):
+                raise _late(case)
+            self._move(db, case, self._ended(case, State.CANCELLED, code="approval_denied", why=why))
+            return Note("case.cancelled", {"by": by, "why": why})
+
+        return change
+
+    def invalidate(self, case_id: str, *, code: str, why: str, rules: tuple[str, ...]) -> Change:
+        """Something stands against it that no vote can lift. Raises `decided` where it is too late."""
+
+        def change(db: sqlite3.Connection) -> Note:
+            case = self._load(db, case_id)
+            if case.state not in (State.PENDING, State.APPROVED):
+                raise _late(case)
+            self._move(db, case, self._ended(case, State.INVALIDATED, code=code, why=why))
+            return Note("case.invalidated", {"code": code, "why": why, "rules": ",".join(rules)})
+
+        return change
+
+    def requeue(self, case_id: str, card: Card, requirement: Requirement, presented: str, *, why: str) -> Change:
+        """People must look again: a new card, on which earlier votes do not count, or the votes that are left."""
+
+        def change(db: sqlite3.Connection) -> Note:
+            case = self._load(db, case_id)
+            if case.state is not State.APPROVED:
+                raise _late(case)
+            moved = _replace(
+                case,
+                state=State.PENDING,
+                card=card,
+                requirement=requirement,
+                presented_digest=presented,
+                definition_digest=card.definition_digest,
+                expires_ns=self._clock.now_ns() + requirement.ttl_s * _NANOS,
+                decided_ns=None,
+                why=why,
+            )
+            self._move(db, case, moved)
+            return Note("case.requeued", {"why": why, "presented_digest": presented})
+
+        return change
+
+    # ------------------------------------------------------------ carrying out
+
+    def begin(self, case_id: str, requirement: Requirement) -> Callable[[sqlite3.Connection], None]:
+        """Take the one right to carry it out: the attempt's row stands before anything is sent.
+
+        Raises `decided` where another was first, it expired, or the votes do not carry it today; `agent_suspended`.
+        """
+
+        def change(db: sqlite3.Connection) -> None:
+            case = self._load(db, case_id)
+            now_ns = self._clock.now_ns()
+            if case.state is not State.APPROVED or case.expires_ns <= now_ns:
+                raise _late(case)
+            if not self._active(db, case.agent_id):
+                raise Refusal("agent_suspended", f"The agent {case.agent_id} is suspended.", detail=_of(case))
+            if not self.satisfied(case, self._rows.votes(db, case), requirement):
+                raise Refusal("decided", "The votes do not carry the case any more.", detail=_of(case))
+            self._move(db, case, _replace(case, state=State.EXECUTING, fence=case.fence + 1))
+            db.execute(
+                "INSERT INTO case_attempt (case_id, fence, started_ns) VALUES (?, ?, ?)",
+                (case.id, case.fence + 1, now_ns),
+            )
+
+        return change
+
+    def end(self, case: Case, status: Status, ending: Ending) -> Callable[[sqlite3.Connection], None]:
+        """How the attempt that `case.fence` names ended. What certainly did nothing leaves the case approved."""
+
+        def change(db: sqlite3.Connection) -> None:
+            now = self._load(db, case.id)
+            if now.fence != case.fence or now.state not in (State.EXECUTING, State.UNKNOWN):
+                return  # a person has reconciled it in the meantime; the record of the result tells all the same
+            state, why = _state_of(status), ""
+            if state is State.FAILED and ending.detail.get("dispatched") == "no":
+                state = State.APPROVED
+            elif state is State.UNKNOWN:
+                why = ending.message
+            self._end_attempt(db, now, state.value if state is not State.APPROVED else "not_sent", ending.code)
+            moved = (
+                _replace(now, state=state)
+                if state is State.APPROVED
+                else self._ended(now, state, code=ending.code, why=why)
+            )
+            self._move(db, now, moved)
+            self._rows.store_ending(db, case.id, ending)
+
+        return change
+
+    def lost(self, case_id: str, why: str) -> Change:
+        """An attempt that nobody carries on: what it did is not known. Raises `decided` where there is none."""
+
+        def change(db: sqlite3.Connection) -> Note:
+            case = self._load(db, case_id)
+            if case.state is not State.EXECUTING:
+                raise _late(case)
+            self._end_attempt(db, case, State.UNKNOWN.value, why)
+            self._move(db, case, self._ended(case, State.UNKNOWN, code="outcome_unknown", why=why))
+            return Note("case.unknown", {"why": why, "fence": str(case.fence)})
+
+        return change
+
+    def release(self, case_id: str, requirement: Requirement, answer_id: str) -> Callable[[sqlite3.Connection], None]:
+        """Let an approved proposal pass, in one answer and no other. Raises `decided`."""
+
+        def change(db: sqlite3.Connection) -> None:
+            case = self._load(db, case_id)
+            if case.state is not State.APPROVED or case.expires_ns <= self._clock.now_ns():
+                raise _late(case)
+            if not self._active(db, case.agent_id):
+                raise Refusal("agent_suspended", f"The agent {case.agent_id} is suspended.", detail=_of(case))
+            if not self.satisfied(case, self._rows.votes(db, case), requirement):
+                raise Refusal("decided", "The votes do not carry the case any more.", detail=_of(case))
+            moved = _replace(self._ended(case, State.SUCCEEDED, code=None, why=""), released_to=answer_id)
+            self._move(db, case, moved)
+
+        return change
+
+    def reconcile(self, case_id: str, outcome: State, note: str) -> Change:
+        """A person found out what became of an unknown attempt. Raises `decided`."""
+
+        def change(db: sqlite3.Connection) -> Note:
+            case = self._load(db, case_id)
+            if case.state is not State.UNKNOWN:
+                raise Refusal(
+                    "decided", f"The case is {case.state}; only an unknown outcome is reconciled.", detail=_of(case)
+                )
+            self._move(db, case, self._ended(case, outcome, code="decided", why=note))
+            return Note("case.reconciled", {"outcome": outcome.value, "note": note})
+
+        return change
+
+    # ------------------------------------------------------------ parts
+
+    def _load(self, db: sqlite3.Connection, case_id: str) -> Case:
+        case = self._rows.case(db, case_id)
+        if case is None:
+            raise Refusal("not_found", "There is no case of this id; `gateway approvals list` shows those there are.")
+        return case
+
+    def _still_open(self, case: Case) -> None:
+        if case.state is not State.PENDING or case.expires_ns <= self._clock.now_ns():
+            raise _late(case)
+
+    def _move(self, db: sqlite3.Connection, case: Case, moved: Case) -> None:
+        if not self._rows.move(db, moved, case):
+            raise Refusal("decided", "Somebody was faster; look at the case again.", detail=_of(case))
+
+    def _ended(self, case: Case, state: State, *, code: str | None, why: str) -> Case:
+        now_ns = self._clock.now_ns()
+        told_until_ns = now_ns + self._replay_s() * _NANOS if state in TOLD_AGAIN else None
+        return _replace(
+            case,
+            state=state,
+            decided_ns=case.decided_ns or now_ns,
+            ended_ns=now_ns,
+            told_until_ns=told_until_ns,
+            code=code,
+            why=why,
+        )
+
+    def _end_attempt(self, db: sqlite3.Connection, case: Case, outcome: str, note: str | None) -> None:
+        db.execute(
+            "UPDATE case_attempt SET ended_ns = ?, outcome = ?, note = ? WHERE case_id = ? AND fence = ?",
+            (self._clock.now_ns(), outcome, note, case.id, case.fence),
+        )
+
+
+def _state_of(status: Status) -> State:
+    if status is Status.SUCCEEDED:
+        return State.SUCCEEDED
+    return State.FAILED if status is Status.FAILED else State.UNKNOWN
+
+
+def _late(case: Case) -> Refusal:
+    if case.state in (State.PENDING, State.APPROVED):
+        return Refusal("decided", "The case has run out of time, so it counts as denied.", detail=_of(case))
+    return Refusal("decided", f"The case is {case.state} already; nothing was changed.", detail=_of(case))
+
+
+def _of(case: Case) -> dict[str, str]:
+    return {"case": case.id, "state": case.state.value}
