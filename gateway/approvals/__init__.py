@@ -6,7 +6,8 @@ Never decides what needs a person (policy does) and never performs anything (the
 Fails closed: what can't be read, stored or counted stays undone; time running out denies.
 """
 
-from gateway.approvals.approvals import Approvals, Page
+from gateway.approvals.approvals import Approvals
+from gateway.approvals.looking import Page
 from gateway.approvals.sealing import Sealing
 
 __all__ = ["Approvals", "Page", "Sealing"]

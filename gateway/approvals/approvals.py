@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -19,7 +20,6 @@ from gateway.approvals.card import Sentence, card_of, presented_digest
 from gateway.approvals.case import (
     OPEN,
     TOLD_AGAIN,
-    Attempt,
     Case,
     Choice,
     Comment,
@@ -28,31 +28,31 @@ from gateway.approvals.case import (
     Met,
     Note,
     Requirement,
-    Standing,
     State,
     Vote,
 )
 from gateway.approvals.kept import KeptAnswers
-from gateway.approvals.machine import Change, Machine
+from gateway.approvals.known import Known
+from gateway.approvals.looking import Looking, Reads
+from gateway.approvals.machine import Change, Machine, Stands
 from gateway.approvals.rows import Rows, idempotency_of
 from gateway.approvals.sealing import Sealing
-from gateway.approvals.wakeups import Wakeups
+from gateway.approvals.wakeups import Listener, Wakeups
 from gateway.clock import Clock, Ids
 from gateway.config import Approvals as Settings
 from gateway.errors import Refusal
 
 T = TypeVar("T")
 _NANOS = 1_000_000_000
-_FOREVER = 2**63
-_BATCH = 100  # cases that one tick ends
+_BATCH = 100  # cases that a tick ends at a time
+_UNCERTAIN_S = 60.0  # by then the writer has written what it was slow with, or latched
 _MAX_TEXT = 2000  # characters of a reason, guidance, a comment or a note
 
 
-class Stores(Protocol):
+class Stores(Reads, Protocol):
     """store/: durable writes, and reads beside them."""
 
     async def write(self, fn: Callable[[sqlite3.Connection], T]) -> T: ...
-    async def read(self, fn: Callable[[sqlite3.Connection], T]) -> T: ...
 
 
 class Records(Protocol):
@@ -77,14 +77,7 @@ class Records(Protocol):
     ) -> None: ...
 
 
-class Page(msgspec.Struct, frozen=True):
-    """Cases, newest first, and where the next page begins."""
-
-    cases: list[Case]
-    cursor: str | None
-
-
-class Approvals:
+class Approvals(Looking):
     """The cases of one gateway."""
 
     def __init__(
@@ -96,54 +89,58 @@ class Approvals:
         clock: Clock,
         ids: Ids,
         sentence: Sentence,
-        standing: Callable[[str], Standing | None],
+        standing: Callable[[str], Stands | None],
+        standing_in: Callable[[sqlite3.Connection, str], Stands | None],
         owners: Callable[[str], Iterable[str]],
         active: Callable[[sqlite3.Connection, str], bool],
         settings: Settings,
     ) -> None:
-        """`active(connection, agent_id)` says, inside a transaction, whether the agent may act."""
+        """`standing_in` and `active` look inside a transaction: what a person may do, whether an agent may act."""
+        rows = Rows(sealing)
+        super().__init__(store, rows)
         self._store = store
         self._records = records
         self._clock = clock
         self._ids = ids
         self._sentence = sentence
         self._settings = settings
-        self._rows = Rows(sealing)
+        self._standing = standing
         self._machine = Machine(
-            self._rows,
+            rows,
             clock=clock,
             new_id=ids.new,
-            standing=standing,
+            standing=standing_in,
             owners=owners,
             active=active,
             replay_s=lambda: self._settings.replay_s,
         )
         self._kept = KeptAnswers(sealing, clock)
         self._wakeups = Wakeups()
-        self._known: dict[str, int] = {}  # digest or idempotency -> until when an identical action meets a case
-        self._counts: dict[str, int] = {}
+        self._known = Known()
+        # Cases that may change late: until when to look (monotonic seconds), and their identities.
+        self._uncertain: dict[str, tuple[float, tuple[str | None, ...]]] = {}
+        self._changing: set[asyncio.Task[Case]] = set()
         self._stopping = False
         self.on_approved: Callable[[Case], None] = lambda case: None
-        self.under_way: Callable[[str], bool] = lambda case_id: False
+        """Told of every case that was approved, after it is durable."""
+        self.under_way: Callable[[str], bool] = lambda case_id: True
+        """Whether an attempt runs in this process; one that does not is lost. Set by who carries out."""
 
     async def load(self) -> None:
         """Fill the indexes, and end what a crash cut off: what such an attempt did is not known."""
 
-        def read(db: sqlite3.Connection) -> list[tuple[str, str | None, int, int | None]]:
+        def read(db: sqlite3.Connection) -> list[Any]:
             self._kept.load(db)
+            self._rows.select(db, "ORDER BY id DESC LIMIT 1", ())  # another key file would be told now, not later
             return db.execute(
-                "SELECT digest, idempotency, open, told_until_ns FROM approval_case"
+                "SELECT id, digest, idempotency, state, told_until_ns FROM approval_case"
                 " WHERE open = 1 OR told_until_ns > ?",
                 (self._clock.now_ns(),),
             ).fetchall()
 
-        for digest, idempotency, is_open, told_until_ns in await self._store.read(read):
-            until_ns = _FOREVER if is_open else told_until_ns or 0
-            for key in (digest, idempotency):
-                if key is not None:
-                    self._known[key] = max(until_ns, self._known.get(key, 0))
-        await self._end_lost("The gateway was stopped or died while it ran.")
-        await self._count()
+        for case_id, digest, idempotency, state, told_until_ns in await self._store.read(read):
+            self._known.tell(case_id, (digest, idempotency), State(state), told_until_ns)
+        await self._end_lost("The gateway was stopped or died while it ran.", lambda case_id: False)
 
     def reconfigure(self, settings: Settings) -> None:
         """Other settings hold from now on; cases keep what they were opened with."""
@@ -153,10 +150,10 @@ class Approvals:
 
     def concerns(self, action: Action) -> bool:
         """Whether an identical action may have a case; memory only, and never wrong in saying no."""
-        until_ns = self._known.get(action.digest)
-        if until_ns is None and action.idempotency_key is not None:
-            until_ns = self._known.get(idempotency_of(action) or "")
-        return until_ns is not None and until_ns > self._clock.now_ns()
+        now_ns = self._clock.now_ns()
+        if self._known.met(action.digest, now_ns):
+            return True
+        return action.idempotency_key is not None and self._known.met(idempotency_of(action), now_ns)
 
     def requirement(self, decision: Decision) -> Requirement:
         """What a decision asks of people. Raises `denied_by_policy` where that can't be read."""
@@ -181,26 +178,27 @@ class Approvals:
             if asked is None:
                 return None
             try:
-                return Met(await self._open(action, target, decision, asked), opened=True, ended_before=False)
+                return Met(
+                    await self._open(action, target, decision, asked, answer_id), opened=True, ended_before=False
+                )
             except _TakenError:
                 continue  # an identical action opened it in between
         raise Refusal("conflict", "Identical calls came faster than they could be told apart; try again.")
 
     async def _find(self, action: Action, answer_id: str | None) -> Case | None:
+        return await self._store.read(lambda db: self._look(db, action, answer_id))
+
+    def _look(self, db: sqlite3.Connection, action: Action, answer_id: str | None) -> Case | None:
+        """The case that an action meets. Raises `conflict` where its idempotency key stands for another."""
         idempotency = idempotency_of(action)
-
-        def read(db: sqlite3.Connection) -> tuple[Case | None, Case | None]:
-            same = self._rows.open_by_digest(db, action.digest) or self._rows.last_by_digest(db, action.digest)
-            keyed = None if idempotency is None else self._rows.last_by_key(db, idempotency)
-            return same, keyed
-
-        same, keyed = await self._store.read(read)
+        keyed = None if idempotency is None else self._rows.last_by_key(db, idempotency)
         if keyed is not None and keyed.action.digest != action.digest and self._is_told(keyed):
             raise Refusal(
                 "conflict",
                 "This idempotency-key was used for another call; use a new one, or repeat that call.",
                 detail={"case": keyed.id},
             )
+        same = self._rows.open_by_digest(db, action.digest) or self._rows.last_by_digest(db, action.digest)
         if same is None or not self._is_told(same):
             return None
         if same.kind is Kind.TOOL_PROPOSE and same.state is State.SUCCEEDED and same.released_to != answer_id:
@@ -225,7 +223,9 @@ class Approvals:
             case = await self.case(case.id)
         return Met(case, opened=False, ended_before=ended_before)
 
-    async def _open(self, action: Action, target: ToolTarget, decision: Decision, asked: Requirement) -> Case:
+    async def _open(
+        self, action: Action, target: ToolTarget, decision: Decision, asked: Requirement, answer_id: str | None
+    ) -> Case:
         now_ns = self._clock.now_ns()
         case_id = self._ids.new()
         card = card_of(case_id, action, target, decision, asked, self._sentence)
@@ -251,6 +251,8 @@ class Approvals:
         cap = self._settings.pending_per_agent
 
         def insert(db: sqlite3.Connection) -> None:
+            if self._look(db, action, answer_id) is not None:
+                raise _TakenError
             waiting = db.execute(
                 "SELECT count(*) FROM approval_case WHERE agent = ? AND state = 'pending'", (case.agent_id,)
             ).fetchone()[0]
@@ -265,9 +267,20 @@ class Approvals:
             except sqlite3.IntegrityError as error:
                 raise _TakenError from error
 
-        await self._records.requested(action, target, decision, case.id, insert)
+        keys = _keys(case)
+        self._known.expect(case.id, keys)
+        try:
+            await self._records.requested(action, target, decision, case.id, insert)
+        except (_TakenError, Refusal) as error:
+            if isinstance(error, Refusal) and error.code == "audit_unavailable":
+                self._doubt(case)
+            else:
+                self._known.forget(case.id, keys)
+            raise
+        except asyncio.CancelledError:
+            self._doubt(case)
+            raise
         self._told(case)
-        await self._count()
         return case
 
     # ------------------------------------------------------------ people
@@ -340,7 +353,7 @@ class Approvals:
 
     def satisfied(self, case: Case, votes: Sequence[Vote], requirement: Requirement) -> bool:
         """Whether the votes carry a requirement today."""
-        return self._machine.satisfied(case, votes, requirement)
+        return self._machine.satisfied(case, votes, requirement, self._standing)
 
     def begin(self, case: Case, requirement: Requirement) -> Callable[[sqlite3.Connection], None]:
         """The one right to carry it out, for the intent's transaction; then `changed`. See `Machine.begin`."""
@@ -372,7 +385,6 @@ class Approvals:
 
         await self._records.decided([(action, target, decision)], case=case.id, also=also)
         self._told(await self.case(case.id))
-        await self._count()
 
     # ------------------------------------------------------------ waiting
 
@@ -380,141 +392,54 @@ class Approvals:
         """The case as it is once its state is in `until`, or when time is up. Raises `not_found`, `stopping`."""
         loop = asyncio.get_running_loop()
         end_s = loop.time() + timeout_s
-        while True:
-            if self._stopping:
-                raise Refusal("stopping", "The gateway is shutting down; try again in a moment.", retry_after_s=1)
-            place = self._wakeups.place(case_id)
-            try:
-                case = await self.case(case_id)
+        place = self._wakeups.place(case_id)
+        try:
+            case = await self.case(case_id)
+            while case.state not in until:
+                if self._stopping:
+                    raise Refusal("stopping", "The gateway is shutting down; try again in a moment.", retry_after_s=1)
                 left_s = end_s - loop.time()
-                if case.state in until or left_s <= 0:
-                    return case
-                async with asyncio.timeout(left_s):
-                    await place
-            except TimeoutError:
-                return await self.case(case_id)
-            finally:
-                self._wakeups.leave(case_id, place)
-            if place.done() and self._looked_at(place):
-                return await self.case(case_id)
+                if left_s <= 0:
+                    break
+                done, _ = await asyncio.wait((place,), timeout=left_s)
+                if not done:
+                    return await self.case(case_id)
+                changed = place.result()
+                if changed is None and not self._stopping:  # something else is other: whoever waits looks around
+                    return await self.case(case_id)
+                if changed is not None:
+                    case = changed
+                    if case.state not in until:  # and what came right after it was told to nobody here
+                        place = self._wakeups.place(case_id)
+                        case = await self.case(case_id)
+            return case
+        finally:
+            self._wakeups.leave(case_id, place)
 
-    @staticmethod
-    def _looked_at(place: asyncio.Future[bool]) -> bool:
-        """Whether whoever waits shall look around, though the case is as it was."""
-        return place.result()
-
-    def subscribe(self) -> AsyncIterator[str]:
-        """Ids of cases as they change."""
+    def subscribe(self) -> Listener:
+        """Ids of cases as they change, from now on; an async iterator, ended by `aclose` or when the gateway stops."""
         return self._wakeups.listen()
 
     def stop_waiting(self) -> None:
         """The gateway stops: whoever waits is refused, and comes back."""
         self._stopping = True
-        self._wakeups.wake_all()
+        self._wakeups.stop()
 
     def wake_agent(self, agent_id: str) -> None:
         """Something is other with an agent: whoever waits looks again."""
-        self._wakeups.wake_all(look=True)
+        self._wakeups.wake_all()
 
-    # ------------------------------------------------------------ looking
-
-    async def case(self, case_id: str) -> Case:
-        """Raises Refusal(not_found)."""
-        found = await self._store.read(lambda db: self._rows.case(db, case_id))
-        if found is None:
-            raise Refusal("not_found", "There is no case of this id; `gateway approvals list` shows those there are.")
-        return found
-
-    async def find(
-        self,
-        *,
-        status: str | None = None,
-        agent: str | None = None,
-        tool: str | None = None,
-        rule: str | None = None,
-        risk: str | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> Page:
-        """Cases, newest first. `status`: a state, or `open`. `tool`: a name or `server__tool`. Raises `malformed`."""
-        where: list[str] = []
-        values: list[Any] = []
-
-        def must(condition: str, *given: Any) -> None:
-            where.append(condition)
-            values.extend(given)
-
-        if status == "open":
-            must("open = 1")
-        elif status is not None:
-            if status not in set(State):
-                known = ", ".join(state.value for state in State)
-                raise Refusal("malformed", f"There is no state {status!r}; there are open, {known}.")
-            must("state = ?", status)
-        if agent is not None:
-            must("agent = ?", agent)
-        if tool is not None:
-            server, has_server, name = tool.partition("__")
-            if has_server:
-                must("server = ? AND tool = ?", server, name)
-            else:
-                must("tool = ?", tool)
-        if rule is not None:
-            must("instr(rules, ?) > 0", f"|{rule}|")
-        if risk is not None:
-            must("risk = ?", risk)
-        if cursor is not None:
-            must("id < ?", cursor)
-        condition = f"WHERE {' AND '.join(where)} " if where else ""
-        found = await self._store.read(
-            lambda db: self._rows.select(db, f"{condition}ORDER BY id DESC LIMIT ?", (*values, limit + 1))
-        )
-        return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
-
-    async def like(self, case: Case) -> list[Case]:
-        """Other cases of the same agent and tool that wait, such as one with a regenerated field."""
-        return await self._store.read(
-            lambda db: self._rows.select(
-                db,
-                "WHERE agent = ? AND server = ? AND tool = ? AND state = 'pending' AND id <> ?"
-                " ORDER BY id DESC LIMIT 5",
-                (case.agent_id, case.server, case.tool, case.id),
-            )
-        )
-
-    async def to_run(self) -> list[str]:
-        """Approved calls that run without being claimed."""
-        found = await self._store.read(
-            lambda db: self._rows.select(db, "WHERE state = 'approved' AND kind = 'tool.call' AND fence = 0", ())
-        )
-        return [case.id for case in found if case.requirement.execute_on == "decision"]
-
-    async def votes(self, case_id: str) -> list[Vote]:
-        """All votes, oldest first. Raises `not_found`."""
-        case = await self.case(case_id)
-        return await self._store.read(lambda db: self._rows.votes(db, case))
-
-    async def comments(self, case_id: str) -> list[Comment]:
-        """Oldest first."""
-        return await self._store.read(lambda db: self._rows.comments(db, case_id))
-
-    async def attempts(self, case_id: str) -> list[Attempt]:
-        """Oldest first."""
-        return await self._store.read(lambda db: self._rows.attempts(db, case_id))
-
-    async def ending(self, case: Case) -> Ending | None:
-        """How the last attempt ended, while that is kept."""
-        return await self._store.read(lambda db: self._rows.ending(db, case.id))
+    # ------------------------------------------------------------ counts
 
     @property
     def pending_count(self) -> int:
         """Cases that wait for people."""
-        return self._counts.get(State.PENDING.value, 0)
+        return self._known.pending
 
     @property
     def unknown_count(self) -> int:
         """Cases whose outcome a person must find out."""
-        return self._counts.get(State.UNKNOWN.value, 0)
+        return self._known.unknown
 
     @property
     def waiting_callers(self) -> int:
@@ -525,14 +450,25 @@ class Approvals:
 
     async def keep_answer(self, action: Action, answer_id: str, body: bytes, *, stream: bool) -> None:
         """Keep a model's answer for identical requests; durable when it returns."""
-        until_ns = self._clock.now_ns() + (self._settings.ttl_s + self._settings.replay_s) * _NANOS
+        replay_ns = self._settings.replay_s * _NANOS
+        until_ns = self._clock.now_ns() + self._settings.ttl_s * _NANOS + replay_ns
         answer = KeptAnswer(answer_id, body, stream)
-        await self._store.write(lambda db: self._kept.keep(db, action, answer, until_ns))
-        self._kept.kept(action.digest, until_ns)
+
+        def keep(db: sqlite3.Connection) -> int:
+            # A policy may give one of its proposals more time than the settings do.
+            longest_ns = db.execute(
+                "SELECT max(expires_ns) FROM approval_case WHERE parent = ? AND open = 1", (answer_id,)
+            ).fetchone()[0]
+            kept_ns = max(until_ns, (longest_ns or 0) + replay_ns)
+            self._kept.keep(db, action, answer, kept_ns)
+            return kept_ns
+
+        self._kept.expect(action.digest, until_ns)
+        self._kept.expect(action.digest, await self._store.write(keep))
 
     async def kept_answer(self, action: Action) -> KeptAnswer | None:
-        """The answer that was kept for an identical request."""
-        return await self._store.read(lambda db: self._kept.find(db, action.digest))
+        """The answer that was kept for an identical request, to the last byte of its body."""
+        return await self._store.read(lambda db: self._kept.find(db, action))
 
     def has_answer(self, digest: str) -> bool:
         """Whether one may be kept; memory only."""
@@ -542,41 +478,63 @@ class Approvals:
 
     async def tick(self) -> None:
         """What time does: cases expire, lost attempts become unknown, what was kept is dropped."""
+        await self._look_again()
         now_ns = self._clock.now_ns()
-        due = await self._store.read(
+        while due := await self._store.read(
             lambda db: self._rows.select(
                 db, "WHERE state IN ('pending', 'approved') AND expires_ns <= ? LIMIT ?", (now_ns, _BATCH)
             )
-        )
-        for case in due:
-            await self._try(case, self._machine.expire(case.id))
-        await self._end_lost("Nothing carries it on any more.")
-        old = [key for key, until_ns in self._known.items() if until_ns <= now_ns]
-        for key in old:
-            del self._known[key]
+        ):
+            for case in due:
+                await self._try(case, self._machine.expire(case.id))
+        await self._end_lost("Nothing carries it on any more.", self.under_way)
+        self._known.forget_old(now_ns)
+        self._kept.forget_old()
         if await self._store.read(lambda db: self._has_old(db, now_ns)):
-            self._kept.dropped(await self._store.write(self._drop_old))
+            await self._store.write(self._drop_old)
+
+    def _doubt(self, case: Case) -> None:
+        """Nobody knows whether a change becomes durable: look for a while."""
+        self._uncertain[case.id] = (self._clock.monotonic_s() + _UNCERTAIN_S, _keys(case))
+
+    async def _look_again(self) -> None:
+        """Changes that were refused as too slow may have become durable after all."""
+        for case_id, (until_s, keys) in tuple(self._uncertain.items()):
+            over = self._clock.monotonic_s() >= until_s
+            if over:
+                del self._uncertain[case_id]
+            try:
+                case = await self.case(case_id)
+            except Refusal as refusal:
+                if refusal.code != "not_found":
+                    raise
+                if over:
+                    self._known.forget(case_id, keys)
+                continue
+            self._told(case)
+            if case.state is State.APPROVED:
+                self.on_approved(case)
 
     @staticmethod
     def _has_old(db: sqlite3.Connection, now_ns: int) -> bool:
         found = db.execute(
-            "SELECT EXISTS (SELECT 1 FROM kept_answer WHERE until_ns <= ?)"
-            " OR EXISTS (SELECT 1 FROM approval_case WHERE ending IS NOT NULL AND open = 0 AND told_until_ns <= ?)",
+            "SELECT EXISTS (SELECT 1 FROM kept_answer WHERE until_ns <= ?)"  # noqa: S608 - our own words
+            f" OR EXISTS (SELECT 1 FROM approval_case WHERE {_OLD_ENDING})",
             (now_ns, now_ns),
         ).fetchone()
         return bool(found[0])
 
-    def _drop_old(self, db: sqlite3.Connection) -> list[str]:
+    def _drop_old(self, db: sqlite3.Connection) -> None:
         db.execute(
-            "UPDATE approval_case SET ending = NULL WHERE ending IS NOT NULL AND open = 0 AND told_until_ns <= ?",
+            f"UPDATE approval_case SET ending = NULL WHERE {_OLD_ENDING}",  # noqa: S608 - our own words
             (self._clock.now_ns(),),
         )
-        return self._kept.drop_old(db)
+        self._kept.drop_old(db)
 
-    async def _end_lost(self, why: str) -> None:
+    async def _end_lost(self, why: str, under_way: Callable[[str], bool]) -> None:
         running = await self._store.read(lambda db: self._rows.select(db, "WHERE state = 'executing'", ()))
         for case in running:
-            if not self.under_way(case.id):
+            if not under_way(case.id):
                 await self._try(case, self._machine.lost(case.id, why))
 
     # ------------------------------------------------------------ parts
@@ -589,48 +547,68 @@ class Approvals:
                 raise
 
     async def _change(self, before: Case, change: Change, *, person: str | None = None) -> Case:
-        """Make a transition with its record; then wake who waits and run what was approved."""
+        """Make a transition with its record; then wake who waits and run what was approved.
+
+        In a task of its own: whoever asked for it may hang up, and what became durable is told all the same.
+        """
+        task = asyncio.get_running_loop().create_task(self._make(before, change, person))
+        self._changing.add(task)
+        task.add_done_callback(self._over)
+        return await asyncio.shield(task)
+
+    def _over(self, task: asyncio.Task[Case]) -> None:
+        self._changing.discard(task)
+        if not task.cancelled():
+            task.exception()  # told to whoever asked, if they are still there
+
+    async def _make(self, before: Case, change: Change, person: str | None) -> Case:
+        lengthened: list[str] = []
+        replay_ns = self._settings.replay_s * _NANOS
 
         def with_answer(db: sqlite3.Connection) -> Note:
             note = change(db)
-            if before.kind is Kind.TOOL_PROPOSE and before.action.parent is not None and note.type in _ENDS:
-                until_ns = self._clock.now_ns() + self._settings.replay_s * _NANOS
-                self._kept.shorten(db, before.action.parent, until_ns)
+            parent = before.action.parent
+            if before.kind is Kind.TOOL_PROPOSE and parent is not None:
+                if note.type in _ENDS:
+                    self._kept.shorten(db, parent, self._clock.now_ns() + replay_ns)
+                elif note.type in _GOES_ON:
+                    now = self._rows.case(db, before.id)
+                    lengthened.extend(self._kept.lengthen(db, parent, (now or before).expires_ns + replay_ns))
             return note
 
-        await self._records.case(before, with_answer, person=person)
+        try:
+            await self._records.case(before, with_answer, person=person)
+        except Refusal as refusal:
+            if refusal.code == "audit_unavailable":  # it may have become durable all the same
+                self._doubt(before)
+            raise
         case = await self.case(before.id)
+        for digest in lengthened:
+            self._kept.expect(digest, case.expires_ns + replay_ns)
         self._told(case)
-        await self._count()
         if case.state is State.APPROVED and before.state is not State.APPROVED:
             self.on_approved(case)
         return case
 
     def _told(self, case: Case) -> None:
-        until_ns = _FOREVER if case.state in OPEN else case.told_until_ns or 0
-        for key in (case.action.digest, idempotency_of(case.action)):
-            if key is not None:
-                self._known[key] = until_ns
-        self._wakeups.changed(case.id)
-
-    async def _count(self) -> None:
-        self._counts = dict(
-            await self._store.read(
-                lambda db: db.execute(
-                    "SELECT state, count(*) FROM approval_case WHERE state IN ('pending', 'unknown') GROUP BY state"
-                ).fetchall()
-            )
-        )
+        self._known.tell(case.id, _keys(case), case.state, case.told_until_ns)
+        self._wakeups.changed(case)
 
 
 _ENDS = frozenset({"case.denied", "case.expired", "case.cancelled", "case.invalidated"})
+_GOES_ON = frozenset({"case.approved", "case.requeued"})
+_OLD_ENDING = "ending IS NOT NULL AND open = 0 AND coalesce(told_until_ns, 0) <= ?"
 
 
 class _TakenError(Exception):
     """The identity has an open case already."""
 
 
+def _keys(case: Case) -> tuple[str | None, ...]:
+    return case.action.digest, idempotency_of(case.action)
+
+
 def _check_text(*texts: str) -> None:
     for text in texts:
-        if len(text) > _MAX_TEXT or (not text.isprintable() and any(ord(c) < 0x20 and c not in "\n\t" for c in text)):
+        if len(text) > _MAX_TEXT or any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" for c in text):
             raise Refusal("malformed", f"Write at most {_MAX_TEXT} characters, without control characters.")

@@ -13,52 +13,73 @@ from gateway.clock import Clock
 
 
 class KeptAnswers:
-    """One answer for an identical request, sealed, until its time is up. The index in memory is exact."""
+    """One answer for an identical request, sealed, until its time is up.
+
+    A request is identical by its action's digest (which covers its head) and by every byte of its body. The index
+    in memory may say yes to one that is not there any more, never no to one that is.
+    """
 
     def __init__(self, sealing: Sealing, clock: Clock) -> None:
         self._sealing = sealing
         self._clock = clock
-        self._until_ns: dict[str, int] = {}
+        self._until_ns: dict[str, int] = {}  # digest of the action -> until when there may be an answer
 
     def load(self, db: sqlite3.Connection) -> None:
         """Fill the index."""
-        self._until_ns = dict(db.execute("SELECT digest, until_ns FROM kept_answer"))
+        self._until_ns = dict(db.execute("SELECT digest, max(until_ns) FROM kept_answer GROUP BY digest"))
 
     def has(self, digest: str) -> bool:
-        """Whether there is an answer for a request; memory only."""
+        """Whether there may be an answer for a request; memory only."""
         return digest in self._until_ns
 
+    def expect(self, digest: str, until_ns: int) -> None:
+        """An answer is about to be kept, or one that is kept will stay longer."""
+        self._until_ns[digest] = max(until_ns, self._until_ns.get(digest, 0))
+
+    def forget_old(self) -> None:
+        """Drop from the index what is over."""
+        now_ns = self._clock.now_ns()
+        for digest in [digest for digest, until_ns in self._until_ns.items() if until_ns <= now_ns]:
+            del self._until_ns[digest]
+
+    # ------------------------------------------------------------ in a transaction
+
     def keep(self, db: sqlite3.Connection, action: Action, answer: KeptAnswer, until_ns: int) -> None:
-        """Store an answer for requests that are identical to `action`; runs in the writer's thread."""
-        sealed = self._sealing.seal(msgspec.json.encode(answer), f"{action.digest}/answer")
+        """Store an answer for requests that are identical to `action`."""
+        request = self._request(action)
+        sealed = self._sealing.seal(msgspec.json.encode(answer), f"{request}/answer")
         db.execute(
-            "INSERT OR REPLACE INTO kept_answer (digest, answer_id, sealed, stream, until_ns) VALUES (?, ?, ?, ?, ?)",
-            (action.digest, answer.id, sealed, int(answer.stream), until_ns),
+            "INSERT OR REPLACE INTO kept_answer (request, digest, answer_id, sealed, stream, until_ns)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (request, action.digest, answer.id, sealed, int(answer.stream), until_ns),
         )
 
-    def kept(self, digest: str, until_ns: int) -> None:
-        """What `keep` stored is durable."""
-        self._until_ns[digest] = until_ns
-
-    def find(self, db: sqlite3.Connection, digest: str) -> KeptAnswer | None:
+    def find(self, db: sqlite3.Connection, action: Action) -> KeptAnswer | None:
         """The answer for a request, if its time is not up."""
-        row = db.execute("SELECT sealed, until_ns FROM kept_answer WHERE digest = ?", (digest,)).fetchone()
-        if row is None or row[1] <= self._clock.now_ns():
+        request = self._request(action)
+        row = db.execute(
+            "SELECT sealed FROM kept_answer WHERE request = ? AND until_ns > ?", (request, self._clock.now_ns())
+        ).fetchone()
+        if row is None:
             return None
-        return msgspec.json.decode(self._sealing.unseal(row[0], f"{digest}/answer"), type=KeptAnswer)
+        return msgspec.json.decode(self._sealing.unseal(row[0], f"{request}/answer"), type=KeptAnswer)
 
     def shorten(self, db: sqlite3.Connection, answer_id: str, until_ns: int) -> None:
-        """Its proposals are decided: it is given again for the replay window only; runs in the writer's thread."""
-        db.execute("UPDATE kept_answer SET until_ns = min(until_ns, ?) WHERE answer_id = ?", (until_ns, answer_id))
+        """One of its proposals is decided: once all are, it is given again for the replay window only."""
+        db.execute(
+            "UPDATE kept_answer SET until_ns = min(until_ns, ?) WHERE answer_id = ?"
+            " AND NOT EXISTS (SELECT 1 FROM approval_case WHERE parent = ? AND open = 1)",
+            (until_ns, answer_id, answer_id),
+        )
 
-    def drop_old(self, db: sqlite3.Connection) -> list[str]:
-        """Delete what nobody is given any more; the digests. Runs in the writer's thread."""
-        now_ns = self._clock.now_ns()
-        old = [row[0] for row in db.execute("SELECT digest FROM kept_answer WHERE until_ns <= ?", (now_ns,))]
-        db.execute("DELETE FROM kept_answer WHERE until_ns <= ?", (now_ns,))
-        return old
+    def lengthen(self, db: sqlite3.Connection, answer_id: str, until_ns: int) -> list[str]:
+        """One of its proposals may be released until then; the digests to `expect`."""
+        db.execute("UPDATE kept_answer SET until_ns = max(until_ns, ?) WHERE answer_id = ?", (until_ns, answer_id))
+        return [row[0] for row in db.execute("SELECT digest FROM kept_answer WHERE answer_id = ?", (answer_id,))]
 
-    def dropped(self, digests: list[str]) -> None:
-        """What `drop_old` deleted is gone."""
-        for digest in digests:
-            self._until_ns.pop(digest, None)
+    def drop_old(self, db: sqlite3.Connection) -> None:
+        """Delete what nobody is given any more."""
+        db.execute("DELETE FROM kept_answer WHERE until_ns <= ?", (self._clock.now_ns(),))
+
+    def _request(self, action: Action) -> str:
+        return self._sealing.mac(msgspec.json.encode([action.digest, action.body]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -22,7 +23,6 @@ from gateway.approvals.case import (
     Note,
     Quorum,
     Requirement,
-    Standing,
     State,
     Vote,
 )
@@ -36,8 +36,20 @@ Change = Callable[[sqlite3.Connection], Note]
 _replace = msgspec.structs.replace
 
 
+class Stands(Protocol):
+    """What a person may do on cases now; `case.Standing` is one."""
+
+    @property
+    def reviewer(self) -> bool: ...
+    @property
+    def groups(self) -> tuple[str, ...]: ...
+
+
+Standings = Callable[[str], Stands | None]
+
+
 class Machine:
-    """Makes transitions. `standing` and `owners` are asked inside the transaction, so that they are as of now."""
+    """Makes transitions. `standing` and `active` look at the rows inside the transaction: what is durable counts."""
 
     def __init__(
         self,
@@ -45,7 +57,7 @@ class Machine:
         *,
         clock: Clock,
         new_id: Callable[[], str],
-        standing: Callable[[str], Standing | None],
+        standing: Callable[[sqlite3.Connection, str], Stands | None],
         owners: Callable[[str], Iterable[str]],
         active: Callable[[sqlite3.Connection, str], bool],
         replay_s: Callable[[], int],
@@ -80,7 +92,8 @@ class Machine:
                 raise Refusal(
                     "stale", "The case is not what you were shown any more; look again, then decide.", detail=_of(case)
                 )
-            self._check_voter(case, person)
+            standings = self._as_of_now(db)
+            self._check_voter(case, person, standings)
             votes = self._rows.votes(db, case)
             if any(vote.person == person and vote.counts for vote in votes):
                 raise Refusal("decided", "You have voted on this card already; others must decide.", detail=_of(case))
@@ -98,7 +111,7 @@ class Machine:
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (vote.id, case.id, person, choice.value, presented_digest, reason, guidance, vote.ts_ns),
             )
-            moved = self._counted(case, [*votes, vote])
+            moved = self._counted(case, [*votes, vote], standings)
             self._move(db, case, moved)
             labels = {"choice": choice.value, "presented_digest": presented_digest, "vote": vote.id}
             if reason:
@@ -134,19 +147,24 @@ class Machine:
 
         return change
 
-    def satisfied(self, case: Case, votes: Sequence[Vote], requirement: Requirement) -> bool:
+    def satisfied(self, case: Case, votes: Sequence[Vote], requirement: Requirement, standings: Standings) -> bool:
         """Whether the votes that count today fill every place of every quorum."""
         approving = [vote.person for vote in votes if vote.counts and vote.choice is Choice.APPROVE]
-        return enough(requirement.quorum, approving, lambda person, quorum: self._counts(case, person, quorum))
+        return enough(
+            requirement.quorum, approving, lambda person, quorum: self._counts(case, person, quorum, standings)
+        )
 
-    def _counted(self, case: Case, votes: Sequence[Vote]) -> Case:
+    def _as_of_now(self, db: sqlite3.Connection) -> Standings:
+        return lambda person: self._standing(db, person)
+
+    def _counted(self, case: Case, votes: Sequence[Vote], standings: Standings) -> Case:
         """The case after its votes were counted anew."""
         denying = [vote for vote in votes if vote.counts and vote.choice is Choice.DENY]
         for quorum in case.requirement.quorum:
-            if sum(self._counts(case, vote.person, quorum) for vote in denying) >= quorum.deny:
+            if sum(self._counts(case, vote.person, quorum, standings) for vote in denying) >= quorum.deny:
                 guidance = " ".join(vote.guidance for vote in denying if vote.guidance)
                 return self._ended(case, State.DENIED, code="approval_denied", why=guidance)
-        if self.satisfied(case, votes, case.requirement):
+        if self.satisfied(case, votes, case.requirement, standings):
             return self._approved(case)
         return case
 
@@ -156,8 +174,8 @@ class Machine:
         expires_ns = max(case.expires_ns, now_ns + case.requirement.ttl_s * _NANOS)
         return _replace(case, state=State.APPROVED, decided_ns=now_ns, expires_ns=expires_ns)
 
-    def _check_voter(self, case: Case, person: str) -> None:
-        standing = self._standing(person)
+    def _check_voter(self, case: Case, person: str, standings: Standings) -> None:
+        standing = standings(person)
         if standing is None or not standing.reviewer:
             raise Refusal(
                 "forbidden", f"{person} is not a reviewer; an operator can give the role with `gateway people add`."
@@ -168,12 +186,12 @@ class Machine:
                 f"{person} owns the agent {case.agent_id} or acts through it; another reviewer must decide.",
                 detail=_of(case),
             )
-        if not any(self._counts(case, person, quorum) for quorum in case.requirement.quorum):
+        if not any(self._counts(case, person, quorum, standings) for quorum in case.requirement.quorum):
             groups = ", ".join(sorted({quorum.group or "" for quorum in case.requirement.quorum}))
             raise Refusal("forbidden", f"Only members of {groups} decide this case.", detail=_of(case))
 
-    def _counts(self, case: Case, person: str, quorum: Quorum) -> bool:
-        standing = self._standing(person)
+    def _counts(self, case: Case, person: str, quorum: Quorum, standings: Standings) -> bool:
+        standing = standings(person)
         if standing is None or not standing.reviewer or self._is_party(case, person):
             return False
         return quorum.group is None or quorum.group in standing.groups
@@ -252,18 +270,11 @@ class Machine:
         """
 
         def change(db: sqlite3.Connection) -> None:
-            case = self._load(db, case_id)
-            now_ns = self._clock.now_ns()
-            if case.state is not State.APPROVED or case.expires_ns <= now_ns:
-                raise _late(case)
-            if not self._active(db, case.agent_id):
-                raise Refusal("agent_suspended", f"The agent {case.agent_id} is suspended.", detail=_of(case))
-            if not self.satisfied(case, self._rows.votes(db, case), requirement):
-                raise Refusal("decided", "The votes do not carry the case any more.", detail=_of(case))
+            case = self._claim(db, case_id, requirement)
             self._move(db, case, _replace(case, state=State.EXECUTING, fence=case.fence + 1))
             db.execute(
                 "INSERT INTO case_attempt (case_id, fence, started_ns) VALUES (?, ?, ?)",
-                (case.id, case.fence + 1, now_ns),
+                (case.id, case.fence + 1, self._clock.now_ns()),
             )
 
         return change
@@ -308,13 +319,7 @@ class Machine:
         """Let an approved proposal pass, in one answer and no other. Raises `decided`."""
 
         def change(db: sqlite3.Connection) -> None:
-            case = self._load(db, case_id)
-            if case.state is not State.APPROVED or case.expires_ns <= self._clock.now_ns():
-                raise _late(case)
-            if not self._active(db, case.agent_id):
-                raise Refusal("agent_suspended", f"The agent {case.agent_id} is suspended.", detail=_of(case))
-            if not self.satisfied(case, self._rows.votes(db, case), requirement):
-                raise Refusal("decided", "The votes do not carry the case any more.", detail=_of(case))
+            case = self._claim(db, case_id, requirement)
             moved = _replace(self._ended(case, State.SUCCEEDED, code=None, why=""), released_to=answer_id)
             self._move(db, case, moved)
 
@@ -330,11 +335,23 @@ class Machine:
                     "decided", f"The case is {case.state}; only an unknown outcome is reconciled.", detail=_of(case)
                 )
             self._move(db, case, self._ended(case, outcome, code="decided", why=note))
+            self._rows.drop_ending(db, case.id)  # it told that nobody knows
             return Note("case.reconciled", {"outcome": outcome.value, "note": note})
 
         return change
 
     # ------------------------------------------------------------ parts
+
+    def _claim(self, db: sqlite3.Connection, case_id: str, requirement: Requirement) -> Case:
+        """The approved case, if nothing that is durable by now stands against it."""
+        case = self._load(db, case_id)
+        if case.state is not State.APPROVED or case.expires_ns <= self._clock.now_ns():
+            raise _late(case)
+        if not self._active(db, case.agent_id):
+            raise Refusal("agent_suspended", f"The agent {case.agent_id} is suspended.", detail=_of(case))
+        if not self.satisfied(case, self._rows.votes(db, case), requirement, self._as_of_now(db)):
+            raise Refusal("decided", "The votes do not carry the case any more.", detail=_of(case))
+        return case
 
     def _load(self, db: sqlite3.Connection, case_id: str) -> Case:
         case = self._rows.case(db, case_id)

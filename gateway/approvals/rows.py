@@ -152,15 +152,16 @@ class Rows:
         """A new case. Raises sqlite3.IntegrityError where its identity has an open one."""
         action = case.action
         db.execute(
-            "INSERT INTO approval_case (id, tenant, kind, action_id, digest, idempotency, agent, user, server, tool,"
-            " risk, effect, rules, definition_digest, state, open, version, fence, requirement, presented_digest,"
-            " asked, opened_ns, expires_ns, why) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
+            "INSERT INTO approval_case (id, tenant, kind, action_id, parent, digest, idempotency, agent, user, server,"
+            " tool, risk, effect, rules, definition_digest, state, open, version, fence, requirement, presented_digest,"
+            " asked, opened_ns, expires_ns, why) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
             " ?, ?, ?, ?)",
             (
                 case.id,
                 case.tenant,
                 case.kind.value,
                 action.id,
+                action.parent,
                 action.digest,
                 idempotency_of(action),
                 case.agent_id,
@@ -218,6 +219,10 @@ class Rows:
         """Seal how an attempt ended."""
         sealed = self._sealing.seal(_encode(ending), f"{case_id}/ending")
         db.execute("UPDATE approval_case SET ending = ? WHERE id = ?", (sealed, case_id))
+
+    def drop_ending(self, db: sqlite3.Connection, case_id: str) -> None:
+        """Forget a stored end that is not the last word any more."""
+        db.execute("UPDATE approval_case SET ending = NULL WHERE id = ?", (case_id,))
 
     def _seal(self, case: Case) -> bytes:
         return self._sealing.seal(_encode(Asked(case.action, case.card)), f"{case.id}/asked")

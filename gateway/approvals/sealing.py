@@ -5,6 +5,8 @@ The associated data names the case and the column, so that a sealed value fits n
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +26,7 @@ class Sealing:
 
     def __init__(self, key: bytes, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
         self._cipher = AESGCM(key)
+        self._mac_key = hmac.digest(key, b"gateway/approvals/mac/1", hashlib.sha256)
         self._random_bytes = random_bytes
 
     @classmethod
@@ -31,16 +34,15 @@ class Sealing:
         """Read DATA_DIR/keys/approvals.key, or make it. Raises Refusal(store_unavailable) for a broken one."""
         path = data_dir / "keys" / KEY_FILE
         if not path.exists():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(os.urandom(_KEY_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
+            _make(path)
         key = path.read_bytes()
         if len(key) != _KEY_BYTES:
             raise Refusal("store_unavailable", f"{path} is not a key of {_KEY_BYTES} bytes; restore it from a backup.")
         return cls(key)
+
+    def mac(self, data: bytes) -> str:
+        """What stands for `data` where it is looked up: hex, and without the key nobody can try guesses on it."""
+        return hmac.digest(self._mac_key, data, hashlib.sha256).hex()
 
     def seal(self, data: bytes, place: str) -> bytes:
         """`data`, readable only at `place`."""
@@ -57,3 +59,21 @@ class Sealing:
                 f"What was kept of {place} can't be opened: the database or keys/{KEY_FILE} is not what it was;"
                 " restore both from one backup.",
             ) from error
+
+
+def _make(path: Path) -> None:
+    """A new key, whole or not at all: a part of one would look like a broken key at the next start."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(os.urandom(_KEY_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

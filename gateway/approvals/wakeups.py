@@ -3,25 +3,54 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator
 
+from gateway.approvals.case import Case
+
 LISTENER_LIMIT = 1000
+
+Place = asyncio.Future[Case | None]
+
+
+class Listener(AsyncIterator[str]):
+    """Ids of cases as they change, from the moment it was made; ends when the gateway stops."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[str | None] = asyncio.Queue()
+
+    def tell(self, case_id: str | None) -> None:
+        """None: there will be no more."""
+        if self._queue.qsize() >= LISTENER_LIMIT:  # a slow listener: the newest changes are what it needs
+            self._queue.get_nowait()
+        self._queue.put_nowait(case_id)
+
+    async def __anext__(self) -> str:
+        case_id = await self._queue.get()
+        if case_id is None:
+            self._queue.put_nowait(None)
+            raise StopAsyncIteration
+        return case_id
+
+    async def aclose(self) -> None:
+        """It hears nothing more; whoever iterates it comes to the end."""
+        self.tell(None)
 
 
 class Wakeups:
     """Wakes on change. A waiter takes its place before it looks, so that no change between the two is missed."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, set[asyncio.Future[bool]]] = {}
-        self._listening: set[asyncio.Queue[str]] = set()
+        self._waiting: dict[str, set[Place]] = {}
+        self._listening: weakref.WeakSet[Listener] = weakref.WeakSet()  # who is gone needs no telling
 
-    def place(self, case_id: str) -> asyncio.Future[bool]:
-        """A place that is resolved by the case's next change (to False); give it back with `leave`."""
-        place: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    def place(self, case_id: str) -> Place:
+        """A place resolved with the case by its next change, or with None to look around; give it back by `leave`."""
+        place: Place = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(case_id, set()).add(place)
         return place
 
-    def leave(self, case_id: str, place: asyncio.Future[bool]) -> None:
+    def leave(self, case_id: str, place: Place) -> None:
         """The place is not needed any more."""
         places = self._waiting.get(case_id)
         if places is not None:
@@ -29,35 +58,35 @@ class Wakeups:
             if not places:
                 del self._waiting[case_id]
 
-    def changed(self, case_id: str) -> None:
+    def changed(self, case: Case) -> None:
         """Wake who waits for the case, and tell who listens."""
-        self._wake(case_id, look=False)
-        for queue in self._listening:
-            if queue.full():  # a slow listener: the newest changes are what it needs
-                queue.get_nowait()
-            queue.put_nowait(case_id)
+        self._wake(case.id, case)
+        for listener in self._listening:
+            listener.tell(case.id)
 
-    def wake_all(self, *, look: bool = False) -> None:
-        """Wake everybody. `look`: and not only to see whether their case is another."""
+    def wake_all(self) -> None:
+        """Wake everybody to look around."""
         for case_id in tuple(self._waiting):
-            self._wake(case_id, look=look)
+            self._wake(case_id, None)
 
-    def _wake(self, case_id: str, *, look: bool) -> None:
+    def stop(self) -> None:
+        """Wake everybody; who listens comes to the end."""
+        self.wake_all()
+        for listener in self._listening:
+            listener.tell(None)
+
+    def _wake(self, case_id: str, case: Case | None) -> None:
         for place in self._waiting.pop(case_id, ()):
             if not place.done():
-                place.set_result(look)
+                place.set_result(case)
 
     @property
     def waiting(self) -> int:
         """How many wait."""
         return sum(map(len, self._waiting.values()))
 
-    async def listen(self) -> AsyncIterator[str]:
-        """Ids of cases as they change; ends when whoever listens stops iterating."""
-        queue: asyncio.Queue[str] = asyncio.Queue(LISTENER_LIMIT)
-        self._listening.add(queue)
-        try:
-            while True:
-                yield await queue.get()
-        finally:
-            self._listening.discard(queue)
+    def listen(self) -> Listener:
+        """Hears every change from now on."""
+        listener = Listener()
+        self._listening.add(listener)
+        return listener

@@ -196,11 +196,13 @@ class CaseRow(SQLModel, table=True):
         Index("approval_case_key", "idempotency"),
         Index("approval_case_state", "state", "expires_ns"),
         Index("approval_case_agent", "agent", "id"),
+        Index("approval_case_parent", "parent"),
     )
     id: str = Field(primary_key=True)
     tenant: str
     kind: str
     action_id: str
+    parent: str | None = None  # the model call whose answer a proposal stood in when the case was opened
     digest: str
     idempotency: str | None = None  # SHA-256 of tenant, agent, user and the idempotency key
     agent: str
@@ -273,8 +275,9 @@ class KeptAnswerRow(SQLModel, table=True):
     """A model's answer that was paid for and waits for the tool calls it proposes."""
 
     __tablename__: ClassVar[Any] = "kept_answer"
-    __table_args__ = (Index("kept_answer_id", "answer_id"), _BARE)
-    digest: str = Field(primary_key=True)
+    __table_args__ = (Index("kept_answer_id", "answer_id"), Index("kept_answer_until", "until_ns"), _BARE)
+    request: str = Field(primary_key=True)  # keyed digest of the whole request
+    digest: str  # of the action: tenant, agent, user, model, head of the request
     answer_id: str
     sealed: bytes = Field(sa_type=LargeBinary)
     stream: int

@@ -32,6 +32,7 @@ def upgrade() -> None:
         "approval_case",
         _text("id", key=True),
         *[_text(name) for name in ("tenant", "kind", "action_id", "digest")],
+        _text("parent", null=True),
         _text("idempotency", null=True),
         _text("agent"),
         _text("user", null=True),
@@ -53,6 +54,7 @@ def upgrade() -> None:
     op.create_index("approval_case_key", "approval_case", ["idempotency"])
     op.create_index("approval_case_state", "approval_case", ["state", "expires_ns"])
     op.create_index("approval_case_agent", "approval_case", ["agent", "id"])
+    op.create_index("approval_case_parent", "approval_case", ["parent"])
     op.create_table(
         "case_vote",
         _text("id", key=True),
@@ -79,13 +81,15 @@ def upgrade() -> None:
     )
     op.create_table(
         "kept_answer",
-        _text("digest", key=True),
+        _text("request", key=True),
+        _text("digest"),
         _text("answer_id"),
         _blob("sealed"),
         *[_int(name) for name in ("stream", "until_ns")],
         sqlite_with_rowid=False,
     )
     op.create_index("kept_answer_id", "kept_answer", ["answer_id"])
+    op.create_index("kept_answer_until", "kept_answer", ["until_ns"])
     op.add_column("person", sa.Column("groups", sa.String(), nullable=False, server_default="[]"))
     op.add_column("record_view", _text("case_id", null=True))
     op.create_index("record_view_case", "record_view", ["case_id"])

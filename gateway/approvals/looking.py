@@ -1,0 +1,124 @@
+"""What is read of cases: single ones, lists, and what belongs to them. Nothing here changes anything."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from gateway.approvals.case import Attempt, Case, Comment, Ending, State, Vote
+from gateway.approvals.rows import Rows
+from gateway.errors import Refusal
+
+T = TypeVar("T")
+
+
+class Reads(Protocol):
+    """store/: what is committed."""
+
+    async def read(self, fn: Callable[[sqlite3.Connection], T]) -> T: ...
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Cases, newest first, and where the next page begins."""
+
+    cases: list[Case]
+    cursor: str | None
+
+
+class Looking:
+    """The reading half of `Approvals`."""
+
+    def __init__(self, reads: Reads, rows: Rows) -> None:
+        self._reads = reads
+        self._rows = rows
+
+    async def case(self, case_id: str) -> Case:
+        """Raises Refusal(not_found)."""
+        found = await self._reads.read(lambda db: self._rows.case(db, case_id))
+        if found is None:
+            raise Refusal("not_found", "There is no case of this id; `gateway approvals list` shows those there are.")
+        return found
+
+    async def find(
+        self,
+        *,
+        status: str | None = None,
+        agent: str | None = None,
+        tool: str | None = None,
+        rule: str | None = None,
+        risk: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page:
+        """Cases, newest first. `status`: a state, or `open`. `tool`: a name or `server__tool`. Raises `malformed`."""
+        where: list[str] = []
+        values: list[Any] = []
+
+        def must(condition: str, *given: Any) -> None:
+            where.append(condition)
+            values.extend(given)
+
+        if status == "open":
+            must("open = 1")
+        elif status is not None:
+            if status not in set(State):
+                known = ", ".join(state.value for state in State)
+                raise Refusal("malformed", f"There is no state {status!r}; there are open, {known}.")
+            must("state = ?", status)
+        if agent is not None:
+            must("agent = ?", agent)
+        if tool is not None:
+            server, has_server, name = tool.partition("__")
+            if has_server:
+                must("server = ? AND tool = ?", server, name)
+            else:
+                must("tool = ?", tool)
+        if rule is not None:
+            must("instr(rules, ?) > 0", f"|{rule}|")
+        if risk is not None:
+            must("risk = ?", risk)
+        if cursor is not None:
+            must("id < ?", cursor)
+        condition = f"WHERE {' AND '.join(where)} " if where else ""
+        found = await self._reads.read(
+            lambda db: self._rows.select(db, f"{condition}ORDER BY id DESC LIMIT ?", (*values, limit + 1))
+        )
+        return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
+
+    async def like(self, case: Case) -> list[Case]:
+        """Other cases of the same agent and tool that wait, such as one with a regenerated field."""
+        return await self._reads.read(
+            lambda db: self._rows.select(
+                db,
+                "WHERE agent = ? AND server = ? AND tool = ? AND state = 'pending' AND id <> ?"
+                " ORDER BY id DESC LIMIT 5",
+                (case.agent_id, case.server, case.tool, case.id),
+            )
+        )
+
+    async def to_run(self) -> list[str]:
+        """Approved calls that run without being claimed."""
+        found = await self._reads.read(
+            lambda db: self._rows.select(db, "WHERE state = 'approved' AND kind = 'tool.call' AND fence = 0", ())
+        )
+        return [case.id for case in found if case.requirement.execute_on == "decision"]
+
+    async def votes(self, case_id: str) -> list[Vote]:
+        """All votes, oldest first. Raises `not_found`."""
+        case = await self.case(case_id)
+        return await self._reads.read(lambda db: self._rows.votes(db, case))
+
+    async def comments(self, case_id: str) -> list[Comment]:
+        """Oldest first."""
+        return await self._reads.read(lambda db: self._rows.comments(db, case_id))
+
+    async def attempts(self, case_id: str) -> list[Attempt]:
+        """Oldest first."""
+        return await self._reads.read(lambda db: self._rows.attempts(db, case_id))
+
+    async def ending(self, case: Case) -> Ending | None:
+        """How the last attempt ended, while that is kept."""
+        return await self._reads.read(lambda db: self._rows.ending(db, case.id))
