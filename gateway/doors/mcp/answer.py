@@ -1,4 +1,5 @@
-"""One HTTP answer of the door: plain JSON, or one server-sent event for a client that takes nothing else."""
+"""One HTTP answer of the door: plain JSON, or server-sent events: one for a client that takes nothing else, several
+where a call waits for a person and its client wants to be told."""
 
 from __future__ import annotations
 
@@ -21,7 +22,18 @@ Headers = list[tuple[bytes, bytes]]
 class Answer:
     """Collects what is known of a request while it is read, and sends exactly one response."""
 
-    __slots__ = ("_request_id", "_send", "action_id", "decision", "modern", "rpc_id", "sent", "sse")
+    __slots__ = (
+        "_request_id",
+        "_send",
+        "_told",
+        "action_id",
+        "decision",
+        "modern",
+        "replayed",
+        "rpc_id",
+        "sent",
+        "sse",
+    )
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
@@ -29,13 +41,24 @@ class Answer:
         self.rpc_id = b"null"
         self.action_id: str | None = None
         self.decision: Decision | None = None
+        self.replayed = False
         self.modern = False
         self.sse = False
         self.sent = False
+        self._told = 0  # progress that was sent; the head is out then
 
     async def result(self, body: bytes, headers: Headers | None = None) -> None:
         """A JSON-RPC result; `body` is its JSON text."""
         await self._message(200, results.result(self.rpc_id, body), headers)
+
+    async def progress(self, token: str | int, message: str) -> None:
+        """`notifications/progress`; the first one begins the response, as a stream of events."""
+        if self._told == 0:
+            self.sent = True
+            await self._send({"type": "http.response.start", "status": 200, "headers": [*self._ours([]), *_SSE]})
+        self._told += 1
+        body = _event(results.progress(token, self._told, message))
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def refused_call(self, refusal: Refusal) -> None:
         """A refused tool call that the model is told of."""
@@ -71,11 +94,12 @@ class Answer:
         await self._respond(status, self._ours([(b"content-length", b"0")]), b"")
 
     async def _message(self, status: int, body: bytes, headers: Headers | None) -> None:
+        if self._told:  # the head is out, and said 200
+            await self._send({"type": "http.response.body", "body": _event(body)})
+            return
         full = self._ours(headers or [])
         if self.sse and status == 200:
-            # A line break inside JSON is white space, but ends a line of an event.
-            lines = b"\ndata: ".join(body.splitlines())
-            body = b"event: message\ndata: " + lines + b"\n\n"
+            body = _event(body)
             full.extend(_SSE)
         else:
             full.append(_JSON)
@@ -89,12 +113,20 @@ class Answer:
             headers.append((b"x-gateway-action", self.action_id.encode()))
         if self.decision is not None:
             headers.append((b"x-gateway-decision", self.decision.effect.value.encode()))
+        if self.replayed:
+            headers.append((b"x-gateway-replayed", b"true"))
         return headers
 
     async def _respond(self, status: int, headers: Headers, body: bytes) -> None:
         self.sent = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
+
+
+def _event(body: bytes) -> bytes:
+    """A JSON-RPC message as one event. A line break inside JSON is white space, but ends a line of an event."""
+    lines = b"\ndata: ".join(body.splitlines())
+    return b"event: message\ndata: " + lines + b"\n\n"
 
 
 def _retry_after(refusal: Refusal) -> Headers:

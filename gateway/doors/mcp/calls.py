@@ -3,43 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.actions import Action, Caller, Decision, Kind, Reply, ToolTarget, Trace
-from gateway.doors.desk import Desk, Intake
-from gateway.doors.mcp import envelope, results
+from gateway.actions import Action, Kind, Trace
+from gateway.doors.desk import Desk, Intake, Receive
+from gateway.doors.mcp import envelope, own_tools, results
 from gateway.doors.mcp.answer import Answer
+from gateway.doors.mcp.governs import Governs, InFlight
 from gateway.doors.mcp.head import Head
 from gateway.doors.mcp.message import Message
 from gateway.doors.mcp.mirrors import Mirrors, difference
 from gateway.doors.mcp.protocol import INVALID_PARAMS, Fault, shown
+from gateway.doors.mcp.states import State, States, no_such_state, valid_until_ns
+from gateway.doors.mcp.waiting import Ladder, LeftError, reply_of, while_connected
 from gateway.errors import Refusal
 
 DOOR = "mcp"
 MAX_NAME_CHARS = 256  # of `server__tool`; no registered tool comes near it
 _OF_THIS_LEG = frozenset({"progressToken", "traceparent", "tracestate", "baggage"})
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-
-
-class InFlight(Protocol):
-    """An action on its way."""
-
-    decision: Decision | None
-
-    async def reply(self) -> Reply | None: ...
-
-
-class Governs(Protocol):
-    """What this door asks of the governor."""
-
-    def start(self, action: Action) -> InFlight: ...
-    async def list_tools(self, action: Action) -> tuple[ToolTarget, ...]: ...
-    def refuse(self, action: Action, refusal: Refusal) -> None: ...
-    def unauthenticated(self) -> None: ...
-    def server_known(self, name: str, caller: Caller) -> bool: ...
 
 
 class Request(NamedTuple):
@@ -50,6 +35,7 @@ class Request(NamedTuple):
     intake: Intake
     server: str | None  # None: the endpoint of all servers
     answer: Answer
+    receive: Receive
 
 
 class Calls:
@@ -63,12 +49,16 @@ class Calls:
         definition: Callable[[str], Mapping[str, Any] | None],
         parse_trace: Callable[[bytes | None], Trace],
         server_info: dict[str, str],
+        states: States,
+        ladder: Ladder,
     ) -> None:
         self._desk = desk
         self._governor = governor
         self._mirrors = Mirrors(definition)
         self._parse_trace = parse_trace
         self._server_info = server_info
+        self._states = states
+        self._ladder = ladder
 
     async def list_tools(self, request: Request) -> None:
         """`tools/list`: one page with all that the agent may see."""
@@ -83,12 +73,16 @@ class Calls:
             await answer.refusal(refusal)
             return
         named = request.server is None
-        await answer.result(results.tool_list(tools, self._server_info, named=named, modern=answer.modern))
+        own = own_tools.DEFINITION
+        await answer.result(results.tool_list(tools, own, self._server_info, named=named, modern=answer.modern))
 
     async def call(self, request: Request) -> None:
         """`tools/call`: decided, performed and recorded by the governor; refusals a model can use are results."""
         message, answer = request.message, request.answer
         name, arguments = _named_call(message.params)
+        if name == own_tools.APPROVAL_STATUS:
+            await self._approval_status(request, arguments)
+            return
         target = name if request.server is None else f"{request.server}__{name}"
         try:
             action = self._action(request, target, arguments)
@@ -99,24 +93,98 @@ class Calls:
             await answer.refused_call(refusal)
             return
         answer.action_id = action.id
+        leg = self._leg(request, action)
         if answer.modern and not await self._mirrors_agree(request, name, action):
             return
-        running = self._governor.start(action)
+        running = self._governor.start(action, hold_s=self._hold_s(request))
         try:
-            reply = await running.reply()
+            reply = await reply_of(running, request.receive, self._ladder, self._teller(request, running))
             body = results.passed_on(b"{}" if reply is None else reply.body, modern=answer.modern)
+        except LeftError:  # there is nobody to answer; the case stays
+            answer.sent = True
         except Refusal as refusal:
             if refusal.code == "unknown_tool":
                 await answer.unknown_tool(name)
                 return
-            answer.decision = running.decision
-            if refusal.code in results.TOLD_TO_THE_MODEL:
+            answer.decision, answer.replayed = running.decision, running.replayed
+            case_id = running.case
+            if answer.modern and refusal.code == "approval_required" and case_id and leg < self._ladder.legs:
+                state = State(case_id, leg, valid_until_ns(request.intake.received_ns, self._ladder.leg_s))
+                sealed = self._states.issue(state, request.intake.caller.credential_id, action.digest)
+                await answer.result(results.input_required(sealed, case_id))
+            else:
+                await self._refused(answer, refusal)
+        else:
+            answer.decision, answer.replayed = running.decision, running.replayed
+            await answer.result(body)
+
+    async def _refused(self, answer: Answer, refusal: Refusal) -> None:
+        if refusal.code in results.TOLD_TO_THE_MODEL:
+            await answer.refused_call(refusal)
+        else:
+            await answer.refusal(refusal)
+
+    # ------------------------------------------------------------ waiting for a person
+
+    async def _approval_status(self, request: Request, arguments: dict[str, Any]) -> None:
+        """The gateway's own tool: how a case of the asking agent stands."""
+        answer, target = request.answer, own_tools.APPROVAL_STATUS
+        if "requestState" in request.message.params:
+            raise no_such_state()
+        fault: Refusal | None = None
+        try:
+            case_id, wait_s = own_tools.asked(arguments)
+            arguments = {"case_id": case_id, "wait_s": wait_s}
+        except Refusal as refusal:
+            fault, arguments = refusal, {}
+        action = self._desk.action(request.intake, kind=Kind.TOOL_CALL, door=DOOR, target=target, arguments=arguments)
+        answer.action_id = action.id
+        if fault is not None:
+            self._governor.refuse(action, fault)
+            await answer.refused_call(fault)
+            return
+        try:
+            told = await while_connected(self._governor.approval_status(action, case_id, wait_s), request.receive)
+        except LeftError:
+            answer.sent = True
+        except Refusal as refusal:  # the governor has recorded it
+            if refusal.code == "not_found":  # the id of a case is an argument, so the model is told that it is wrong
                 await answer.refused_call(refusal)
             else:
-                await answer.refusal(refusal)
-            return
-        answer.decision = running.decision
-        await answer.result(body)
+                await self._refused(answer, refusal)
+        else:
+            await answer.result(own_tools.told(told, modern=answer.modern))
+
+    def _leg(self, request: Request, action: Action) -> int:
+        """Which leg of its waiting a call is, from 1. Raises `Fault` for a `requestState` that is not its own."""
+        params = request.message.params
+        if "requestState" not in params:
+            return 1
+        if not request.answer.modern:
+            raise no_such_state()
+        intake = request.intake
+        state = self._states.read(
+            params["requestState"], intake.caller.credential_id, action.digest, intake.received_ns
+        )
+        return state.leg + 1
+
+    def _hold_s(self, request: Request) -> float | None:
+        """How long the client can be held; None: as long as is configured."""
+        if request.answer.modern:
+            return self._ladder.leg_s
+        return None if _progress_token(request) is None else self._ladder.progress_s
+
+    def _teller(self, request: Request, running: InFlight) -> Callable[[], Awaitable[None]] | None:
+        """Tells the client that its call waits, where it asked to be told."""
+        token, answer = _progress_token(request), request.answer
+        if token is None or answer.modern:
+            return None
+
+        async def tell() -> None:
+            answer.decision, answer.replayed = running.decision, running.replayed
+            await answer.progress(token, f"Waiting for approval: case {running.case}.")
+
+        return tell
 
     def _action(self, request: Request, target: str, arguments: dict[str, Any]) -> Action:
         message, intake = request.message, request.intake
@@ -192,6 +260,9 @@ def _named_call(params: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         raise Fault(INVALID_PARAMS, 'Invalid params: "arguments" must be an object.')
     if type(params.get("inputResponses", {})) is not dict:
         raise Fault(INVALID_PARAMS, 'Invalid params: "inputResponses" must be an object.')
-    if "requestState" in params:  # whereas stray `inputResponses` are ignored, as the specification wants
-        raise Fault(INVALID_PARAMS, "Invalid params: the gateway issued no such requestState.")
-    return name, arguments
+    return name, arguments  # stray `inputResponses` are ignored, as the specification wants
+
+
+def _progress_token(request: Request) -> str | int | None:
+    token = request.message.meta.get("progressToken")
+    return token if type(token) in (str, int) and request.head.takes_events else None

@@ -11,7 +11,8 @@ from gateway.actions import Action, Kind, Trace
 from gateway.doors.desk import Desk, Intake, Receive, Scope, Send
 from gateway.doors.mcp import envelope, results
 from gateway.doors.mcp.answer import Answer
-from gateway.doors.mcp.calls import DOOR, Calls, Governs, Request
+from gateway.doors.mcp.calls import DOOR, Calls, Request
+from gateway.doors.mcp.governs import Governs
 from gateway.doors.mcp.head import Head
 from gateway.doors.mcp.hosts import Hosts
 from gateway.doors.mcp.message import Reader
@@ -25,6 +26,8 @@ from gateway.doors.mcp.protocol import (
     shown,
 )
 from gateway.doors.mcp.sessions import Sessions
+from gateway.doors.mcp.states import States
+from gateway.doors.mcp.waiting import SHIPPED, Ladder
 from gateway.errors import Refusal
 
 log = structlog.get_logger("gateway.doors.mcp")
@@ -40,7 +43,7 @@ class McpDoor:
     """Serves `/mcp` and `/mcp/{server}`; the dispatcher hands every request under these paths over.
 
     `definition` gives a tool's live definition by `server__tool`, for the headers that repeat arguments;
-    `version` is the gateway's own.
+    `version` is the gateway's own; `ladder` says how long clients are held while a person decides.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class McpDoor:
         definition: Callable[[str], Mapping[str, Any] | None],
         parse_trace: Callable[[bytes | None], Trace],
         version: str,
+        ladder: Ladder = SHIPPED,
     ) -> None:
         self._desk = desk
         self._governor = governor
@@ -66,7 +70,13 @@ class McpDoor:
         }
         self._discovered = results.discovered(self._server_info)
         self._calls = Calls(
-            desk, governor, definition=definition, parse_trace=parse_trace, server_info=self._server_info
+            desk,
+            governor,
+            definition=definition,
+            parse_trace=parse_trace,
+            server_info=self._server_info,
+            states=States(sessions.key_for(b"request-state")),
+            ladder=ladder,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -128,7 +138,7 @@ class McpDoor:
         body = await self._desk.body(scope, receive, MAX_MESSAGE_BYTES, intake.caller.agent.id)
         message = self._reader.read(body)
         answer.rpc_id = message.rpc_id
-        request = Request(message, head, intake, server, answer)
+        request = Request(message, head, intake, server, answer, receive)
         answer.modern = envelope.is_modern(head, message)
         if answer.modern:
             envelope.check(head, message)

@@ -54,14 +54,22 @@ class Head:
         """Whether the body is said to be JSON."""
         return self.values.get(b"content-type", b"").partition(b";")[0].strip().lower() == b"application/json"
 
+    @property
+    def takes_events(self) -> bool:
+        """Whether the client says that it takes server-sent events."""
+        return not self._ranges().isdisjoint((b"text/event-stream", b"text/*", b"*/*"))
+
     def accepts(self) -> str | None:
         """How to answer: "json" where the client takes it (or did not say), else "sse", else None."""
-        accept = self.values.get(b"accept")
-        if not accept:
+        if not self.values.get(b"accept"):
             return "json"
-        ranges = {part.partition(b";")[0].strip() for part in accept.lower().split(b",")}
+        ranges = self._ranges()
         if not ranges.isdisjoint((b"application/json", b"application/*", b"*/*")):
             return "json"
         if not ranges.isdisjoint((b"text/event-stream", b"text/*")):
             return "sse"
         return None
+
+    def _ranges(self) -> set[bytes]:
+        accept = self.values.get(b"accept", b"")
+        return {part.partition(b";")[0].strip() for part in accept.lower().split(b",")}

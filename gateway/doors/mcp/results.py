@@ -20,6 +20,10 @@ TOLD_TO_THE_MODEL: Final = frozenset(
     {
         "denied_by_policy",
         "approval_required",
+        "approval_denied",
+        "approval_expired",
+        "outcome_unknown",
+        "decided",
         "malformed",
         "rate_limited",
         "budget_exhausted",
@@ -40,6 +44,18 @@ _HINTS: Final = {
     "rate_limited": "Nothing was executed.",
     "budget_exhausted": "Nothing was executed; calling again won't help until there is budget again.",
 }
+
+
+def progress(token: str | int, count: int, message: str) -> bytes:
+    """The notification that a call is not forgotten; how long it takes nobody knows, so there is no total."""
+    params = {"progressToken": token, "progress": count, "message": message}
+    return _encode({"jsonrpc": "2.0", "method": "notifications/progress", "params": params})
+
+
+def input_required(state: str, case_id: str) -> bytes:
+    """The end of a leg: the client comes back with `state`, and nobody is asked for anything."""
+    meta = {"gateway/code": "approval_required", "gateway/case": case_id}
+    return _encode({"resultType": "input_required", "requestState": state, "_meta": meta})
 
 
 def error(rpc_id: bytes, code: int, message: str, data: dict[str, Any] | None = None) -> bytes:
@@ -63,6 +79,8 @@ def refusal_error(rpc_id: bytes, refusal: Refusal, action_id: str | None) -> byt
         data["gateway/action"] = action_id
     if refusal.rules:
         data["gateway/rules"] = refusal.rules
+    if "case" in refusal.detail:
+        data["gateway/case"] = refusal.detail["case"]
     return error(rpc_id, _RPC_CODES.get(refusal.code, refusal.http_status), refusal.message, data)
 
 
@@ -71,6 +89,7 @@ def refused_call(refusal: Refusal, action_id: str | None, *, modern: bool) -> by
     meta: dict[str, Any] = {"gateway/code": refusal.code, "gateway/rules": refusal.rules}
     if action_id is not None:
         meta["gateway/action"] = action_id
+    meta |= {f"gateway/{key}": refusal.detail[key] for key in ("case", "expires") if key in refusal.detail}
     body: dict[str, Any] = {
         "content": [{"type": "text", "text": explained(refusal)}],
         "isError": True,
@@ -83,7 +102,8 @@ def refused_call(refusal: Refusal, action_id: str | None, *, modern: bool) -> by
 
 def explained(refusal: Refusal) -> str:
     """The refusal as a text for a model."""
-    parts = [refusal.message]
+    waits = refusal.code == "approval_required" and "case" in refusal.detail
+    parts = [_waits(refusal) if waits else refusal.message]
     parts += [reason for reason in refusal.reasons if reason not in refusal.message]
     if refusal.rules:
         parts.append(f"({'Rule' if len(refusal.rules) == 1 else 'Rules'}: {', '.join(refusal.rules)}.)")
@@ -95,9 +115,22 @@ def explained(refusal: Refusal) -> str:
             hint = "It is not known whether the tool did it; find out before you call it again."
     if hint is not None and hint not in refusal.message:
         parts.append(hint)
-    if refusal.retry_after_s is not None:
+    if refusal.retry_after_s is not None and not waits:  # people take minutes, and asking waits for them
         parts.append(f"Try again in {refusal.retry_after_s} s.")
     return " ".join(parts)
+
+
+def _waits(refusal: Refusal) -> str:
+    case_id = refusal.detail["case"]
+    if refusal.detail.get("state", "pending") == "pending":
+        return (
+            f"NOT executed. Waiting for approval: case {case_id}. Ask `gateway__approval_status` or repeat the"
+            " identical call."
+        )
+    return (
+        f"NOT executed yet. It was approved and is being carried out: case {case_id}. Ask `gateway__approval_status`"
+        " or repeat the identical call for its result."
+    )
 
 
 def passed_on(body: bytes, *, modern: bool) -> bytes:
@@ -126,16 +159,21 @@ def passed_on(body: bytes, *, modern: bool) -> bytes:
     return b'{"resultType":"complete",' + body[body.index(b"{") + 1 :]
 
 
-def tool_list(tools: Sequence[ToolTarget], server_info: dict[str, str], *, named: bool, modern: bool) -> bytes:
-    """The tools an agent may see, in a fixed order, each as its server described it.
+def tool_list(
+    tools: Sequence[ToolTarget], own: dict[str, Any], server_info: dict[str, str], *, named: bool, modern: bool
+) -> bytes:
+    """The tools an agent may see, in a fixed order, each as its server described it; `own` too, if there are any.
 
     `named`: with the name that the gateway's own endpoint gives it, `server__tool`. What an agent may see can
     change at any moment and is nobody else's: the list is private and stale at once.
     """
-    listed: list[dict[str, Any]] = []
-    for tool in sorted(tools, key=lambda each: each.id):
+    listed: list[dict[str, Any]] = [own] if tools else []
+    for tool in tools:
+        if not named and tool.tool == own["name"]:
+            continue
         definition = tool.definition or {"name": tool.tool, "inputSchema": {"type": "object"}}
         listed.append({**definition, "name": tool.id} if named else definition)
+    listed.sort(key=lambda each: str(each["name"]))
     body: dict[str, Any] = {"tools": listed}
     if modern:
         body |= {"resultType": "complete", "ttlMs": 0, "cacheScope": "private", "_meta": {META_SERVER: server_info}}
@@ -144,7 +182,8 @@ def tool_list(tools: Sequence[ToolTarget], server_info: dict[str, str], *, named
 
 _INSTRUCTIONS: Final = (
     "These tools are governed: each call is checked against policy and recorded. If a call is refused, its result"
-    " says why and what would pass; read it before you try again."
+    " says why and what would pass; read it before you try again. If it says that a person must approve the call, ask"
+    " gateway__approval_status, or repeat the identical call later."
 )
 _CAPABILITIES: Final[dict[str, Any]] = {"tools": {}}
 

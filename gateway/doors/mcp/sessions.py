@@ -26,6 +26,10 @@ class Sessions:
         self._random_bytes = random_bytes
         self._ended: dict[bytes, None] = {}  # in the order in which they ended
 
+    def key_for(self, purpose: bytes) -> bytes:
+        """A key of its own for something else that must prove itself; it tells nothing of this one."""
+        return hmac.digest(self._key, b"mcp-key\x00" + purpose, "sha256")
+
     def issue(self, credential_id: str) -> bytes:
         """A new session id for the holder of `credential_id`; visible ASCII, as the header demands."""
         name = self._random_bytes(_NAME_BYTES).hex().encode()
