@@ -24,7 +24,7 @@ class Ladder(NamedTuple):
     leg_s: float = 25.0  # 2026-07-28: one leg, well under the time-outs that its clients have for one request
     legs: int = 8  # the SDKs give up after 10
     progress_s: float = 210.0  # older revisions with a progress token: all of it
-    first_beat_s: float = 1.0  # before the first progress; an answer that is there by then is plain JSON
+    first_beat_s: float = 0.5  # before the first progress, once it waits; until then an answer is plain JSON
     beat_s: float = 10.0  # between progress and progress
 
 
@@ -51,14 +51,18 @@ async def reply_of(
     try:
         # A call that is only slow goes on without its client, as it did before there were people to wait for.
         await asyncio.wait((task, waits), return_when=asyncio.FIRST_COMPLETED)
+        pause_s = ladder.first_beat_s  # a stored answer comes at once, and as plain JSON
         while not task.done():
+            await asyncio.wait((task, gone), timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                break
             if gone.done():
                 task.add_done_callback(_look)
                 running.leave()
                 raise LeftError
             if tell is not None:
                 await tell()
-            await asyncio.wait((task, gone), timeout=ladder.beat_s, return_when=asyncio.FIRST_COMPLETED)
+            pause_s = ladder.beat_s
     finally:
         await _ended(waits)
         await _ended(gone)

@@ -9,7 +9,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import orjson
 import rfc8785
@@ -35,7 +35,9 @@ from gateway.actions import (
 )
 from gateway.clock import Ids, SystemClock
 from gateway.doors.desk import Desk, Message, Scope
-from gateway.doors.mcp import Hosts, McpDoor, Sessions
+from gateway.doors.mcp import Hosts, Ladder, McpDoor, Sessions
+from gateway.doors.mcp.governs import Governs
+from gateway.doors.mcp.waiting import SHIPPED
 from gateway.errors import Refusal
 from gateway.govern import Governor
 from gateway.identity.identify import Identity
@@ -128,14 +130,24 @@ class Rooms:
         return ("schema",)
 
     # policy
-    async def decide(self, action: Action, target: Target) -> Decision:
+    async def decide(self, action: Action, target: Target, *, approval: object = None) -> Decision:
         decision = self.decisions.get(target.id, Decision(effect=Effect.ALLOW, rules=("allow_all",)))
         if action.kind is Kind.TOOL_LIST and not decision.hidden:
             return Decision(effect=Effect.ALLOW)
         return decision
 
     # audit
-    async def intent(self, _: Action, __: Target, ___: Decision, ____: Reservation, _____: tuple[str, ...]) -> None:
+    async def intent(
+        self,
+        _: Action,
+        __: Target,
+        ___: Decision,
+        ____: Reservation,
+        _____: tuple[str, ...],
+        *,
+        also: object = None,
+        case: str | None = None,
+    ) -> None:
         self._step("intent")
 
     def result(
@@ -151,7 +163,18 @@ class Rooms:
     def unauthenticated(self) -> None:
         self.strangers += 1
 
-    async def decided(self, _: Sequence[tuple[Action, Target, Decision]]) -> None:
+    async def ended(
+        self, _: Action, __: Target, ___: Decision, ____: Result, _____: Callable[[sqlite3.Connection], None], case: str
+    ) -> None:
+        raise NotImplementedError
+
+    async def decided(
+        self,
+        _: Sequence[tuple[Action, Target | None, Decision]],
+        *,
+        case: str | None = None,
+        replayed: bool = False,
+    ) -> None:
         return None
 
     def listed(self, action: Action, _: Sequence[tuple[ToolTarget | ModelTarget, Decision]]) -> None:
@@ -164,6 +187,19 @@ class Rooms:
 
     def drain_s(self, _: Target) -> float:
         return 0.0
+
+
+class NoCases:
+    """A house where nobody waits: what does, is tested with a scripted governor or a whole gateway."""
+
+    def concerns(self, _: Action) -> bool:
+        return False
+
+    def has_answer(self, _: str) -> bool:
+        return False
+
+    def stop_waiting(self) -> None:
+        return None
 
 
 class Silent:
@@ -193,7 +229,8 @@ def digest(tenant: str, agent: str, user: str | None, target: str, arguments: di
 class House:
     """The door and everything behind it."""
 
-    def __init__(self, hosts: Hosts | None = None) -> None:
+    def __init__(self, hosts: Hosts | None = None, governor: Governs | None = None, ladder: Ladder = SHIPPED) -> None:
+        """`governor`: whom the door asks in place of the real one."""
         clock = SystemClock()
         ids = Ids(clock)
         agent = Agent(id="reader")
@@ -224,6 +261,9 @@ class House:
             clock=clock,
             new_id=ids.new,
             digest=lambda _: "",
+            approvals=cast("Any", NoCases()),
+            hold_s=lambda: 45.0,
+            saw=lambda _: None,
         )
 
         def definition(target: str) -> dict[str, Any] | None:
@@ -232,12 +272,13 @@ class House:
 
         self.door = McpDoor(
             self.desk,
-            self.governor,
+            self.governor if governor is None else governor,
             sessions=Sessions(b"k" * 32),
             hosts=hosts or Hosts(bound_host="127.0.0.1"),
             definition=definition,
             parse_trace=parse_trace,
             version="0",
+            ladder=ladder,
         )
 
     @property
@@ -254,8 +295,10 @@ class House:
         headers: Mapping[str, str | None] | None = None,
         more: Sequence[tuple[str, str]] = (),
         session: str | None = None,
+        gone: asyncio.Event | None = None,
     ) -> Response:
-        """One request through the door. A header set to None is left out; `more` adds lines as they are."""
+        """One request through the door. A header set to None is left out; `more` adds lines as they are; the client
+        hangs up when `gone` is set."""
         raw = body if isinstance(body, bytes) else orjson.dumps(body)
         lines: dict[str, str | None] = {
             "host": "127.0.0.1:8080",
@@ -274,16 +317,25 @@ class House:
         if session is not None:
             scope["gateway.session"] = session
         got: list[Message] = []
+        bodies = [raw]
+        hung_up = gone or asyncio.Event()
 
         async def receive() -> Message:
-            return {"type": "http.request", "body": raw, "more_body": False}
+            if bodies:
+                return {"type": "http.request", "body": bodies.pop(), "more_body": False}
+            await hung_up.wait()
+            return {"type": "http.disconnect"}
 
         async def send(message: Message) -> None:
             got.append(message)
 
         await self.door(scope, receive, send)
-        assert [message["type"] for message in got] == ["http.response.start", "http.response.body"]
-        return Response(got[0]["status"], {k.decode(): v.decode() for k, v in got[0]["headers"]}, got[1]["body"])
+        if hung_up.is_set() and not got:
+            return Response(0, {}, b"")
+        assert [message["type"] for message in got] == ["http.response.start", *["http.response.body"] * (len(got) - 1)]
+        assert [bool(message.get("more_body")) for message in got[1:]] == [True] * (len(got) - 2) + [False]
+        body = b"".join(message["body"] for message in got[1:])
+        return Response(got[0]["status"], {k.decode(): v.decode() for k, v in got[0]["headers"]}, body)
 
     async def modern(
         self,
@@ -293,6 +345,7 @@ class House:
         path: str = "/mcp",
         headers: Mapping[str, str | None] | None = None,
         more: Sequence[tuple[str, str]] = (),
+        gone: asyncio.Event | None = None,
     ) -> Response:
         """A well-formed request of revision 2026-07-28, unless `headers` and `params` make it otherwise."""
         version = "2026-07-28"
@@ -306,7 +359,7 @@ class House:
         if method == "tools/call" and isinstance(params.get("name"), str):
             mirrored["mcp-name"] = params["name"]
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-        return await self.send(body, path=path, headers={**mirrored, **(headers or {})}, more=more)
+        return await self.send(body, path=path, headers={**mirrored, **(headers or {})}, more=more, gone=gone)
 
     async def legacy(
         self,
@@ -315,12 +368,15 @@ class House:
         *,
         path: str = "/mcp",
         headers: Mapping[str, str | None] | None = None,
+        gone: asyncio.Event | None = None,
     ) -> Response:
         """A request of revision 2025-11-25."""
         body: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": method}
         if params is not None:
             body["params"] = params
-        return await self.send(body, path=path, headers={"mcp-protocol-version": "2025-11-25", **(headers or {})})
+        return await self.send(
+            body, path=path, headers={"mcp-protocol-version": "2025-11-25", **(headers or {})}, gone=gone
+        )
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[str]:
@@ -355,6 +411,12 @@ class Response(NamedTuple):
     def error(self) -> Any:
         assert "error" in self.json, self.json
         return self.json["error"]
+
+    @property
+    def events(self) -> list[Any]:
+        """The messages of a stream."""
+        assert self.headers["content-type"] == "text/event-stream"
+        return [orjson.loads(each.removeprefix(b"event: message\ndata: ")) for each in self.body.split(b"\n\n") if each]
 
     @property
     def text(self) -> str:
