@@ -1,0 +1,168 @@
+"""A case as the API, the console and the command line show it: one form for all of them.
+
+`summary` is a line of a list, `full` the whole case. Times are RFC 3339 in UTC. Both show what the action would do
+(the sentence, the arguments), so a look is recorded by whoever shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from gateway.approvals.case import Attempt, Case, Choice, Comment, Quorum, State, Vote
+from gateway.clock import rfc3339
+
+
+class Stands(Protocol):
+    """What a person may do on cases now."""
+
+    @property
+    def reviewer(self) -> bool: ...
+    @property
+    def groups(self) -> tuple[str, ...]: ...
+
+
+Counts = Callable[[str, Quorum], bool]
+
+
+def summary(case: Case, votes: Sequence[Vote] | None = None, counts: Counts | None = None) -> dict[str, Any]:
+    """A case without what belongs to it. `approved` and `denied` of a quorum are null where `votes` are not given.
+
+    `counts` says whether a person's vote counts for a quorum today (see `counting`); without it, each does.
+    """
+    return {
+        "id": case.id,
+        "kind": case.kind.value,
+        "state": case.state.value,
+        "version": case.version,
+        "agent": case.agent_id,
+        "user": case.action.caller.user,
+        "server": case.server,
+        "tool": case.tool,
+        "target": case.target_id,
+        "risk": case.risk,
+        "effect": case.effect,
+        "sentence": case.card.sentence,
+        "rules": list(case.card.rules),
+        "reasons": list(case.card.reasons),
+        "quorum": [_quorum(one, votes, counts) for one in case.requirement.quorum],
+        "execute_on": case.requirement.execute_on,
+        "opened": rfc3339(case.opened_ns),
+        "expires": rfc3339(case.expires_ns),
+        "decided": _when(case.decided_ns),
+        "ended": _when(case.ended_ns),
+        "why": case.why,
+        "code": case.code,
+        "action": case.action.id,
+        "presented_digest": case.presented_digest,
+    }
+
+
+def full(
+    case: Case,
+    votes: Sequence[Vote],
+    comments: Sequence[Comment],
+    attempts: Sequence[Attempt],
+    like: Sequence[Case],
+    *,
+    counts: Counts | None = None,
+    may_decide: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A case with all that belongs to it. `like`: others of the same agent and tool that wait.
+
+    `may_decide` is what the function of this name says of the person who looks.
+    """
+    return {
+        **summary(case, votes, counts),
+        "arguments": case.action.arguments,
+        "claimed_purpose": case.card.claimed_purpose,
+        "card": msgspec.to_builtins(case.card),
+        "votes": [_vote(one) for one in votes],
+        "comments": [
+            {"id": one.id, "person": one.person, "text": one.text, "time": rfc3339(one.ts_ns)} for one in comments
+        ],
+        "attempts": [
+            {
+                "id": str(one.fence),
+                "started": rfc3339(one.started_ns),
+                "ended": _when(one.ended_ns),
+                "outcome": one.outcome,
+                "note": one.note,
+            }
+            for one in attempts
+        ],
+        "like": [{"id": one.id, "sentence": one.card.sentence, "opened": rfc3339(one.opened_ns)} for one in like],
+        "may_decide": may_decide or {"ok": False, "why": "It is not known who asks."},
+    }
+
+
+def may_decide(
+    case: Case, person: str, standing: Stands | None, owners: Iterable[str], votes: Sequence[Vote] = ()
+) -> dict[str, Any]:
+    """Whether a person could vote on a case now, and if not why: `{"ok": bool, "why": str}`.
+
+    `owners` of the agent as registered now. It only helps to show the right thing: the vote itself decides anew.
+    """
+    why = ""
+    if case.state is not State.PENDING:
+        why = f"The case is {case.state.value}; nothing is left to decide."
+    elif standing is None or not standing.reviewer:
+        why = "You are not a reviewer."
+    elif _is_party(case, person, owners):
+        why = f"You own the agent {case.agent_id} or it acts for you, so another reviewer must decide."
+    elif not any(one.group is None or one.group in standing.groups for one in case.requirement.quorum):
+        groups = ", ".join(sorted({one.group or "" for one in case.requirement.quorum}))
+        why = f"Only members of {groups} decide this case."
+    elif any(one.person == person and one.counts for one in votes):
+        why = "You have voted already; others must decide."
+    return {"ok": not why, "why": why}
+
+
+def counting(case: Case, standing: Callable[[str], Stands | None], owners: Iterable[str]) -> Counts:
+    """Whether a person's vote counts for a quorum of the case today."""
+    owning = tuple(owners)
+
+    def counts(person: str, quorum: Quorum) -> bool:
+        stands = standing(person)
+        if stands is None or not stands.reviewer or _is_party(case, person, owning):
+            return False
+        return quorum.group is None or quorum.group in stands.groups
+
+    return counts
+
+
+def _is_party(case: Case, person: str, owners: Iterable[str]) -> bool:
+    return person in {*owners, *case.card.agent.owners.values()} or person == case.action.caller.user
+
+
+def _quorum(quorum: Quorum, votes: Sequence[Vote] | None, counts: Counts | None) -> dict[str, Any]:
+    said: dict[Choice, int | None] = dict.fromkeys(Choice)
+    if votes is not None:
+        counted = [one for one in votes if one.counts and (counts is None or counts(one.person, quorum))]
+        said = {choice: sum(one.choice is choice for one in counted) for choice in Choice}
+    return {
+        "approve": quorum.approve,
+        "deny": quorum.deny,
+        "group": quorum.group,
+        "approved": said[Choice.APPROVE],
+        "denied": said[Choice.DENY],
+    }
+
+
+def _vote(vote: Vote) -> dict[str, Any]:
+    return {
+        "id": vote.id,
+        "person": vote.person,
+        "choice": vote.choice.value,
+        "presented_digest": vote.presented_digest,
+        "reason": vote.reason,
+        "guidance": vote.guidance,
+        "time": rfc3339(vote.ts_ns),
+        "counts": vote.counts,
+    }
+
+
+def _when(ns: int | None) -> str | None:
+    return None if ns is None else rfc3339(ns)
