@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,12 +10,14 @@ import httpx2
 import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.shared.exceptions import MCPDeprecationWarning, MCPError
 from mcp_types import TextContent
 
 from gateway.actions import Action, Decision, Effect
 from gateway.errors import Refusal
 from tests.doors.mcp.house import KEY, House, tool
+from tests.doors.mcp.person import ARGUMENTS, CASE, QUICK, Person
 
 MODES = [("2026-07-28", "2026-07-28"), ("auto", "2026-07-28"), ("legacy", "2025-11-25")]
 
@@ -98,3 +101,65 @@ async def test_a_tool_that_dies_mid_call_is_told_and_the_next_call_works(house: 
     async with house.serving() as base, client(f"{base}/mcp", "auto") as up:
         assert (await up.call_tool("x__dies", {})).is_error
         assert not (await up.call_tool("git__log", {})).is_error
+
+
+# ------------------------------------------------------------ waiting for a person
+
+
+@asynccontextmanager
+async def patient(url: str, mode: str) -> AsyncIterator[Client]:
+    """A client with the time-outs it comes with."""
+    async with (
+        create_mcp_http_client(headers={"Authorization": f"Bearer {KEY}"}) as http,
+        Client(streamable_http_client(url, http_client=http), mode=mode) as connected,
+    ):
+        yield connected
+
+
+@pytest.mark.parametrize("tells", [True, False])
+@pytest.mark.parametrize(("mode", "_"), MODES)
+async def test_the_sdk_waits_for_a_person_and_gets_the_one_answer(mode: str, _: str, tells: bool) -> None:
+    person = Person()
+    person.silent_s = 5.0
+    house = House(governor=person, ladder=QUICK._replace(legs=100))
+    told: list[str | None] = []
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        told.append(message)
+        if len(told) == 3:
+            person.say()
+
+    async with house.serving() as base, patient(f"{base}/mcp", mode) as up:
+        await up.list_tools()
+        if not tells or mode != "legacy":
+            asyncio.get_running_loop().call_later(0.1, person.say)
+        result = await up.call_tool("ledger__transfer", ARGUMENTS, progress_callback=on_progress if tells else None)
+    assert not result.is_error
+    assert isinstance(result.content[0], TextContent)
+    assert result.content[0].text == "paid"
+    if mode == "legacy":
+        assert len(person.running) == 1
+        assert told[:3] == ([f"Waiting for approval: case {CASE}."] * 3 if tells else [])
+    else:
+        assert len(person.running) > 1
+
+
+@pytest.mark.parametrize(("mode", "_"), MODES)
+async def test_the_sdk_is_told_to_come_back_and_asks_for_the_status(mode: str, _: str) -> None:
+    person = Person()
+    house = House(governor=person, ladder=QUICK)
+    async with house.serving() as base, patient(f"{base}/mcp/ledger", mode) as up:
+        waits = await up.call_tool("transfer", ARGUMENTS)
+        assert waits.is_error
+        assert waits.meta is not None
+        person.status = {
+            "case_id": waits.meta["gateway/case"],
+            "state": "succeeded",
+            "guidance": "",
+            "expires_at": waits.meta["gateway/expires"],
+            "result": b'{"content":[{"type":"text","text":"paid"}]}',
+        }
+        status = await up.call_tool("gateway__approval_status", {"case_id": waits.meta["gateway/case"], "wait_s": 0})
+    assert not status.is_error
+    assert status.structured_content is not None
+    assert status.structured_content["result"]["content"][0]["text"] == "paid"
