@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class House:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.clock = ManualClock()
-        self.ids = Ids(self.clock)
+        self.ids = Ids(self.clock, random.Random(1).randbytes)
         self.settings = Settings(groups=("treasury", "risk"))
         self.owners: tuple[str, ...] = ()
         self.approved: list[str] = []

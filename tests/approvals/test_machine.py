@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,7 +46,6 @@ class Cases(RuleBasedStateMachine):
         self.run(self.house.start())
         self.seen: dict[str, Case] = {}
         self.begun: dict[str, int] = {}
-        self.steps: dict[str, int] = {}  # records that there must be, by case
 
     def run(self, what: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(what)
@@ -63,10 +62,6 @@ class Cases(RuleBasedStateMachine):
             assert refusal.code in BLAMELESS, refusal.code
             return False
         return True
-
-    def pick(self, choose: Callable[[list[Case]], Case]) -> Case | None:
-        cases = list(self.seen.values())
-        return choose(cases) if cases else None
 
     @rule(amount=ARGUMENTS, allowed=st.booleans(), two=st.booleans())
     def meet(self, amount: int, *, allowed: bool, two: bool) -> None:
@@ -146,7 +141,8 @@ class Cases(RuleBasedStateMachine):
     def _any(self, data: st.DataObject) -> Case | None:
         if not self.seen:
             return None
-        return self.seen[data.draw(st.sampled_from(sorted(self.seen)))]
+        newest = list(self.seen)[-4:]
+        return self.seen[newest[data.draw(st.integers(0, len(newest) - 1))]]
 
     @invariant()
     def every_case_kept_to_its_edges_and_every_step_has_its_record(self) -> None:
@@ -187,9 +183,9 @@ class Cases(RuleBasedStateMachine):
 @pytest.mark.timeout(240)
 def test_cases_keep_to_their_edges_whatever_happens(migrated: Path) -> None:
     Cases.migrated = migrated
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Cases,
         settings=settings(
-            max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
