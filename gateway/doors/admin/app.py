@@ -7,8 +7,9 @@ from fastapi.responses import RedirectResponse
 from starlette.types import ASGIApp
 
 from gateway import __version__
-from gateway.doors.admin import agents, own, people, policy, problem, system, trail
+from gateway.doors.admin import agents, approvals, own, people, policy, problem, system, trail
 from gateway.doors.admin.parts import Parts
+from gateway.doors.admin.replies import Replies
 from gateway.doors.probes import probe_routes
 
 _DESCRIPTION = """Administration, the audit trail, and what an agent may ask about itself.
@@ -30,9 +31,10 @@ def admin_app(parts: Parts, console: ASGIApp | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.parts = parts
+    app.state.replies = Replies(parts.clock)
     problem.install(app, parts.ids.new, parts.governor.unauthenticated)
     api = APIRouter(prefix="/api/v1")
-    for room in (system, agents, people, policy, trail, own):
+    for room in (system, agents, people, approvals, policy, trail, own):
         api.include_router(room.routes)
     app.include_router(api)
     app.include_router(probe_routes(parts.health, parts.metrics))

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from fastapi import Request
 
 from gateway.actions import Action, Decision, ModelTarget, Target, ToolTarget
+from gateway.approvals import Approvals
 from gateway.audit.log import AuditLog
 from gateway.clock import Clock, Ids
 from gateway.documents import Problem
@@ -102,10 +103,12 @@ class Configured(Protocol):
 
 
 class Governor(Protocol):
-    """govern.py: the recorded, limited way to a list, and the count of strangers."""
+    """govern.py: the recorded, limited way to a list and to an agent's own cases, and the count of strangers."""
 
     async def list_tools(self, action: Action) -> tuple[ToolTarget, ...]: ...
     async def list_models(self, action: Action) -> tuple[ModelTarget, ...]: ...
+    async def approval_status(self, action: Action, case_id: str, wait_s: float) -> dict[str, Any]: ...
+    async def cancel_case(self, action: Action, case_id: str) -> dict[str, Any]: ...
     def unauthenticated(self) -> None: ...
 
 
@@ -128,6 +131,8 @@ class Parts(Protocol):
     def registry(self) -> Registry: ...
     @property
     def log(self) -> AuditLog: ...
+    @property
+    def approvals(self) -> Approvals: ...
     @property
     def catalog(self) -> Catalog: ...
     @property

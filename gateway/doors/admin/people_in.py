@@ -46,3 +46,6 @@ def _needs(*roles: Role) -> Callable[[Request, SignedIn, Parts], SignedIn]:
 
 Operator = Annotated[SignedIn, Depends(_needs(Role.OPERATOR))]
 Reader = Annotated[SignedIn, Depends(_needs(Role.OPERATOR, Role.AUDITOR))]
+CaseReader = Annotated[SignedIn, Depends(_needs(Role.REVIEWER, Role.AUDITOR))]
+Reviewer = Annotated[SignedIn, Depends(_needs(Role.REVIEWER))]
+CaseKeeper = Annotated[SignedIn, Depends(_needs(Role.OPERATOR, Role.REVIEWER))]

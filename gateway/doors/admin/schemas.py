@@ -161,6 +161,38 @@ class ReasonIn(In):
     reason: Text = ""
 
 
+# What people write about a case; the room itself refuses control characters other than line ends and tabs.
+Prose = Annotated[str, StringConstraints(max_length=2000)]
+
+
+class ReviewIn(In):
+    """A vote on what was shown: `presented_digest` is that of the card."""
+
+    decision: Literal["approve", "deny"]
+    presented_digest: Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+    reason: Prose = Field(default="", description="For the trail.")
+    guidance: Prose = Field(default="", description="For the agent: what it should do instead.")
+
+
+class CommentIn(In):
+    """A remark for other people; no agent sees it."""
+
+    text: Prose
+
+
+class CancelIn(In):
+    """Why a case is ended without a decision; the agent is told."""
+
+    why: Prose = ""
+
+
+class ReconcileIn(In):
+    """What became of an outcome that was unknown, and in `note` how you know."""
+
+    outcome: Literal["succeeded", "failed"]
+    note: Prose
+
+
 class PersonIn(In):
     """A person to add."""
 
