@@ -58,13 +58,15 @@ def reload(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
 
 
 def _lines(url: str, found: dict[str, Any]) -> list[str]:
-    audit, agents = found["audit"], found["agents"]
+    audit, agents, cases = found["audit"], found["agents"], found["approvals"]
     suspended = f", suspended: {', '.join(agents['suspended'])}" if agents["suspended"] else ""
     lines = [
         f"{found['state']}: gateway {found['version']} at {url}",
         f"policy   {found['policy']['revision'][:19]}",
         f"agents   {agents['registered']} registered{suspended}",
         f"models   {found['models']}",
+        f"cases    {cases['pending']} pending"
+        + (f", {cases['unknown']} UNKNOWN: gateway approvals list --status unknown" if cases["unknown"] else ""),
         f"audit    {audit['size']} records, {audit['unsigned']} not yet signed, {audit['open_intents']} in flight"
         + (f", TAKES NO MORE: {audit['latched']}" if audit["latched"] else ""),
     ]

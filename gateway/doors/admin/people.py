@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from gateway.clock import rfc3339
 from gateway.doors.admin.paging import Cursor, Limit, page
 from gateway.doors.admin.people_in import Operator, PartsDep, Person
-from gateway.doors.admin.schemas import PersonIn, PersonOut, SignInIn, SignInOut
+from gateway.doors.admin.schemas import PersonChange, PersonIn, PersonOut, SignInIn, SignInOut
 from gateway.errors import Refusal
 from gateway.identity.people import Role
 
@@ -29,9 +29,18 @@ async def list_people(
 async def add_person(wanted: PersonIn, parts: PartsDep, person: Operator) -> PersonOut:
     """Add a person with roles. They sign in with a link that an operator makes for them."""
     added = await parts.registry.people.add(
-        wanted.id, name=wanted.name or wanted.id, roles=wanted.roles, by=person.person.id
+        wanted.id, name=wanted.name or wanted.id, roles=wanted.roles, groups=wanted.groups, by=person.person.id
     )
     return PersonOut.of(added)
+
+
+@routes.patch("/people/{person_id}")
+async def change_person(person_id: str, wanted: PersonChange, parts: PartsDep, person: Operator) -> PersonOut:
+    """Change a person's name, roles or groups. Cases that wait count their votes by it from then on."""
+    changed = await parts.registry.people.update(
+        person_id, name=wanted.name, roles=wanted.roles, groups=wanted.groups, by=person.person.id
+    )
+    return PersonOut.of(changed)
 
 
 @routes.delete("/people/{person_id}")

@@ -193,12 +193,27 @@ class ReconcileIn(In):
     note: Prose
 
 
+# No comma: records list groups by it.
+GroupName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Roles = Annotated[list[Role], Field(max_length=len(Role))]
+Groups = Annotated[list[GroupName], Field(max_length=16, description="Of reviewers, as policies name them.")]
+
+
 class PersonIn(In):
     """A person to add."""
 
     id: PersonId
     name: Text = ""
-    roles: Annotated[list[Role], Field(max_length=len(Role))] = []
+    roles: Roles = []
+    groups: Groups = []
+
+
+class PersonChange(In):
+    """What to change of a person; what is absent stays."""
+
+    name: Text | None = None
+    roles: Roles | None = None
+    groups: Groups | None = None
 
 
 class PersonOut(Out):
@@ -207,6 +222,7 @@ class PersonOut(Out):
     id: str
     name: str
     roles: list[str]
+    groups: list[str]
     created: str
 
     @staticmethod
@@ -215,6 +231,7 @@ class PersonOut(Out):
             id=person.id,
             name=person.name,
             roles=[role.value for role in person.roles],
+            groups=list(person.groups),
             created=rfc3339(person.created_ns),
         )
 

@@ -57,6 +57,7 @@ async def status(parts: Parts) -> dict[str, Any]:
             "open_intents": log.open_intents,
             "latched": log.writer.latched,
         },
+        "approvals": {"pending": parts.approvals.pending_count, "unknown": parts.approvals.unknown_count},
         "agents": {"registered": len(agents), "suspended": suspended},
         "models": len(parts.catalog.models()),
         "tool_servers": [_server(one) for one in parts.catalog.servers()],

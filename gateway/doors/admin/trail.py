@@ -46,6 +46,7 @@ async def query_records(
     code: _Text = None,
     action: _Text = None,
     rule: _Text = None,
+    case: _Text = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> list[dict[str, Any]]:
@@ -65,6 +66,7 @@ async def query_records(
         code=code,
         action=action,
         rule=rule,
+        case=case,
         limit=limit,
         cursor=cursor,
     )
@@ -83,7 +85,7 @@ async def show_record(
     person: Reader,
     disclose: Annotated[bool, Query(description="Show payloads too: arguments, results, policy input.")] = False,
 ) -> dict[str, Any]:
-    """A record by its id or by an action's, what belongs to it, and on demand its payloads."""
+    """A record by its id or by an action's or a case's, what belongs to it, and on demand its payloads."""
     await record_read(parts, person, {"record": wanted[:64], "disclosed": "yes" if disclose else "no"})
     shown = await parts.log.show(wanted, disclose=disclose)
     return {
