@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import typer
 from typer.exceptions import Abort, Exit, TyperException
 
-from gateway.commands import agents, audit, checking, people, policy, running, system, tools
+from gateway.commands import agents, approvals, audit, checking, people, policy, running, system, tools
 from gateway.commands.shared import OK, PROBLEM, USAGE, CommandError, complain
 from gateway.errors import Refusal
 
@@ -38,6 +38,7 @@ for command in (
     app.command()(command)
 app.add_typer(agents.app, name="agents")
 app.add_typer(people.app, name="people")
+app.add_typer(approvals.app, name="approvals")
 app.add_typer(policy.app, name="policy")
 app.add_typer(tools.app, name="tools")
 app.add_typer(audit.app, name="audit")
