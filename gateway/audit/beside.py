@@ -2,7 +2,7 @@
 
 `gateway audit query` reads the projection, and start-up the registers, so who edits those lies without touching a
 record. Each row of the projection follows from its record. Of the registers only that is compared which records
-say: who was created, revoked, removed and suspended, and the roles of people.
+say: who was created, revoked, removed and suspended, and the roles and groups of people.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _VIEW = f"SELECT {COLUMNS} FROM record_view WHERE idx > ? AND idx <= ? ORDER BY 
 _STRAY = "SELECT idx FROM record_view WHERE idx NOT IN (SELECT idx FROM leaf) ORDER BY idx LIMIT 10"
 _REGISTERS = {
     "agent_key": 'SELECT id, agent_id, "user", expires_ns IS NULL FROM agent_key WHERE revoked_ns IS NULL',
-    "person": "SELECT id, roles FROM person WHERE removed_ns IS NULL",
+    "person": "SELECT id, roles, groups FROM person WHERE removed_ns IS NULL",
     "agent": "SELECT id, source FROM agent WHERE status != 'suspended'",
 }
 
@@ -36,7 +36,7 @@ class _Told(NamedTuple):
 
     type: str
     of: str | None  # a key's agent, a person's roles
-    user: str | None = None
+    user: str | None = None  # a key's user, a person's groups
 
 
 class ProjectionCheck:
@@ -95,8 +95,8 @@ class RegisterCheck:
             self._replaced.update(told("subject.replaces", "").split(","))
         elif type_ == "key.revoked":
             self._keys[told("subject.key")] = _Told(type_, None)
-        elif type_ in ("person.added", "person.removed"):
-            self._people[told("subject.person")] = _Told(type_, told("subject.roles"))
+        elif type_ in ("person.added", "person.changed", "person.removed"):
+            self._people[told("subject.person")] = _Told(type_, told("subject.roles"), told("subject.groups"))
         elif type_ in ("agent.suspended", "agent.resumed"):
             self._agents[told("subject.agent")] = type_
 
@@ -120,12 +120,14 @@ class RegisterCheck:
             return f"the key {key} of the agent {agent} never ends, but was replaced on record"
         return None
 
-    def _person(self, person: Any, roles: Any) -> str | None:
+    def _person(self, person: Any, roles: Any, groups: Any) -> str | None:
         told = self._people.get(person)
         if told is None or told.type == "person.removed":
             return f"{person} has access, but {'was removed on record' if told else 'no record says that'}"
         if roles != (told.of.split(",") if told.of else []):
             return f"{person} has other roles than recorded"
+        if groups != (told.user.split(",") if told.user else []):
+            return f"{person} belongs to other groups than recorded"
         return None
 
     def _agent(self, agent: Any, _source: Any) -> str | None:
@@ -139,7 +141,7 @@ class RegisterCheck:
             for row in self._connection.execute(statement):
                 values = list(row)
                 if table == "person":
-                    values[1] = _decoded(values[1])
+                    values[1:] = map(_decoded, values[1:])
                 found.add((table, json.dumps(values, default=repr)))
         return found
 

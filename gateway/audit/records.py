@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -54,7 +54,14 @@ _MAX_REASON = 512
 _MAX_ITEMS = 16  # rules, reasons, obligations
 _MAX_LABELS = 20
 _MAX_OBLIGATION_BYTES = 8192
-_DENIALS = {"denied_by_policy", "approval_required", "approval_denied", "unknown_tool", "model_not_found"}
+_DENIALS = {
+    "denied_by_policy",
+    "approval_required",
+    "approval_denied",
+    "approval_expired",
+    "unknown_tool",
+    "model_not_found",
+}
 
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 
@@ -115,6 +122,7 @@ def refused(action: Action, target: Target | None, decision: Decision | None, re
         leaf.decision = _decision(decision)
         leaf.obligations = _obligations(decision)
         payloads = _asked(action, target, decision)
+    leaf.case = refusal.detail.get("case")
     status = Status.DENIED if refusal.code in _DENIALS else Status.BLOCKED
     leaf.result = ResultPart(status, refusal.code)
     return Entry(leaf, payloads)
@@ -136,6 +144,55 @@ def requested(action: Action, target: Target, decision: Decision, case: str | No
     entry.leaf.type = "action.requested"
     entry.leaf.case = case
     return entry
+
+
+class CaseFacts(Protocol):
+    """What the records of a case say of it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def action(self) -> Action: ...
+    @property
+    def server(self) -> str: ...
+    @property
+    def tool(self) -> str: ...
+    @property
+    def risk(self) -> str: ...
+    @property
+    def effect(self) -> str: ...
+    @property
+    def definition_digest(self) -> str | None: ...
+
+
+class Named(Protocol):
+    """What a transition is called, and what is told of it."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def labels(self) -> dict[str, str]: ...
+
+
+def case(facts: CaseFacts, person: str | None = None) -> Entry:
+    """A transition of a case; `name` says which once it was made. The actor is the person, else the agent."""
+    leaf = _leaf("case", facts.action, None)
+    part = leaf.action
+    assert part is not None
+    part.server, part.tool = _text(facts.server), _text(facts.tool)
+    part.risk, part.effect, part.definition_digest = facts.risk, facts.effect, facts.definition_digest
+    leaf.case = facts.id
+    if person is not None:
+        leaf.labels = {"agent": _text(facts.action.caller.agent.id)}
+        leaf.actor = ActorPart(None, None, _text(person), "person")
+    return Entry(leaf)
+
+
+def name(entry: Entry, named: Named) -> None:
+    """Call an entry of `case` what the transition was."""
+    entry.leaf.type = named.type
+    for label, value in list(named.labels.items())[:_MAX_LABELS]:
+        entry.leaf.labels[_key(label)] = _text(value, _MAX_REASON)
 
 
 def event(

@@ -1,4 +1,4 @@
-"""One record with what belongs to it: the other records of its action, its children and parent, its payloads."""
+"""One record with what belongs to it: the other records of its action and case, its children and parent, payloads."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Shown(msgspec.Struct, frozen=True):
 def show(
     connection: sqlite3.Connection, vault: Vault, tenant: str, wanted: str, signed_size: int, *, disclose: bool
 ) -> Shown:
-    """The record `wanted` (its id, or an action's id for the first record of it). Refusal(not_found)."""
+    """The record `wanted`: its id, or that of an action or case for the first record of it. Refusal(not_found)."""
     row = connection.execute("SELECT idx, body FROM leaf WHERE id = ?", (wanted,)).fetchone()
     if row is None:
         row = connection.execute(
@@ -53,9 +53,15 @@ def show(
             " WHERE view.action = ? ORDER BY view.idx LIMIT 1",
             (wanted,),
         ).fetchone()
+    if row is None:
+        row = connection.execute(
+            "SELECT leaf.idx, leaf.body FROM record_view AS view JOIN leaf ON leaf.idx = view.idx"
+            " WHERE view.case_id = ? ORDER BY view.idx LIMIT 1",
+            (wanted,),
+        ).fetchone()
     leaf = None if row is None else decode_leaf(row[1])
     if leaf is None or leaf.tenant != tenant:
-        raise Refusal("not_found", f"No record or action has the id {wanted[:64]}.")
+        raise Refusal("not_found", f"No record, action or case has the id {wanted[:64]}.")
     idx = int(row[0])
     related = _related(connection, leaf, idx)
     payloads = open_payloads(connection, vault, leaf) if disclose else []
@@ -63,13 +69,15 @@ def show(
 
 
 def _related(connection: sqlite3.Connection, leaf: Leaf, idx: int) -> list[dict[str, Any]]:
-    if leaf.action is None:
+    if leaf.action is None and leaf.case is None:
         return []
+    action = None if leaf.action is None else leaf.action.id
     parent = None if leaf.refs is None else leaf.refs.parent
     rows = connection.execute(
         "SELECT leaf.idx, leaf.body FROM record_view AS view JOIN leaf ON leaf.idx = view.idx"
-        " WHERE (view.action IN (?, ?) OR view.parent = ?) AND view.idx != ? ORDER BY view.idx LIMIT ?",
-        (leaf.action.id, parent, leaf.action.id, idx, _RELATED_LIMIT),
+        " WHERE (view.action IN (?, ?) OR view.parent = ? OR view.case_id = ?) AND view.idx != ?"
+        " ORDER BY view.idx LIMIT ?",
+        (action, parent, action, leaf.case, idx, _RELATED_LIMIT),
     ).fetchall()
     return [as_document(*row) for row in rows]
 

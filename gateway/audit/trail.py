@@ -16,6 +16,8 @@ from gateway.audit import records
 from gateway.audit.log import AuditLog
 from gateway.errors import Refusal
 
+Persist = Callable[[sqlite3.Connection], None]
+
 _log = logging.getLogger("gateway.audit")
 
 _MAX_LISTED_CHARS = 1000
@@ -28,10 +30,23 @@ class Trail:
         self._log = log
 
     async def intent(
-        self, action: Action, target: Target, decision: Decision, held: Reservation, inspected: tuple[str, ...]
+        self,
+        action: Action,
+        target: Target,
+        decision: Decision,
+        held: Reservation,
+        inspected: tuple[str, ...],
+        *,
+        also: Persist | None = None,
+        case: str | None = None,
     ) -> None:
-        """Durable when this returns. Raises `audit_unavailable`; then nothing may happen."""
-        await self._log.append(records.intent(action, target, decision, held, inspected))
+        """Durable when this returns. Raises `audit_unavailable`, and what `also` raises; then nothing may happen.
+
+        `also` is part of its transaction: the attempt of an approved case.
+        """
+        entry = records.intent(action, target, decision, held, inspected)
+        entry.also, entry.leaf.case = also, case
+        await self._log.append(entry)
 
     def result(
         self,
@@ -39,7 +54,7 @@ class Trail:
         target: Target,
         decision: Decision,
         result: Result,
-        persist: Callable[[sqlite3.Connection], None],
+        persist: Persist,
     ) -> None:
         """The one result of an intent. A log that has latched since can't take it: the next start ends it."""
         try:
@@ -47,13 +62,66 @@ class Trail:
         except Refusal as refusal:
             _log.error("result_not_recorded: action=%s %s", action.id, refusal.message)
 
+    async def ended(
+        self,
+        action: Action,
+        target: Target,
+        decision: Decision,
+        result: Result,
+        persist: Persist,
+        case: str,
+    ) -> None:
+        """The result of an approved action, and in the same transaction its end sealed for replay. Durable then."""
+        entry = records.result(action, target, decision, result, None, persist)
+        entry.leaf.case = case
+        await self._log.append(entry)
+
+    async def requested(self, action: Action, target: Target, decision: Decision, case: str, also: Persist) -> None:
+        """An action that waits for people from here on, and its case, in one transaction."""
+        entry = records.requested(action, target, decision, case)
+        entry.also = also
+        await self._log.append(entry)
+
+    async def case(
+        self,
+        case: records.CaseFacts,
+        change: Callable[[sqlite3.Connection], records.Named],
+        *,
+        person: str | None = None,
+    ) -> None:
+        """A transition of a case and its record in one transaction; the transition says what it was.
+
+        Raises what `change` raises; then there is neither.
+        """
+        entry = records.case(case, person)
+
+        def also(connection: sqlite3.Connection) -> None:
+            records.name(entry, change(connection))
+
+        entry.also = also
+        await self._log.append(entry)
+
     def refused(self, action: Action, target: Target | None, decision: Decision | None, refusal: Refusal) -> None:
         """One refusal. Raises `audit_unavailable` where even that can't be recorded."""
         self._log.append_soon(records.refused(action, target, decision, refusal))
 
-    async def decided(self, decisions: Sequence[tuple[Action, Target, Decision]]) -> None:
-        """Decisions on proposals, durable before any of them is released."""
-        await self._log.append(*(records.decided(*one) for one in decisions))
+    async def decided(
+        self,
+        decisions: Sequence[tuple[Action, Target | None, Decision]],
+        *,
+        case: str | None = None,
+        replayed: bool = False,
+        also: Persist | None = None,
+    ) -> None:
+        """Decisions on what the gateway does not perform, or gives from store; durable before it is released."""
+        entries = [records.decided(*one) for one in decisions]
+        for entry in entries:
+            entry.leaf.case = case
+            if replayed:
+                entry.leaf.labels["replayed"] = "yes"
+        if also is not None:
+            entries[0].also = also
+        await self._log.append(*entries)
 
     def listed(self, action: Action, decided: Sequence[tuple[Target, Decision]]) -> None:
         """Which tools or models an agent was shown: one record for the whole list."""

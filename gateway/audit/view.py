@@ -21,9 +21,9 @@ MAX_LIMIT = 1000
 
 COLUMNS = (
     "idx, id, ts, type, tenant, agent, user, session, action, parent, kind, server, tool, model, effect, status, "
-    "code, rules"
+    "code, rules, case_id"
 )
-_INSERT = f"INSERT OR REPLACE INTO record_view ({COLUMNS}) VALUES ({', '.join('?' * 18)})"  # noqa: S608 - constants
+_INSERT = f"INSERT OR REPLACE INTO record_view ({COLUMNS}) VALUES ({', '.join('?' * 19)})"  # noqa: S608 - constants
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +46,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     code: str | None = None
     action: str | None = None
     rule: str | None = None
+    case: str | None = None
     limit: int = 50
     cursor: str | None = None
 
@@ -109,7 +110,7 @@ def row_of(idx: int, leaf: Leaf) -> tuple[Any, ...]:
         leaf.ts,
         leaf.type,
         leaf.tenant,
-        (None if actor is None else actor.agent) or leaf.labels.get("subject.agent"),
+        (None if actor is None else actor.agent) or leaf.labels.get("subject.agent") or _of_case(leaf),
         None if actor is None else actor.user,
         None if leaf.session is None else leaf.session.id,
         None if action is None else action.id,
@@ -122,7 +123,13 @@ def row_of(idx: int, leaf: Leaf) -> tuple[Any, ...]:
         None if result is None else result.status,
         None if result is None else result.code,
         None if decision is None or not decision.rules else f"|{'|'.join(decision.rules)}|",
+        leaf.case,
     )
+
+
+def _of_case(leaf: Leaf) -> str | None:
+    """Whose case a person's record is about: a person has no agent, but an agent's records are to show them."""
+    return None if leaf.case is None else leaf.labels.get("agent")
 
 
 def _query(connection: sqlite3.Connection, tenant: str, wanted: Filter) -> Page:
@@ -146,6 +153,8 @@ def _query(connection: sqlite3.Connection, tenant: str, wanted: Filter) -> Page:
         add("view.type = ?", wanted.type)
     if wanted.rule is not None:
         add("instr(view.rules, ?) > 0", f"|{wanted.rule}|")
+    if wanted.case is not None:
+        add("view.case_id = ?", wanted.case)
     if wanted.since_ns is not None:
         add("view.ts >= ?", rfc3339(wanted.since_ns))
     if wanted.until_ns is not None:

@@ -43,6 +43,7 @@ def query(
     code: Annotated[str | None, typer.Option("--code")] = None,
     action: Annotated[str | None, typer.Option("--action", help="An action's id.")] = None,
     rule: Annotated[str | None, typer.Option("--rule", help="A rule that decided.")] = None,
+    case: Annotated[str | None, typer.Option("--case", help="A case that waits or waited for people.")] = None,
     data_dir: DataDir = DATA_DIR,
     as_json: Json = False,
     limit: Limit = 50,
@@ -71,6 +72,7 @@ def query(
         code=code,
         action=action,
         rule=rule,
+        case=case,
         limit=limit,
     )
     if as_json:
@@ -82,7 +84,7 @@ def query(
 
 @app.command("show")
 def show_record(
-    record: Annotated[str, typer.Argument(help="The id of a record or of an action.", metavar="ID")],
+    record: Annotated[str, typer.Argument(help="The id of a record, an action or a case.", metavar="ID")],
     disclose: Annotated[bool, typer.Option("--disclose", help="Show arguments, results and policy input.")] = False,
     data_dir: DataDir = DATA_DIR,
     as_json: Json = False,
@@ -98,7 +100,7 @@ def show_record(
     found = Api(data_dir).get(f"/audit/records/{quote(record, safe='')}", disclose="true" if disclose else "false")
     lines = [json.dumps(found["record"], indent=2, ensure_ascii=False)]
     lines.append("signed" if found["signed"] else "not yet signed")
-    lines += [f"related: {one['ts'][:19]}Z {one['type']} {one['id']}" for one in found["related"]]
+    lines += [f"related: {one['ts'][:19]}Z {one['type']}{_who(one)} {one['id']}" for one in found["related"]]
     for payload in found["payloads"]:
         lines += [f"{payload['name']} ({payload['state']}):", str(payload["text"] or payload["base64"] or "-")]
     show(found, as_json, lines)
@@ -173,7 +175,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
     return {
         "time": f"{record['ts'][:19]}Z",
         "type": record["type"],
-        "agent": actor.get("agent") or (record.get("labels") or {}).get("subject.agent") or actor.get("user"),
+        "agent": actor.get("agent") or _subject(record) or actor.get("user"),
         "what": tool or (record.get("model") or {}).get("requested"),
         "effect": decision.get("effect"),
         "rules": decision.get("rules"),
@@ -182,6 +184,18 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         "usd": (record.get("cost") or {}).get("usd"),
         "id": record["id"],
     }
+
+
+def _subject(record: dict[str, Any]) -> str | None:
+    labels = record.get("labels") or {}
+    about = labels.get("subject.agent") or (labels.get("agent") if record.get("case") else None)
+    return None if about is None else str(about)
+
+
+def _who(record: dict[str, Any]) -> str:
+    """By which person a record of a case is."""
+    actor = record.get("actor") or {}
+    return f" by {actor.get('user')}" if record.get("case") and not actor.get("agent") and actor.get("user") else ""
 
 
 def _when(text: str | None) -> str | None:

@@ -38,6 +38,10 @@ class Api:
         """POST with a JSON body."""
         return self._answer("POST", path, json={} if body is None else body)
 
+    def patch(self, path: str, body: Any) -> Any:
+        """PATCH with a JSON body."""
+        return self._answer("PATCH", path, json=body)
+
     def delete(self, path: str) -> Any:
         """DELETE."""
         return self._answer("DELETE", path)

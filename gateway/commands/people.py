@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
-from gateway.commands.shared import DATA_DIR, DataDir, Json, Limit, group, show, show_table
+from gateway.commands.shared import DATA_DIR, USAGE, CommandError, DataDir, Json, Limit, group, show, show_table
 
 app = group("Persons and their roles.")
 
@@ -22,6 +22,10 @@ def add(
         list[str] | None,
         typer.Option("--role", help="reviewer, auditor, operator, policy_author or owner; may be given again."),
     ] = None,
+    group_: Annotated[
+        list[str] | None,
+        typer.Option("--group", help="A group of reviewers, as policies name it; may be given again."),
+    ] = None,
     data_dir: DataDir = DATA_DIR,
     as_json: Json = False,
 ) -> None:
@@ -29,13 +33,50 @@ def add(
 
     \b
     Example:
-      gateway people add olga --name "Olga Reyes" --role auditor
+      gateway people add olga --name "Olga Reyes" --role reviewer --group treasury
     """
     from gateway.commands.client import Api
 
-    made = Api(data_dir).post("/people", {"id": person, "name": name, "roles": role or []})
+    made = Api(data_dir).post("/people", {"id": person, "name": name, "roles": role or [], "groups": group_ or []})
     roles = ", ".join(made["roles"]) or "no role"
     show(made, as_json, f"{made['id']} is added ({roles}). Sign them in: gateway login --person {made['id']}")
+
+
+@app.command()
+def update(
+    person: PersonId,
+    name: Annotated[str | None, typer.Option("--name", help="What people call them.")] = None,
+    role: Annotated[
+        list[str] | None, typer.Option("--role", help="Their roles from now on; may be given again.")
+    ] = None,
+    group_: Annotated[
+        list[str] | None, typer.Option("--group", help="Their groups from now on; may be given again.")
+    ] = None,
+    no_groups: Annotated[bool, typer.Option("--no-groups", help="They belong to no group any more.")] = False,
+    no_roles: Annotated[bool, typer.Option("--no-roles", help="They have no role any more.")] = False,
+    data_dir: DataDir = DATA_DIR,
+    as_json: Json = False,
+) -> None:
+    """Change what a person may do. What is not given stays; their votes count by it from then on.
+
+    \b
+    Example:
+      gateway people update olga --group treasury --group risk
+    """
+    from gateway.commands.client import Api
+
+    if (no_groups and group_) or (no_roles and role):
+        raise CommandError("Give --group or --no-groups, --role or --no-roles, not both.", USAGE)
+    wanted: dict[str, Any] = {} if name is None else {"name": name}
+    if role or no_roles:
+        wanted["roles"] = role or []
+    if group_ or no_groups:
+        wanted["groups"] = group_ or []
+    if not wanted:
+        raise CommandError("Nothing to change: give --name, --role or --group.", USAGE)
+    made = Api(data_dir).patch(f"/people/{quote(person, safe='')}", wanted)
+    told = f"{', '.join(made['roles']) or 'no role'}; {', '.join(made['groups']) or 'no group'}"
+    show(made, as_json, f"{made['id']} is changed ({told}).")
 
 
 @app.command("list")
@@ -49,7 +90,7 @@ def list_people(data_dir: DataDir = DATA_DIR, as_json: Json = False, limit: Limi
     from gateway.commands.client import Api
 
     found = Api(data_dir).get("/people", limit=limit)
-    show_table(found, ["id", "name", "roles", "created"], as_json, "Nobody may sign in.")
+    show_table(found, ["id", "name", "roles", "groups", "created"], as_json, "Nobody may sign in.")
 
 
 @app.command()

@@ -33,5 +33,5 @@ def standing(connection: sqlite3.Connection, person_id: str) -> StandingNow | No
 
 def is_active(connection: sqlite3.Connection, agent_id: str) -> bool:
     """Whether an agent is registered and not suspended."""
-    row = connection.execute("SELECT status FROM agent WHERE id = ?", (agent_id,)).fetchone()
+    row = connection.execute("SELECT status FROM agent WHERE id = ? AND source != 'removed'", (agent_id,)).fetchone()
     return row is not None and row[0] == AgentStatus.ACTIVE.value

@@ -44,6 +44,12 @@ class Person(msgspec.Struct, frozen=True):
     created_ns: int
     removed_ns: int | None = None
     tenant: str = "default"
+    groups: tuple[str, ...] = ()  # of reviewers, as `approvals.groups` names them
+
+    @property
+    def reviewer(self) -> bool:
+        """Whether they may decide cases at all."""
+        return Role.REVIEWER in self.roles
 
 
 class _Until(msgspec.Struct, frozen=True):
@@ -72,7 +78,7 @@ class People:
 
         def read(db: sqlite3.Connection) -> tuple[list[Any], list[Any], list[Any]]:
             return (
-                db.execute("SELECT id, name, roles, created_ns, removed_ns, tenant FROM person").fetchall(),
+                db.execute("SELECT id, name, roles, created_ns, removed_ns, tenant, groups FROM person").fetchall(),
                 db.execute(
                     "SELECT token_sha256, person_id, expires_ns FROM sign_in WHERE used_ns IS NULL AND expires_ns > ?",
                     (now_ns,),
@@ -85,9 +91,10 @@ class People:
             )
 
         people, links, sessions = await store.read(read)
-        for id_, name, roles, created_ns, removed_ns, tenant in people:
+        for id_, name, roles, created_ns, removed_ns, tenant, groups in people:
             known = tuple(Role(role) for role in msgspec.json.decode(roles, type=list[str]) if role in set(Role))
-            self._all[id_] = Person(id_, name, known, created_ns, removed_ns, tenant)
+            belongs = tuple(msgspec.json.decode(groups, type=list[str]))
+            self._all[id_] = Person(id_, name, known, created_ns, removed_ns, tenant, belongs)
         self._links = {token: _Until(person_id, expires_ns) for token, person_id, expires_ns in links}
         self._sessions = {token: _Until(person_id, expires_ns) for token, person_id, expires_ns in sessions}
 
@@ -104,6 +111,14 @@ class People:
             raise Refusal("not_found", f"There is no person {person_id!r}; `gateway people list` shows who there is.")
         return found
 
+    def standing(self, person_id: str) -> Person | None:
+        """Who it is and what they may do on cases now (`reviewer`, `groups`); None if they are not there.
+
+        From memory, and from any thread: one look into a dict whose values never change.
+        """
+        found = self._all.get(person_id)
+        return None if found is None or found.removed_ns is not None else found
+
     async def ensure_local_operator(self) -> Person:
         """The person that whoever owns the data directory acts as; made at the first start."""
         found = self._all.get(LOCAL_OPERATOR)
@@ -116,18 +131,49 @@ class People:
         """Accept `secret` as the local operator's until the process ends. Kept in memory only, as a hash."""
         self._local_token = tokens.digest(secret)
 
-    async def add(self, person_id: str, *, name: str, roles: Iterable[Role], by: str | None) -> Person:
+    async def add(
+        self, person_id: str, *, name: str, roles: Iterable[Role], by: str | None, groups: Iterable[str] = ()
+    ) -> Person:
         """Add a person, or bring a removed one back. Raises Refusal(conflict) if they are there already."""
         async with self._turn:
             had = self._all.get(person_id)
             if had is not None and had.removed_ns is None:
                 raise Refusal(
-                    "conflict", f"The person {person_id!r} exists already; remove them first to change roles."
+                    "conflict", f"The person {person_id!r} exists already; `gateway people update` changes them."
                 )
-            person = Person(person_id, name, tuple(sorted(set(roles))), self._clock.now_ns())
-            subject = {"person": person_id, "roles": ",".join(person.roles)}
+            known, belongs = tuple(sorted(set(roles))), tuple(sorted(set(groups)))
+            person = Person(person_id, name, known, self._clock.now_ns(), groups=belongs)
+            subject = _standing_of(person)
             await warm()
             await self._write("person.added", by, subject, _person_row(person))
+            self._all[person_id] = person
+            return person
+
+    async def update(
+        self,
+        person_id: str,
+        *,
+        by: str,
+        roles: Iterable[Role] | None = None,
+        groups: Iterable[str] | None = None,
+        name: str | None = None,
+    ) -> Person:
+        """Change what a person may do; None leaves it. Votes they gave count from then on by what they may now.
+
+        Raises Refusal(not_found); Refusal(conflict) where it would take the local operator's own role away.
+        """
+        async with self._turn:
+            had = self.person(person_id)
+            person = msgspec.structs.replace(
+                had,
+                name=had.name if name is None else name,
+                roles=had.roles if roles is None else tuple(sorted(set(roles))),
+                groups=had.groups if groups is None else tuple(sorted(set(groups))),
+            )
+            if person_id == LOCAL_OPERATOR and Role.OPERATOR not in person.roles:
+                raise Refusal("conflict", "The local operator stays an operator; protect the data directory instead.")
+            await warm()
+            await self._write("person.changed", by, _standing_of(person), _person_row(person))
             self._all[person_id] = person
             return person
 
@@ -252,8 +298,15 @@ def _person_row(person: Person) -> Change:
             roles=msgspec.json.encode([role.value for role in person.roles]).decode(),
             created_ns=person.created_ns,
             removed_ns=person.removed_ns,
+            groups=msgspec.json.encode(person.groups).decode(),
         )
     )
+
+
+def _standing_of(person: Person) -> dict[str, Any]:
+    """What a record says of a person; `gateway audit verify` holds the register against it."""
+    told = {"person": person.id, "roles": ",".join(person.roles)}
+    return {**told, "groups": ",".join(person.groups)} if person.groups else told
 
 
 def _link_row(hashed: str, until: _Until) -> Change:
