@@ -21,9 +21,11 @@ COMMENT_EVERY_S = 15.0
 _RECONNECT_MS = 2000
 
 
-class Listener(AsyncIterator[str], Protocol):
-    """Ids of cases as they change."""
+class Listener(Protocol):
+    """Ids of cases as they change; ends when the gateway stops."""
 
+    def __aiter__(self) -> AsyncIterator[str]: ...
+    async def __anext__(self) -> str: ...
     async def aclose(self) -> None: ...
 
 
