@@ -151,7 +151,8 @@ class Cases(RuleBasedStateMachine):
         """A case in a state where the step makes sense; at times, and where there is none, any other."""
         newest = list(self.seen.values())[-6:]
         fitting = [case for case in newest if case.state in likely]
-        chosen = fitting if fitting and data.draw(st.integers(0, 4)) else newest
+        usual: int = data.draw(st.integers(0, 4))
+        chosen = fitting if fitting and usual else newest
         if not chosen:
             return None
         at: int = data.draw(st.integers(0, len(chosen) - 1))
