@@ -46,8 +46,11 @@ class Decider:
         """Put another engine in force; decisions that are being made end on the one they began with."""
         self.engine, self.undeclared = engine, undeclared
 
-    async def decide(self, action: Action, target: Target) -> Decision:
-        """The decision on an action. Raises Refusal `malformed` where the arguments cannot be put as JSON."""
+    async def decide(self, action: Action, target: Target, *, approval: dict[str, Any] | None = None) -> Decision:
+        """The decision on an action. Raises Refusal `malformed` where the arguments cannot be put as JSON.
+
+        `approval` is what people have agreed to: {case, votes: [{person, groups}], presented_digest}.
+        """
         began_s = self._clock.monotonic_s()
         asked = document(
             action,
@@ -57,6 +60,7 @@ class Decider:
             limits=self._limits(action.caller.agent.id, action.caller.user),
             facts=dict(self._facts(action.session.id)),
             now_ns=self._clock.now_ns(),
+            approval=approval,
         )
         decision = await self.engine.decide(asked)
         self._took_s(self._clock.monotonic_s() - began_s)

@@ -102,6 +102,21 @@ class SettingsPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     undeclared_client_tools: str  # deny, escalate, observe
 
 
+class VotePart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A person who approved, with the groups of reviewers that the person belongs to now."""
+
+    person: str
+    groups: tuple[str, ...] = ()
+
+
+class ApprovalPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A case that people approved, when policy is asked again before the action is carried out."""
+
+    case: str
+    votes: tuple[VotePart, ...]
+    presented_digest: str  # of the card that they were shown
+
+
 class InputV1(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole document."""
 
@@ -118,7 +133,7 @@ class InputV1(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     target: ToolPart | ModelPart
     settings: SettingsPart
     limits: dict[str, Any]  # what is left of the budgets
-    approval: dict[str, Any] | None  # an approval in force for exactly this action
+    approval: ApprovalPart | None  # an approval in force for exactly this action
 
 
 _ENCODER = msgspec.json.Encoder()
@@ -133,11 +148,13 @@ def document(
     limits: dict[str, Any],
     facts: dict[str, Any],
     now_ns: int,
+    approval: dict[str, Any] | None = None,
 ) -> bytes:
     """The input document for an action on a target, as JSON.
 
     Raises Refusal `malformed` if the arguments hold what JSON does not know (NaN, infinities, lone surrogates) or
-    nest without end. Integers of any size are written as they are.
+    nest without end, msgspec.ValidationError if `approval` is not an ApprovalPart. Integers of any size are
+    written as they are.
     """
     agent, claimed, session = action.caller.agent, action.claimed, action.session
     arguments: Any = action.arguments
@@ -155,7 +172,7 @@ def document(
         _target(target),
         SettingsPart(undeclared),
         limits,
-        None,
+        None if approval is None else msgspec.convert(approval, ApprovalPart),
     )
     try:
         try:

@@ -102,6 +102,30 @@ def test_a_tool_call_reads_as_documented() -> None:
     }
 
 
+def test_an_approval_in_force_reads_as_documented() -> None:
+    target = ledger("transfer")
+    given = {"case": "c-1", "votes": [{"person": "olga", "groups": ["treasury"]}], "presented_digest": "sha256:0"}
+
+    def with_approval(approval: dict[str, Any] | None) -> bytes:
+        return document(
+            action(Kind.TOOL_CALL, target),
+            target,
+            environment="dev",
+            undeclared="deny",
+            limits={},
+            facts={},
+            now_ns=7,
+            approval=approval,
+        )
+
+    raw = with_approval(given)
+    assert json.loads(raw)["approval"] == given
+    VALIDATOR.validate(json.loads(raw))
+    assert msgspec.json.encode(msgspec.json.decode(raw, type=InputV1)) == raw
+    with pytest.raises(msgspec.ValidationError):
+        with_approval({**given, "approved": True})
+
+
 def test_a_model_call_reads_as_documented() -> None:
     whole = json.loads(asked(Kind.MODEL_INVOKE, model("demo")))
     assert whole["target"] == {

@@ -41,6 +41,7 @@ BASE: dict[str, Any] = {
     },
     "settings": {"undeclared_client_tools": "deny"},
     "limits": {},
+    "approval": {"case": "c-1", "votes": [{"person": "olga", "groups": ["treasury"]}], "presented_digest": "d"},
 }
 VALUES: list[Any] = [
     None, True, False, 0, 1, 1.0, -1, 10_000, 10_001, 10_000.5, 2**60, "", "acme-gmbh", "mallory", "tool.propose",
@@ -146,3 +147,25 @@ def test_what_cannot_be_a_key_is_evaluated_every_time() -> None:
     assert memo.key(b"not json") is None
     assert memo.key(b'{"a":%d}' % 10**30) is None
     assert memo.key(b'{"a":"%s"}' % (b"x" * 5000)) is None
+
+
+def test_what_reads_the_approval_is_not_told_the_answer_without_one(tmp_path: Path) -> None:
+    (tmp_path / "rules.rego").write_text(
+        """package gateway
+
+default decision := {"effect": "deny", "rules": ["no"], "reasons": ["No."], "obligations": [], "hidden": false}
+
+decision := {"effect": "escalate", "rules": ["asks"], "reasons": ["Ask."], "obligations": [], "hidden": false} if {
+\tinput.approval.case == "c-1"
+\tsome vote in input.approval.votes
+\t"treasury" in vote.groups
+}
+"""
+    )
+    engine, problems = load(tmp_path)
+    assert engine is not None, [str(problem) for problem in problems]
+    other = {**BASE["approval"], "votes": [{"person": "olga", "groups": []}]}
+    for _ in range(2):  # the second time it is remembered
+        for approval, effect in ((BASE["approval"], "escalate"), (None, "deny"), (other, "deny")):
+            raw = msgspec.json.encode({**BASE, "approval": approval})
+            assert engine.decide_now(raw).effect.value == effect
