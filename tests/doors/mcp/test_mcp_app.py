@@ -251,7 +251,7 @@ async def test_who_is_told_to_come_back_gets_the_answer_by_asking(running: Runni
         waits = await up.call_tool(named(path), LARGE)
         case = await pending(running)
         assert told(waits).startswith(f"NOT executed. Waiting for approval: case {case.id}.")
-        asks = asyncio.create_task(up.call_tool("gateway__approval_status", {"case_id": case.id, "wait_s": 50}))
+        asks = asyncio.create_task(up.call_tool("gateway__approval_status", {"case_id": case.id, "wait_s": 10}))
         await decide(running, Choice.APPROVE, case)
         status = await asks
     assert status.structured_content is not None
