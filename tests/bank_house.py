@@ -1,0 +1,93 @@
+"""A whole gateway in the test's own process with the quickstart's ledger behind it, for tests of cases."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from gateway.identity import Role
+from gateway.quickstart.ledger import Ledger, make_server
+
+from .gateway_house import CONFIG, ROOT, Running
+
+LARGE = {"to": "acme-gmbh", "amount_cents": 90_000, "reference": "INV-9"}
+
+
+@dataclass
+class Bank:
+    """A gateway whose agents may transfer money, larger amounts once a person agrees."""
+
+    running: Running
+    ledger_db: Path
+
+    async def transfer(self, agent: httpx.AsyncClient, **changed: Any) -> httpx.Response:
+        """Ask for a transfer that a person must approve; the answer tells to wait, or has the result."""
+        params = {"name": "ledger__transfer", "arguments": {**LARGE, **changed}}
+        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+        headers = {
+            "accept": "application/json, text/event-stream",
+            "mcp-protocol-version": "2025-11-25",
+            "host": "127.0.0.1",
+        }
+        answer = await agent.post("/mcp", json=body, headers=headers)
+        assert answer.status_code == 200, answer.text
+        return answer
+
+    async def case(self, agent: httpx.AsyncClient, **changed: Any) -> str:
+        """Open a case; its id."""
+        answer = await self.transfer(agent, **changed)
+        assert "Waiting for approval" in answer.text, answer.text
+        newest = (await self.running.app.approvals.find(status="open", limit=1)).cases[0]
+        assert newest.id in answer.text
+        return newest.id
+
+    def transfers(self) -> int:
+        """How many the ledger has."""
+        with sqlite3.connect(self.ledger_db) as connection:
+            (count,) = connection.execute("SELECT count(*) FROM transfers").fetchone()
+        connection.close()
+        return int(count)
+
+    async def reviewer(self, person_id: str = "rita", *roles: Role) -> httpx.AsyncClient:
+        """A signed-in browser that may write."""
+        async with aclosing(await self.running.person(person_id, *(roles or (Role.REVIEWER,)))) as signed_in:
+            browser = self.running.client(origin="http://gateway.test")
+            browser.cookies = signed_in.cookies
+        return browser
+
+
+@pytest.fixture(name="bank")
+async def a_bank(running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bank]:
+    ledger = Ledger(tmp_path / "ledger.db")
+    config = uvicorn.Config(make_server(ledger).streamable_http_app(), host="127.0.0.1", port=0, log_config=None)
+    server, socket = uvicorn.Server(config), config.bind_socket()
+    serving = asyncio.create_task(server.serve(sockets=[socket]))
+    monkeypatch.setenv("LEDGER_URL", f"http://127.0.0.1:{socket.getsockname()[1]}/mcp")
+    monkeypatch.setenv("LEDGER_TOKEN", "not-asked-for")
+    shutil.copy(ROOT / "tools_registry" / "ledger.yaml", running.folder / "tools_registry")
+    grants = running.folder / "policies" / "grants" / "data.yaml"
+    granted = grants.read_text().replace("teams: {}", "teams: {finance: {servers: {ledger: {max_risk: critical}}}}")
+    grants.write_text(granted)
+    (running.folder / "gateway.yaml").write_text(f"{CONFIG}approvals: {{hold_s: 0.05, groups: [treasury]}}\n")
+    assert await running.app.reload("test") == []
+    try:
+        async with asyncio.timeout(20):
+            while not running.app.catalog.tools("ledger"):  # connected in the background
+                await asyncio.sleep(0.01)
+        yield Bank(running, tmp_path / "ledger.db")
+    finally:
+        await running.app.tools.aclose()
+        server.should_exit = True
+        await serving
+        socket.close()
+        ledger.close()
