@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from gateway.approvals.case import Choice
 from gateway.identity import Role
 
 from ..bank_house import LARGE, Bank
@@ -193,3 +194,26 @@ async def test_status_counts_cases(bank: Bank) -> None:
     async with await bank.running.agent() as agent, bank.running.operator() as operator:
         await bank.case(agent)
         assert (await operator.get("/api/v1/status")).json()["approvals"] == {"pending": 1, "unknown": 0}
+
+
+async def test_an_unknown_outcome_is_reconciled_by_an_operator(bank: Bank) -> None:
+    room = bank.running.app.approvals
+    room.on_approved = lambda case: None  # approved, begun, and then the process that carried it out died
+    async with await bank.running.agent() as agent, await bank.reviewer("opal", Role.OPERATOR) as opal:
+        case_id = await bank.case(agent)
+        await bank.running.app.registry.people.add("rita", name="Rita", roles=[Role.REVIEWER], by="operator")
+        case = await room.case(case_id)
+        case = await room.vote(case_id, "rita", Choice.APPROVE, presented_digest=case.presented_digest)
+        await bank.running.app.writer.write(room.begin(case, case.requirement))
+        await room.tick()
+        async with bank.running.operator() as operator:
+            assert (await operator.get("/api/v1/status")).json()["approvals"] == {"pending": 0, "unknown": 1}
+        told = (await agent.get(f"/api/v1/actions/{case_id}")).json()
+        assert (told["status"], told["code"], told["result"]) == ("unknown", "outcome_unknown", None)
+        path = f"{API}/{case_id}/reconcile"
+        assert (await opal.post(path, json={"outcome": "failed", "note": ""})).json()["code"] == "malformed"
+        found = await opal.post(path, json={"outcome": "failed", "note": "The ledger has no such entry."})
+        assert (found.status_code, found.json()["state"]) == (200, "failed")
+        told = (await agent.get(f"/api/v1/actions/{case_id}")).json()
+        assert told["status"] == "failed"
+        assert "no such entry" in told["guidance"]

@@ -14,9 +14,10 @@ import uvicorn
 
 from gateway.cli import run
 
+from ..bank_house import a_bank
 from ..gateway_house import Running, a_running_gateway
 
-__all__ = ["a_running_gateway"]
+__all__ = ["a_bank", "a_running_gateway"]
 
 
 @dataclass
