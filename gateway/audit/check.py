@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from gateway.audit.beside import UNCHECKED, ProjectionCheck, RegisterCheck
+from gateway.audit.case_check import CaseCheck
 from gateway.audit.keys import wrapping_key
 from gateway.audit.payload_check import PayloadCheck
 from gateway.store.connections import DATABASE_NAME, open_for_reading
@@ -197,7 +198,7 @@ class _Check:
                 "checkpoint_older", f"the file audit/checkpoint is older ({in_file.size}) than the database ({largest})"
             )
         self._compare(wanted)
-        projection, registers = ProjectionCheck(connection), RegisterCheck(connection)
+        projection, registers, cases = ProjectionCheck(connection), RegisterCheck(connection), CaseCheck(connection)
         rows = _rows(connection, self.payloads is not None, projection.step)
         for idx, record_id, kinds, body, hashed, sealed, wrapped in rows:
             if kinds != "blobblob":
@@ -206,6 +207,7 @@ class _Check:
             if leaf is not None:
                 projection.add(idx, body)
                 registers.add(leaf)
+                cases.add(leaf)
             if self.payloads is not None and leaf is not None:
                 self.payloads.add(idx, leaf, sealed, wrapped)
             self._compare(wanted)
@@ -218,6 +220,7 @@ class _Check:
         if self.payloads is not None:
             self.payloads.finish()
         registers.finish(self.findings)
+        cases.finish(self.findings)
         projection.finish()
         self._told_by(projection)
 

@@ -294,7 +294,7 @@ class AuditLog:
         return await self._view.query(wanted)
 
     async def show(self, wanted: str, *, disclose: bool = True) -> Shown:
-        """A record by its id, an action's or a case's; recording the look is the caller's. Raises Refusal(not_found)."""
+        """A record by its id, an action's or a case's. The caller records the look. Raises Refusal(not_found)."""
         await self._view.fill(self.size)
         size = self.signed_size
         return await self.writer.read(lambda c: show(c, self.vault, self.tenant, wanted, size, disclose=disclose))

@@ -31,6 +31,7 @@ def ending(intent: Leaf, status: Status, code: str, cost: CostPart) -> Leaf:
         trace=intent.trace,
         action=intent.action,
         model=intent.model,
+        case=intent.case,
         cost=cost,
         result=ResultPart(status, code),
         refs=None if intent.refs is None else msgspec.structs.replace(intent.refs, intent=None),

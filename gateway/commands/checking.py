@@ -12,6 +12,7 @@ import typer
 from gateway.commands.shared import CONFIG, PROBLEM, ConfigFile, Json, show
 
 if TYPE_CHECKING:
+    from gateway.config import Config
     from gateway.documents import Problem
 
 
@@ -76,6 +77,8 @@ def look(config: Path) -> tuple[list[Problem], str]:
                 for one in trials
                 if not one.passed
             ]
+    if found is not None:
+        problems += _who_decides(config, found, None if own is None else own.data_dir)
     unique = list(dict.fromkeys(problems))
     if found is None or manifests is None or engine is None:
         return unique, ""
@@ -87,6 +90,22 @@ def look(config: Path) -> tuple[list[Problem], str]:
         f"{len(found.models)} models, {len(found.agents)} agents, {tools} tools of {len(manifests)} enabled servers,"
         f" policy {engine.revision[:19]}.{told}"
     )
+
+
+def _who_decides(path: Path, config: Config, data_dir: Path | None) -> list[Problem]:
+    """Cases that nobody may decide, as far as that can be seen from the files."""
+    from gateway import documents
+    from gateway.commands import deciders
+    from gateway.policy.groups import groups_named
+
+    policies = Path(config.policy.path)
+    named = groups_named(policies) if policies.is_dir() else []
+    problems = list(deciders.undeclared(named, config.approvals.groups))
+    known = None if data_dir is None else deciders.reviewers(data_dir)
+    document, _ = documents.load(path)
+    if known is not None and document is not None:
+        problems += deciders.nobody_left(document, config, known)
+    return problems
 
 
 def _text(value: Any, key: str, default: str) -> str:

@@ -1,0 +1,94 @@
+"""Whether there is somebody left to decide each agent's cases: part of `gateway check`.
+
+An owner of an agent does not decide for it, so a small gateway can have escalations that nobody may approve; they
+would all expire.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from gateway.config import Agent, Config
+from gateway.documents import Document, Problem
+from gateway.identity.people import Role
+from gateway.policy.groups import Named
+from gateway.store.connections import DATABASE_NAME, open_for_reading
+
+
+class Reviewer(NamedTuple):
+    """A person who may decide cases, and the groups they belong to."""
+
+    id: str
+    groups: frozenset[str]
+
+
+def reviewers(data_dir: Path) -> list[Reviewer] | None:
+    """Who may decide, from the database as it lies there; None where there is none yet or it can't be read.
+
+    It is only read. One that no gateway has started on holds nobody: its first start adds the local operator.
+    """
+    path = data_dir / DATABASE_NAME
+    if not path.is_file():
+        return None
+    try:
+        with closing(open_for_reading(path)) as connection:
+            rows = connection.execute("SELECT id, roles, groups FROM person WHERE removed_ns IS NULL").fetchall()
+        known = [(person, _strings(roles), _strings(groups)) for person, roles, groups in rows]
+    except (sqlite3.Error, msgspec.DecodeError):
+        return None  # of an older version: `gateway serve` and `gateway migrate` tell what is wrong with a database
+    return [Reviewer(person, frozenset(groups)) for person, roles, groups in known if Role.REVIEWER in roles] or (
+        [] if rows else None
+    )
+
+
+def undeclared(named: Iterable[Named], declared: Iterable[str]) -> Iterator[Problem]:
+    """Groups that rules name and the configuration does not: what they escalate is denied."""
+    known = set(declared)
+    for group, file, line in named:
+        if group not in known:
+            yield Problem(
+                file,
+                line,
+                f"The group {group!r} is not declared, so what this rule escalates is denied.",
+                "Add it to approvals.groups of gateway.yaml, or correct the name.",
+                "warning",
+            )
+
+
+def nobody_left(document: Document, config: Config, known: Iterable[Reviewer]) -> Iterator[Problem]:
+    """Agents, and groups for an agent, that no reviewer may decide for."""
+    everybody = list(known)
+    for index, agent in enumerate(config.agents):
+        owners = _owners(agent)
+        left = [one for one in everybody if one.id not in owners]
+        if not left:
+            yield document.problem(
+                ("agents", index),
+                f"Nobody may decide what the agent {agent.id} has to ask for: no reviewer is left who does not own it.",
+                "Add one: gateway people add NAME --role reviewer.",
+                warning=True,
+            )
+            continue
+        for group in config.approvals.groups:
+            if not any(group in one.groups for one in left):
+                yield document.problem(
+                    ("approvals", "groups"),
+                    f"Nobody of the group {group!r} may decide for the agent {agent.id}.",
+                    f"Add a member who does not own it: gateway people add NAME --role reviewer --group {group}.",
+                    warning=True,
+                )
+
+
+def _owners(agent: Agent) -> set[str]:
+    held: Mapping[str, str] = agent.owners.model_dump()
+    return {person for person in held.values() if person}
+
+
+def _strings(text: str) -> list[str]:
+    return msgspec.json.decode(text, type=list[str])
