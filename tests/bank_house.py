@@ -16,7 +16,8 @@ import pytest
 import uvicorn
 
 from gateway.identity import Role
-from gateway.quickstart.ledger import Ledger, make_server
+from gateway.quickstart.account import Ledger
+from gateway.quickstart.ledger import make_server
 
 from .gateway_house import CONFIG, ROOT, Running
 
