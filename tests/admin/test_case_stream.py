@@ -107,7 +107,7 @@ async def test_who_hangs_up_leaves_no_task_behind(bank: Bank) -> None:
 
 async def test_it_ends_when_the_gateway_stops(bank: Bank) -> None:
     async with await bank.reviewer() as rita, listening(bank, rita) as (_, task):
-        bank.running.app.approvals.stop_waiting()
+        bank.running.app.stopping()
         async with asyncio.timeout(10):
             await task
 
