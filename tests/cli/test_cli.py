@@ -34,7 +34,7 @@ def test_every_command_speaks_json(path: str) -> None:
 def test_the_commands_of_the_contract_are_there() -> None:
     wanted = (
         "serve check migrate login status healthcheck quickstart|agents create list show suspend resume rotate-key"
-        "|people add list remove|policy check test explain|audit query show verify checkpoint|tools list inspect"
+        "|people add update list remove|policy check test explain|audit query show verify checkpoint|tools list inspect"
     )
     top, *groups = wanted.split("|")
     names = [f"gateway {name}" for name in top.split()]

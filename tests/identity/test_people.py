@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import sqlite3
 import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from gateway.actions import Agent
+from gateway.audit.check import verify_data_dir
 from gateway.errors import Refusal
-from gateway.identity import Role
+from gateway.identity import Role, now
 from gateway.identity.people import LINK_VALID_S, SESSION_VALID_S
 from gateway.identity.signed_in import COOKIE, same_origin, signed_in
 
@@ -163,3 +166,71 @@ async def test_a_role_is_asked_for_by_name(house: House) -> None:
         who.require(Role.OPERATOR)
     assert caught.value.code == "forbidden"
     assert "operator" in caught.value.message
+
+
+async def test_what_a_person_may_decide_is_known_at_once_and_after_a_restart(house: House) -> None:
+    people = house.registry.people
+    assert people.standing("olga") is None
+    await people.add("olga", name="Olga", roles=[Role.REVIEWER], groups=["treasury", "risk"], by="operator")
+    await people.add("ada", name="Ada", roles=[Role.AUDITOR], groups=["risk"], by="operator")
+    for known in (people, (await house.again()).people):
+        olga, ada = known.standing("olga"), known.standing("ada")
+        assert olga is not None
+        assert ada is not None
+        assert (olga.reviewer, olga.groups) == (True, ("risk", "treasury"))
+        assert (ada.reviewer, ada.groups) == (False, ("risk",))
+    durable = await house.writer.read(lambda db: now.standing(db, "olga"))
+    assert durable == (True, ("risk", "treasury"))
+
+
+async def test_a_change_of_a_person_is_recorded_and_leaves_what_was_not_named(house: House) -> None:
+    people = house.registry.people
+    await people.add("olga", name="Olga", roles=[Role.REVIEWER], groups=["treasury"], by="operator")
+    changed = await people.update("olga", groups=[], by="operator")
+    assert (changed.name, changed.roles, changed.groups) == ("Olga", (Role.REVIEWER,), ())
+    assert not (await people.update("olga", roles=[Role.AUDITOR], by="operator")).reviewer
+    assert (await house.again()).people.standing("olga") == people.standing("olga")
+    assert await house.recorded("person.") == ["person.added", "person.changed", "person.changed"]
+    with pytest.raises(Refusal) as caught:
+        await people.update("nobody", groups=["risk"], by="operator")
+    assert caught.value.code == "not_found"
+
+
+async def test_who_was_removed_decides_nothing(house: House) -> None:
+    people = house.registry.people
+    await people.add("olga", name="Olga", roles=[Role.REVIEWER], groups=["treasury"], by="operator")
+    await people.remove("olga", by="operator")
+    assert people.standing("olga") is None
+    assert await house.writer.read(lambda db: now.standing(db, "olga")) is None
+
+
+async def test_the_local_operator_stays_an_operator(house: House) -> None:
+    await house.registry.people.ensure_local_operator()
+    with pytest.raises(Refusal) as caught:
+        await house.registry.people.update("operator", roles=[Role.REVIEWER], by="operator")
+    assert caught.value.code == "conflict"
+
+
+@pytest.mark.parametrize("column", ["roles", "groups"])
+async def test_verify_tells_of_a_role_or_a_group_that_was_given_behind_the_gateway(
+    house: House, tmp_path: Path, column: str
+) -> None:
+    await house.registry.people.add("olga", name="Olga", roles=[Role.REVIEWER], groups=["risk"], by="operator")
+    assert not verify_data_dir(tmp_path).findings
+    connection = sqlite3.connect(tmp_path / "gateway.db")
+    connection.execute(f"UPDATE person SET {column} = '[\"operator\"]'")
+    connection.commit()
+    connection.close()
+    (found,) = verify_data_dir(tmp_path).findings
+    assert found.code == "register_altered"
+    assert column in found.message
+
+
+async def test_a_removed_or_suspended_agent_is_not_active(house: House) -> None:
+    agents = house.registry.agents
+    await agents.declare([Agent(id="reader"), Agent(id="payer")])
+    await agents.suspend("payer", person="operator", reason="")
+    active = await house.writer.read(lambda db: [now.is_active(db, one) for one in ("reader", "payer", "nobody")])
+    assert active == [True, False, False]
+    await agents.declare([])
+    assert not await house.writer.read(lambda db: now.is_active(db, "reader"))
