@@ -55,9 +55,9 @@ def told(done: subprocess.CompletedProcess[str]) -> list[tuple[str, str]]:
     """The table's steps and decisions."""
     lines = done.stdout.splitlines()
     (at,) = [index for index, line in enumerate(lines) if line.startswith("STEP ")]
-    columns = [lines[at].index(heading) for heading in ("STEP", "DECISION", "RULE")]
+    columns = [lines[at].index(heading) for heading in ("STEP", "CLIENT", "DECISION", "RULE")]
     rows = [line for line in lines[at + 1 :] if line and not line.startswith("Everything")]
-    return [(line[: columns[0] + 20].split("  ")[0], line[columns[1] : columns[2]].strip()) for line in rows]
+    return [(line[columns[0] : columns[1]].strip(), line[columns[2] : columns[3]].strip()) for line in rows]
 
 
 @contextlib.contextmanager

@@ -49,7 +49,9 @@ class Person(NamedTuple):
         return self._decide("deny", case, "--guidance", guidance)
 
     def _decide(self, choice: str, case: dict[str, Any], *more: str) -> dict[str, Any]:
-        decided: dict[str, Any] = self.stage.gateway("approvals", choice, case["id"], *more)
+        # The digest says what was looked at: the vote counts for exactly that.
+        seen = ("--digest", case["presented_digest"])
+        decided: dict[str, Any] = self.stage.gateway("approvals", choice, case["id"], *seen, *more)
         return decided
 
     def _watch(self, case: dict[str, Any], wanted: str) -> dict[str, Any]:
