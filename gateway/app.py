@@ -6,6 +6,7 @@ nothing half begun; `stop` closes in reverse.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import sqlite3
@@ -16,11 +17,13 @@ from prometheus_client import CollectorRegistry
 
 from gateway import __version__
 from gateway.actions import Agent, Reservation
+from gateway.approvals import Approvals, Sealing
 from gateway.audit import records
 from gateway.audit.log import AuditLog
 from gateway.audit.reverify import Reverification
 from gateway.audit.trail import Trail
 from gateway.catalog.catalog import Catalog
+from gateway.catalog.sentences import render_sentence
 from gateway.clock import Ids, PooledRandom, SystemClock
 from gateway.configuration import Configuration, Prepared, server_configs
 from gateway.configuration import read as read_configuration
@@ -37,6 +40,7 @@ from gateway.doors.openai.door import OpenAIDoor
 from gateway.errors import Refusal
 from gateway.govern import Governor
 from gateway.guards import Guards
+from gateway.identity import now as identity_now
 from gateway.identity.registry import Registry
 from gateway.limits.memory import MemoryLimits
 from gateway.limits.spend import read_spend
@@ -52,6 +56,7 @@ from gateway.upstreams.proxies import proxy_of
 from gateway.upstreams.tool_servers import ToolServers
 from gateway.upstreams.wire import Wire
 
+TICK_S = 1.0
 _CONNECTED = ("connected", "client")
 
 log = structlog.get_logger("gateway.app")
@@ -128,6 +133,20 @@ class App:
         self.limits.restore(await self.writer.read(lambda db: read_spend(db, windows)))
         self.registry = Registry(journal=self._journal, clock=self.clock, ids=self.ids, on_suspend=self._suspended)
         await self.registry.load(self.writer)
+        self.approvals = Approvals(
+            store=self.writer,
+            records=self.trail,
+            sealing=Sealing.open(self.process.data_dir),
+            clock=self.clock,
+            ids=self.ids,
+            sentence=render_sentence,
+            standing=self.registry.people.standing,
+            standing_in=identity_now.standing,
+            owners=self._owners,
+            active=identity_now.is_active,
+            settings=config.approvals,
+        )
+        await self.approvals.load()
         await self.registry.open_local_door(self.process.data_dir)
         self.tools = ToolServers(
             transport=self.wire,
@@ -144,6 +163,17 @@ class App:
             await self.writer.close()
             raise bad_configuration(problems)
         self._build_doors(config.server.max_body_bytes)
+        await self.governor.escalating.resume()
+        self._ticking = asyncio.create_task(self._keep_ticking(), name="approvals-tick")
+
+    async def _keep_ticking(self) -> None:
+        """What time does to cases; a tick that fails is tried again with the next."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            try:
+                await self.approvals.tick()
+            except Refusal as refusal:
+                log.warning("approvals_tick", code=refusal.code, message=refusal.message)
 
     def _build_path(self, prepared: Prepared) -> None:
         self._decider = Decider(
@@ -168,6 +198,7 @@ class App:
             limits=self.limits,
             guards=self.guards,
             policy=self._decider,
+            approvals=self.approvals,
             audit=self.trail,
             upstreams=Performing(self.models, self.tools),
             dialects={OPENAI_CHAT: ChatCompletions()},
@@ -176,7 +207,11 @@ class App:
             clock=self.clock,
             new_id=self.ids.new,
             digest=self.trail.digest_of,
+            hold_s=lambda: self.configured.config.approvals.hold_s,
+            saw=lambda _action: None,
         )
+        self.approvals.on_approved = self.governor.escalating.approved
+        self.approvals.under_way = self.governor.escalating.under_way
 
     def _build_doors(self, max_body_bytes: int) -> None:
         # FastAPI is the longest import, so it comes when all else is well.
@@ -257,6 +292,7 @@ class App:
         self._prices = prepared.prices
         self.catalog.install(self.catalog.prepare(prepared.config, prepared.manifests))
         self.limits.reconfigure(prepared.allowances)
+        self.approvals.reconfigure(prepared.config.approvals)
         self.models.swap(prepared.providers)
         self.tools.configure(server_configs(prepared.manifests))
         if before != prepared.engine.revision:
@@ -272,12 +308,15 @@ class App:
     # ------------------------------------------------------------ stop
 
     def stopping(self) -> None:
-        """From here on the gateway is not ready, and new actions are refused."""
+        """From here on the gateway is not ready, new actions are refused, and nobody waits for people any more."""
         self.is_stopping = True
+        self.approvals.stop_waiting()
 
     async def stop(self, grace_s: float) -> None:
         """Let what runs finish, close the upstreams, flush and sign the log."""
         self.is_stopping = True
+        self._ticking.cancel()
+        await asyncio.gather(self._ticking, return_exceptions=True)
         await self.governor.stop(grace_s)
         await self.tools.aclose()
         await self.models.aclose()
@@ -330,6 +369,10 @@ class App:
         entry = records.event(type, tenant=tenant, person=person, subject=subject, labels=labels)
         entry.also = also
         await self.log.append(entry)
+
+    def _owners(self, agent_id: str) -> tuple[str, ...]:
+        agent = self.registry.agents.get(agent_id)
+        return () if agent is None else tuple(agent.owners.values())
 
     def agent(self, agent_id: str) -> Agent | None:
         return self.registry.agents.get(agent_id)

@@ -12,7 +12,8 @@ Fails closed: a refusal, a fault or a stop at any step before `perform` means th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import structlog
 
@@ -34,8 +35,10 @@ from gateway.actions import (
     Target,
     ToolTarget,
 )
+from gateway.approvals.case import KeptAnswer
 from gateway.clock import Clock
 from gateway.errors import Refusal
+from gateway.escalating import Escalating
 from gateway.judging import Judging
 from gateway.outcomes import (
     allow_or_refuse,
@@ -46,10 +49,15 @@ from gateway.outcomes import (
     upper_bound,
     worth_a_record,
 )
-from gateway.rooms import Audit, Dialect, Guards, Limits, LooksUp, Observes, Policy, Upstreams
+from gateway.proposals import Proposal, Verdict
+from gateway.rooms import Approvals, Audit, Dialect, Guards, Limits, LooksUp, Observes, Policy, Upstreams
 from gateway.running import Kept, Running, Sink
+from gateway.taping import KeptStream, Tape
 
 log = structlog.get_logger("gateway.govern")
+
+# Asking about one's own cases needs no grant: it tells what the agent was told before.
+OWN_CASE = Decision(effect=Effect.ALLOW, rules=("own_case",), reasons=("An agent may ask about its own cases.",))
 
 
 class Governor:
@@ -62,6 +70,7 @@ class Governor:
         limits: Limits,
         guards: Guards,
         policy: Policy,
+        approvals: Approvals,
         audit: Audit,
         upstreams: Upstreams,
         dialects: dict[str, Dialect],
@@ -70,41 +79,61 @@ class Governor:
         clock: Clock,
         new_id: Callable[[], str],
         digest: Callable[[Action], str],
+        hold_s: Callable[[], float],
+        saw: Callable[[Action], None],
     ) -> None:
         self._catalog = catalog
         self._limits = limits
         self._guards = guards
         self._policy = policy
+        self._approvals = approvals
         self._audit = audit
         self._upstreams = upstreams
         self._dialects = dialects
         self._agent = agent
         self._observe = observe
         self._clock = clock
+        self._saw = saw
         self._judging = Judging(
             catalog=catalog,
             policy=policy,
+            approvals=approvals,
             audit=audit,
             refused=self._refused,
             clock=clock,
             new_id=new_id,
             digest=digest,
         )
-        self._running: dict[str, Running] = {}
+        self.escalating = Escalating(
+            approvals=approvals,
+            catalog=catalog,
+            limits=limits,
+            guards=guards,
+            policy=policy,
+            audit=audit,
+            agent=agent,
+            perform=self._carry_out,
+            clock=clock,
+            hold_s=hold_s,
+        )
+        self._running: set[Running] = set()
         self._stopping = False
 
-    def start(self, action: Action, sink: Sink | None = None) -> Running:
-        """Begin an action. Its answer comes from `Running.reply`, or flows into `sink` where it streams."""
-        running = Running(action, sink)
-        self._running[action.id] = running
+    def start(self, action: Action, sink: Sink | None = None, *, hold_s: float | None = None) -> Running:
+        """Begin an action. Its answer comes from `Running.reply`, or flows into `sink` where it streams.
+
+        `hold_s`: how long the caller is held where a person must decide; None: as configured.
+        """
+        running = Running(action, sink, hold_s)
+        self._running.add(running)
         running.task = asyncio.get_running_loop().create_task(self._govern(running))
-        running.task.add_done_callback(lambda _: self._running.pop(action.id, None))
+        running.task.add_done_callback(lambda _: self._running.discard(running))
         return running
 
     @property
     def open_streams(self) -> int:
         """Streams that are being relayed now."""
-        return sum(running.relaying for running in self._running.values())
+        return sum(running.relaying for running in self._running)
 
     async def _govern(self, running: Running) -> Reply | None:
         action = running.action
@@ -113,44 +142,69 @@ class Governor:
             with self._observe.span("action", action):
                 self._admit_agent(action)
                 with self._limits.admit(action) as admitted:  # 3 admit; first, so that probing names is limited too
+                    running.place = admitted
                     target = self._catalog.target(action)  # 2 look up
                     with self._observe.span("decide", action):
                         decision = await self._policy.decide(action, target)  # 5 decide
                     running.decision = decision
                     # 4 inspect; last, and not what is hidden: neither a fault nor the time may tell that it exists
                     inspected = () if decision.hidden else self._guards.inspect_input(action, target)
-                    allow_or_refuse(action, decision)  # 6 escalate: a refusal, until cases exist
+                    reply = await self._meet_case(running, target, decision)  # 6 escalate
+                    if reply is not None:
+                        return reply
+                    allow_or_refuse(action, decision)
+                    if (kept := await self._kept_answer(action)) is not None:
+                        return await self._release_kept(running, target, decision, kept)
                     held = self._limits.reserve(action, target)  # 7 reserve
                     running.rates = admitted.rates()
-                    await self._record_intent(action, target, decision, held, inspected)  # 8 record
+                    await self._record_intent(running, target, decision, held, inspected)  # 8 record
                     return await self._carry_out(running, target, decision, held)  # 9-12
         except Refusal as refusal:
-            if not running.intent_recorded:
+            if not running.recorded:
                 self._refused(action, target, running.decision, refusal)
+            raise
+        except asyncio.CancelledError:
+            if running.left and not running.recorded:
+                gone = Refusal(
+                    "client_left",
+                    "The client left while it waited for a person; its case stays.",
+                    detail={} if running.case is None else {"case": running.case},
+                )
+                self._refused(action, target, running.decision, gone)
             raise
         except Exception as error:  # a fault of ours: recorded and told without its text, which stands in the log
             log.exception("action_fault", action=action.id, request_id=action.request_id)
             internal = Refusal("internal", f"The gateway failed; its log has the request id {action.request_id}.")
-            if not running.intent_recorded:
+            if not running.recorded:
                 self._refused(action, target, running.decision, internal)
             raise internal from error
 
     async def _record_intent(
         self,
-        action: Action,
+        running: Running,
         target: Target,
         decision: Decision,
         held: Reservation,
         inspected: tuple[str, ...],
     ) -> None:
         """The intent is durable when this returns; if it can't be, what was reserved is given back."""
+        action = running.action
         try:
             with self._observe.span("intent", action):
                 await self._audit.intent(action, target, decision, held, inspected)
         except BaseException:
             self._limits.settle(held, Cost())
             raise
-        self._running[action.id].intent_recorded = True
+        running.recorded = True
+
+    async def _meet_case(self, running: Running, target: Target, decision: Decision) -> Reply | None:
+        """Step 6: what is escalated waits for people; an identical call meets the case that there is."""
+        action = running.action
+        if action.kind is not Kind.TOOL_CALL or not isinstance(target, ToolTarget) or decision.effect is Effect.DENY:
+            return None
+        if decision.effect is Effect.ESCALATE or self._approvals.concerns(action):
+            return await self.escalating.wait(running, target, decision)
+        return None
 
     async def _carry_out(self, running: Running, target: Target, decision: Decision, held: Reservation) -> Reply | None:
         """Perform, inspect, settle, record: whatever happens in here, exactly one result is recorded."""
@@ -158,6 +212,8 @@ class Governor:
         started_s = self._clock.monotonic_s()
         # What is recorded if something unforeseen happens: it may have been done, and may have cost all of it.
         result = Result(status=Status.UNKNOWN, code="internal", cost=upper_bound(held))
+        refused: Refusal | None = None
+        headers: dict[str, str] = {}
         try:
             body = None
             if isinstance(target, ModelTarget):
@@ -169,15 +225,20 @@ class Governor:
                 running.close()
                 cost = cost_of_reply(target, answer, held)
                 result = Result(status=status_of(answer), cost=cost, body=answer.body)
-                return await self._inspect_reply(action, target, answer)  # 10 inspect
+                headers = answer.headers
+                return await self._inspect_reply(running, target, answer)  # 10 inspect
             result = await self._relay(running, target, answer, held)  # 10 inspect, event by event
+            if running.withheld is not None:
+                raise running.withheld
             return None
         except Refusal as refusal:
+            refused = refusal
             result = result_of_failure(target, refusal, held, result)
             raise
         except asyncio.CancelledError:
             cancelled = Status.CANCELLED if isinstance(target, ModelTarget) else Status.UNKNOWN
             ended = running.interrupted
+            refused = ended or Refusal("stopping", "The gateway was stopped before the answer was there.")
             result = Result(status=cancelled, code=ended.code if ended else "stopping", cost=upper_bound(held))
             if ended is not None:
                 raise ended from None
@@ -193,31 +254,82 @@ class Governor:
                 unkept_bytes=result.unkept_bytes,
             )
             persist = self._limits.settle(held, result.cost)  # 11 settle
-            self._audit.result(action, target, decision, result, persist)  # 12 record
+            if running.attempt is None:
+                self._audit.result(action, target, decision, result, persist)  # 12 record
+            else:
+                await self.escalating.ended(running, target, decision, result, refused, headers, persist)
             self._observe.ended(action, result.status, decision, result)
 
     # ------------------------------------------------------------ step 10: what a model proposes
 
-    async def _inspect_reply(self, action: Action, target: Target, reply: Reply) -> Reply:
+    async def _inspect_reply(self, running: Running, target: Target, reply: Reply) -> Reply:
+        """Judge what a complete answer proposes. Raises `approval_required`; then the answer is kept for the retry."""
+        action = running.action
         if not isinstance(target, ModelTarget):
             return reply
         dialect = self._dialects[action.door]
         body, proposals = dialect.proposals(reply.body, action.body)
         if proposals:
-            body = dialect.release(body, await self._judging.judge(action, proposals))
+            verdicts = await self._judge(running, proposals, lambda: _whole(reply))
+            if running.withheld is not None:
+                raise running.withheld
+            body = dialect.release(body, verdicts)
         return Reply(status=reply.status, body=body, headers=reply.headers)
 
-    async def _relay(self, running: Running, target: Target, stream: ReplyStream, held: Reservation) -> Result:
-        """Pass a stream on while somebody listens; then read on or stop paying, as the provider allows."""
+    async def _judge(
+        self, running: Running, proposals: list[Proposal], whole: Callable[[], Awaitable[bytes]]
+    ) -> list[Verdict]:
+        """Judge proposals; where people must decide, keep the `whole` answer (paid for once) and hold it."""
         action = running.action
-        inspected = self._dialects[action.door].stream(action, lambda found: self._judging.judge(action, found))
-        kept = Kept()
+        answer_id = running.answer_id or action.id
+        verdicts = await self._judging.judge(action, proposals, answer_id)
+        if not any(verdict.waiting for verdict in verdicts):
+            return verdicts
+        if running.answer_id is None:
+            running.answer_id = answer_id
+            await self._approvals.keep_answer(action, answer_id, await whole(), stream=action.stream)
+        verdicts = await self.escalating.hold(running, verdicts, lambda one: self._judging.again(one, answer_id))
+        if any(verdict.waiting for verdict in verdicts) and not running.opened:
+            running.withheld = await self.escalating.refusal(verdicts)
+        return verdicts
+
+    async def _kept_answer(self, action: Action) -> KeptAnswer | None:
+        if action.kind is not Kind.MODEL_INVOKE or not self._approvals.has_answer(action.digest):
+            return None
+        return await self._approvals.kept_answer(action)
+
+    async def _release_kept(
+        self, running: Running, target: Target, decision: Decision, kept: KeptAnswer
+    ) -> Reply | None:
+        """The same request again, whose answer was paid for and waits for people: judge what it proposes anew."""
+        action = running.action
+        await self._audit.decided([(action, target, decision)], replayed=True)
+        running.recorded = running.replayed = True
+        running.answer_id = kept.id
+        if not kept.stream:
+            return await self._inspect_reply(running, target, Reply(body=kept.body))
+        await self._relay(running, target, KeptStream(kept.body), None)
+        if running.withheld is not None:
+            raise running.withheld
+        return None
+
+    async def _relay(self, running: Running, target: Target, stream: ReplyStream, held: Reservation | None) -> Result:
+        """Pass a stream on while somebody listens; then read on or stop paying, as the provider allows.
+
+        `held` is None for a kept answer, which is not paid for again.
+        """
+        action = running.action
+        tape = Tape(stream)
+        inspected = self._dialects[action.door].stream(action, lambda found: self._judge(running, found, tape.whole))
+        sent = Kept()
         status, failure = Status.SUCCEEDED, None
         try:
-            await running.open(stream.status, stream.headers)
-            async for chunk in inspected.run(aiter(stream)):
-                kept.add(chunk)
+            running.begin(stream.status, stream.headers)
+            async for chunk in inspected.run(aiter(tape)):
+                sent.add(chunk)
                 await running.send(chunk)
+            if running.withheld is None:
+                await running.open()
         except Refusal as refusal:
             status, failure = Status.FAILED, refusal
         except asyncio.CancelledError:
@@ -227,14 +339,17 @@ class Governor:
         finally:
             running.close()
             await stream.aclose()
-        if failure is not None:
+        if failure is not None and running.opened:
             await running.fail(failure)
+        elif failure is not None:
+            running.withheld = failure
+        code = failure.code if failure else running.withheld.code if running.withheld else None
         return Result(
             status=status,
-            code=failure.code if failure else "client_left" if running.left else None,
-            cost=cost_of_stream(target, inspected.usage, held),
-            body=kept.body,
-            unkept_bytes=kept.unkept_bytes,
+            code=code or ("client_left" if running.left else None),
+            cost=Cost() if held is None else cost_of_stream(target, inspected.usage, held),
+            body=sent.body,
+            unkept_bytes=sent.unkept_bytes,
         )
 
     # ------------------------------------------------------------ what an agent may see
@@ -264,6 +379,28 @@ class Governor:
             self._refused(action, None, None, refusal)
             raise
 
+    # ------------------------------------------------------------ an agent asks about its own cases
+
+    async def approval_status(self, action: Action, case_id: str, wait_s: float) -> dict[str, Any]:
+        """How a case of the asking agent stands, after at most `wait_s` seconds. Raises `not_found`; recorded."""
+        return await self._own_case(action, lambda: self.escalating.status(action, case_id, wait_s))
+
+    async def cancel_case(self, action: Action, case_id: str) -> dict[str, Any]:
+        """The asking agent takes its case back. Raises `not_found`, `decided`; recorded."""
+        return await self._own_case(action, lambda: self.escalating.cancel(action, case_id))
+
+    async def _own_case(self, action: Action, ask: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        try:
+            self._admit_agent(action)
+            with self._limits.admit(action) as admitted:
+                admitted.release()  # it only waits
+                told = await ask()
+                await self._audit.decided([(action, None, OWN_CASE)], case=told["case_id"])
+                return told
+        except Refusal as refusal:
+            self._refused(action, None, None, refusal)
+            raise
+
     # ------------------------------------------------------------ refusing and stopping
 
     def refuse(self, action: Action, refusal: Refusal) -> None:
@@ -286,14 +423,16 @@ class Governor:
 
     def end_streams_of(self, agent_id: str, refusal: Refusal) -> None:
         """End the model calls of an agent, streams and others; the kill switch. Tool calls in flight may finish."""
-        for running in tuple(self._running.values()):
+        self._approvals.wake_agent(agent_id)
+        for running in tuple(self._running):
             if running.action.caller.agent.id == agent_id and running.action.kind is Kind.MODEL_INVOKE:
                 running.abort(refusal)
 
     async def stop(self, grace_s: float) -> None:
         """Take no more actions; let the running ones finish for `grace_s`, then end them."""
         self._stopping = True
-        tasks = [running.task for running in self._running.values() if running.task is not None]
+        await self.escalating.stop(grace_s)
+        tasks = [running.task for running in self._running if running.task is not None]
         if not tasks:
             return
         _, late = await asyncio.wait(tasks, timeout=grace_s)
@@ -318,3 +457,7 @@ class Governor:
             return
         if worth_a_record(refusal):
             self._audit.refused(action, target, decision, refusal)
+
+
+async def _whole(reply: Reply) -> bytes:
+    return reply.body

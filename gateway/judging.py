@@ -1,7 +1,7 @@
 """What a model proposes: each tool call in its answer is a child action through the steps 2 to 6 of the path.
 
-A proposal is released to the agent or left out; nothing is performed here. Fails closed: an unreadable proposal, and
-one that no rule allows, stays out.
+A proposal is released to the agent, left out, or waits for a person; nothing is performed here. Fails closed: an
+unreadable proposal, and one that no rule allows, stays out.
 """
 
 from __future__ import annotations
@@ -11,11 +11,18 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from gateway.actions import Action, Decision, Effect, Kind, Target, ToolTarget
+from gateway.approvals.case import Case, State
 from gateway.clock import Clock
 from gateway.errors import Refusal
 from gateway.outcomes import refusal_of
 from gateway.proposals import Proposal, Verdict, undeclared, unreadable
-from gateway.rooms import Audit, LooksUp, Policy
+from gateway.rooms import Approvals, Audit, LooksUp, Policy
+from gateway.waiting import ended_refusal, waiting_refusal
+
+_TWICE = Refusal(
+    "conflict", "The same answer asks for the identical call twice, and a person approves one; propose it once."
+)
+Refused = Callable[[Action, Target | None, Decision | None, Refusal], None]
 
 
 class Judging:
@@ -26,31 +33,43 @@ class Judging:
         *,
         catalog: LooksUp,
         policy: Policy,
+        approvals: Approvals,
         audit: Audit,
-        refused: Callable[[Action, Target | None, Decision | None, Refusal], None],
+        refused: Refused,
         clock: Clock,
         new_id: Callable[[], str],
         digest: Callable[[Action], str],
     ) -> None:
         self._catalog = catalog
         self._policy = policy
+        self._approvals = approvals
         self._audit = audit
         self._refused = refused
         self._clock = clock
         self._new_id = new_id
         self._digest = digest
 
-    async def judge(self, parent: Action, proposals: Sequence[Proposal]) -> list[Verdict]:
-        """Each proposal is a child action through the steps 2 to 6; all decisions are durable before release."""
+    async def judge(self, parent: Action, proposals: Sequence[Proposal], answer_id: str) -> list[Verdict]:
+        """Each proposal is a child action; all decisions are durable before release.
+
+        `answer_id` names the answer that they stand in: what a person approved is released to one answer only.
+        """
         verdicts: list[Verdict] = []
         allowed: list[tuple[Action, Target, Decision]] = []
+        asked: set[str] = set()
         for proposal in proposals:
             child, target = await self._child(parent, proposal)
             decision = unreadable("") if proposal.arguments is None else await self._policy.decide(child, target)
-            # A tool that the gateway executes is held at its own door; one that the agent executes is held here.
-            release = decision.effect is Effect.ALLOW or (
-                decision.effect is Effect.ESCALATE and target.server_kind == "mcp"
-            )
+            if decision.effect is Effect.ESCALATE and target.server_kind != "mcp":
+                if child.digest in asked:  # one approval lets one call pass
+                    self._refused(child, target, decision, _TWICE)
+                    verdicts.append(Verdict(proposal, decision, release=False, note=_TWICE.message))
+                    continue
+                asked.add(child.digest)
+                verdicts.append(await self._ask_people(proposal, child, target, decision, answer_id))
+                continue
+            # A tool that the gateway executes is held at its own door.
+            release = decision.effect is not Effect.DENY
             verdicts.append(Verdict(proposal, decision, release))
             if release:
                 allowed.append((child, target, decision))
@@ -59,6 +78,57 @@ class Judging:
         if allowed:
             await self._audit.decided(allowed)
         return verdicts
+
+    async def again(self, verdict: Verdict, answer_id: str) -> Verdict:
+        """Judge a proposal anew that waited: policy is asked on current data before it is released."""
+        child, target = verdict.action, verdict.target
+        assert child is not None
+        assert target is not None
+        decision = await self._policy.decide(child, target)
+        if decision.effect is not Effect.DENY:
+            return await self._ask_people(verdict.proposal, child, target, decision, answer_id)
+        refusal = refusal_of(child, decision)
+        if verdict.case is not None:
+            case = await self._approvals.case(verdict.case)
+            if case.state in (State.PENDING, State.APPROVED):
+                await self._approvals.invalidate(case, code=refusal.code, why=refusal.message, rules=refusal.rules)
+        self._refused(child, target, decision, refusal)
+        return Verdict(verdict.proposal, decision, release=False)
+
+    async def _ask_people(
+        self, proposal: Proposal, child: Action, target: ToolTarget, decision: Decision, answer_id: str
+    ) -> Verdict:
+        """The proposal meets its case: it waits, or is released once, or is left out in words the model can use."""
+        try:
+            met = await self._approvals.meet(child, target, decision, answer_id=answer_id)
+            if met is None:  # policy allows it now, and nobody has to be asked
+                await self._audit.decided([(child, target, decision)])
+                return Verdict(proposal, decision, release=True)
+            case = met.case
+            if case.state is State.APPROVED:
+                await self._approvals.release(case, child, target, decision, answer_id)
+            elif case.state is State.SUCCEEDED and case.released_to == answer_id:
+                await self._audit.decided([(child, target, decision)], case=case.id, replayed=True)
+            else:
+                return self._left_out(proposal, child, target, decision, case, opened=met.opened)
+        except Refusal as refusal:
+            if refusal.http_status >= 500:
+                raise
+            self._refused(child, target, decision, refusal)
+            return Verdict(proposal, decision, release=False, note=refusal.message)
+        return Verdict(proposal, decision, release=True, action=child, target=target, case=case.id)
+
+    def _left_out(
+        self, proposal: Proposal, child: Action, target: ToolTarget, decision: Decision, case: Case, *, opened: bool
+    ) -> Verdict:
+        if case.state is State.PENDING:
+            if not opened and case.action.id != child.id:
+                self._refused(child, target, decision, waiting_refusal(case))
+            return Verdict(proposal, decision, release=False, action=child, target=target, case=case.id, waiting=True)
+        refusal = ended_refusal(case)
+        if case.action.id != child.id:
+            self._refused(child, target, decision, refusal)
+        return Verdict(proposal, decision, release=False, case=case.id, note=refusal.message)
 
     async def _child(self, parent: Action, proposal: Proposal) -> tuple[Action, ToolTarget]:
         target = self._catalog.executable(proposal)

@@ -25,21 +25,16 @@ from gateway.errors import NO_SUCH_MODEL, Refusal
 
 
 def allow_or_refuse(action: Action, decision: Decision) -> None:
-    """Go on only if the decision is allow. Raises `denied_by_policy`, `unknown_tool`, `approval_required`."""
+    """Go on only if the decision is allow. Raises `denied_by_policy`, `unknown_tool`, `model_not_found`."""
     if decision.effect is not Effect.ALLOW:
         raise refusal_of(action, decision)
 
 
 def refusal_of(action: Action, decision: Decision) -> Refusal:
-    """The refusal that a deny or (until cases exist) an escalate turns into."""
+    """The refusal that a deny turns into, and an escalate of what can't wait for a person."""
     reasons = " ".join(decision.reasons) or "No policy rule allows it."
     if decision.effect is Effect.ESCALATE:
-        return Refusal(
-            "approval_required",
-            f"NOT executed: {action.target} needs a person's approval, and none can be asked for yet. {reasons}",
-            rules=decision.rules,
-            reasons=decision.reasons,
-        )
+        reasons = f"A person would have to approve it, and only tool calls can wait for that. {reasons}"
     if decision.hidden and action.kind is Kind.MODEL_INVOKE:  # in the very words of a model that does not exist
         return Refusal("model_not_found", NO_SUCH_MODEL)
     if decision.hidden:
@@ -87,6 +82,8 @@ def status_of(reply: Reply) -> Status:
 
 def result_of_failure(target: Target, refusal: Refusal, held: Reservation, so_far: Result) -> Result:
     """What a failed upstream call leaves: an effect that may have happened is `unknown`, not `failed`."""
+    if refusal.code == "approval_required":  # answered and paid for; what it proposes waits for a person
+        return Result(status=Status.SUCCEEDED, code=refusal.code, cost=so_far.cost, body=so_far.body)
     if so_far.status is not Status.UNKNOWN:  # it was performed; the answer was withheld afterwards
         return Result(status=Status.FAILED, code=refusal.code, cost=so_far.cost, body=so_far.body)
     reached = refusal.detail.get("dispatched", "unknown") != "no"

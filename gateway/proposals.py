@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple, NoReturn
 
-from gateway.actions import Decision, Effect, ToolTarget
+from gateway.actions import Action, Decision, Effect, ToolTarget
 
 UNREADABLE_RULE = "proposal_unreadable"
 
@@ -25,15 +25,31 @@ class Proposal(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What was decided on a proposal; `release` is true where it may reach the agent."""
+    """What was decided on a proposal; `release` is true where it may reach the agent.
+
+    `action` is the child action that it is; `case` the one it met, where a person must decide; `note` says, in place
+    of the policy's reasons, why it was left out.
+    """
 
     proposal: Proposal
     decision: Decision
     release: bool
+    action: Action | None = None
+    target: ToolTarget | None = None
+    case: str | None = None
+    waiting: bool = False
+    note: str | None = None
 
     @property
     def text(self) -> str:
         """What the model reads in place of a call that was not released."""
+        if self.waiting:
+            return (
+                f"[The call of {self.proposal.name} was not executed, waiting for approval: case {self.case}."
+                " Propose the identical call again later; it is released once a person has approved it.]"
+            )
+        if self.note is not None:
+            return f"[The call of {self.proposal.name} was not executed: {self.note}]"
         reasons = " ".join(self.decision.reasons) or "No policy rule allows it."
         return f"[The call of {self.proposal.name} was not executed: {reasons}]"
 

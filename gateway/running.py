@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from typing import Protocol
 
-from gateway.actions import Action, Decision, Reply
+from gateway.actions import Action, Decision, Kind, Reply
 from gateway.errors import Refusal
 
 # How long a caller that takes nothing may hold up the record of how its stream ended.
@@ -71,21 +71,45 @@ class Rates(Protocol):
     def reset_tokens_s(self) -> int: ...
 
 
-class Running:
-    """One action in flight."""
+class Place(Protocol):
+    """A place among the agent's concurrent actions."""
 
-    def __init__(self, action: Action, sink: Sink | None) -> None:
+    def release(self) -> None: ...
+
+
+class Running:
+    """One action in flight. `hold_s`: how long its caller can be held where it must wait for a person."""
+
+    def __init__(self, action: Action, sink: Sink | None, hold_s: float | None = None) -> None:
         self.action = action
         self.decision: Decision | None = None
         self.rates: Rates | None = None
-        self.intent_recorded = False
+        self.recorded = False  # its record stands, so that a refusal makes no other
         self.task: asyncio.Task[Reply | None] | None = None
         self.left = False  # the caller hung up, or takes nothing any more
         self.interrupted: Refusal | None = None  # why the stream was ended before its end
-        self._sink = sink
+        self.place: Place | None = None
+        # Waiting for a person.
+        self.hold_s = hold_s
+        self.case: str | None = None  # the case that it waits for
+        self.attempt: str | None = None  # the case that this is an attempt of
+        self.waits = asyncio.Event()  # set once it waits
+        self.replayed = False  # its answer is a stored one
+        self.answer_id: str | None = None  # the model call whose kept answer this is
+        self.withheld: Refusal | None = None  # why nothing of the stream is sent: what it proposes waits
+        self.opened = False  # bytes of the stream are out
         self.relaying = False
+        self._sink = sink
+        self._head: tuple[int, dict[str, str]] | None = None
         self._interruptible = False
         self._drain_s = 0.0
+
+    def wait_for(self, case_id: str) -> None:
+        """From here on it waits for a person: its place among the concurrent actions is free for another."""
+        self.case = case_id
+        self.waits.set()
+        if self.place is not None:
+            self.place.release()
 
     async def reply(self) -> Reply | None:
         """The complete answer (None where it was streamed). Cancelling the waiter does not cancel the action."""
@@ -105,6 +129,8 @@ class Running:
             self._drain_s = 0.0
         if self._interruptible:
             self._drain()
+        elif self.waits.is_set() and self.action.kind is Kind.TOOL_CALL and self.task is not None:
+            self.task.cancel()  # it only looks on: what people approve runs in a task of its own
 
     def abort(self, refusal: Refusal) -> None:
         """End a model call, whether it waits for its first byte or streams; the caller is told why."""
@@ -128,15 +154,24 @@ class Running:
         if self.left:
             self._drain()
 
-    async def open(self, status: int, headers: dict[str, str]) -> None:
-        """The stream begins."""
+    def begin(self, status: int, headers: dict[str, str]) -> None:
+        """The stream begins; its head goes out with the first bytes, so that until then it can still be refused."""
         self.relaying = True
-        if self._sink is not None:
-            await self._sink.head(status, headers)
+        self._head = (status, headers)
 
     async def send(self, data: bytes) -> None:
+        if self.withheld is not None:
+            return
+        await self.open()
         if self._sink is not None:
             await self._sink.chunk(data)
+
+    async def open(self) -> None:
+        """Send the head, if it is not out yet."""
+        if self._head is not None:
+            head, self._head, self.opened = self._head, None, True
+            if self._sink is not None:
+                await self._sink.head(*head)
 
     async def fail(self, refusal: Refusal) -> None:
         """Tell the caller, in the stream, why it ends."""

@@ -82,6 +82,7 @@ class Gateway:
         providers: str = "",
         models: dict[str, str] | None = None,
         limits: str = "",
+        approvals: str = "",
         preexec: Callable[[], None] | None = None,
     ) -> None:
         self.folder = folder
@@ -101,6 +102,8 @@ class Gateway:
         self._reading: threading.Thread | None = None
         self._http = httpx.Client(timeout=PATIENCE_S, trust_env=False)
         self._write(upstream, providers, {**_MODELS, **(models or {})}, limits)
+        if approvals:
+            self.config.write_text(f"{self.config.read_text()}approvals: {{{approvals}}}\n")
 
     def _write(self, upstream: str, providers: str, models: dict[str, str], limits: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

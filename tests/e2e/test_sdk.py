@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.e2e.cases import open_case
 from tests.e2e.fixtures import House
 from tests.e2e.gateway_process import ROOT
 from tests.e2e.upstream import Exchange, Play, call, chunk, completion, usage
@@ -52,7 +54,7 @@ def story(prefix: str) -> list[dict[str, Any] | None]:
         call(f"{prefix}get_balance", {}),
         pay("acme-gmbh", 2_500),
         pay("eve", 100),
-        pay("acme-gmbh", 500_000),
+        pay("acme-gmbh", 50_000),
         call("ledger__close_account", {}),
         None,
     ]
@@ -95,14 +97,17 @@ def test_the_tool_loop_of_the_official_sdks_is_governed_and_on_the_trail(house: 
     play = house.upstream.plays(teller(prefix))
     before = house.ledger.transfers("sdk")
 
-    seen = run("sdk_agent.py", house.gateway.url, agent.key, play.word, path, how)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, "sdk_agent.py", house.gateway.url, agent.key, play.word, path, how)
+        open_case(agent).approve()  # the large transfer waits for a person, and the SDK for the transfer
+        seen = running.result()
 
-    assert seen["listed"] == [f"{prefix}get_balance", f"{prefix}list_payees", f"{prefix}transfer"]
+    ours = [f"{prefix}get_balance", f"{prefix}list_payees", f"{prefix}transfer"]
+    assert seen["listed"] == sorted([*ours, "gateway__approval_status"])
     balance, small, large = seen["tools"]
     assert balance["data"]["balance_cents"] > 0
     assert small["data"]["transfer_id"].startswith("tr-")
-    assert large["is_error"]
-    assert "NOT executed" in large["text"]
+    assert large["data"]["transfer_id"].startswith("tr-")
     read, paid, denied, escalated, closed, last = seen["turns"]
     assert [turn["finish"] for turn in (read, paid, escalated)] == ["tool_calls"] * 3
     for refused in (denied, closed):
@@ -114,11 +119,12 @@ def test_the_tool_loop_of_the_official_sdks_is_governed_and_on_the_trail(house: 
     assert "acme-gmbh" in seen["denied"]["text"]
     assert f"Unknown tool: {prefix}close_account" in seen["closed"]["error"]
     assert f"Unknown tool: {prefix}close_acount" in seen["invented"]["error"]
-    assert house.ledger.transfers("sdk") == before + 1
+    assert house.ledger.transfers("sdk") == before + 2
     # The trail lists all of it.
-    results = agent.results(8)
+    results = agent.results(9)
     assert [(r["action"]["kind"], r["result"]["status"]) for r in results].count(("model.invoke", "succeeded")) == 6
-    assert [r["action"]["tool"] for r in results if r["action"]["kind"] == "tool.call"] == ["get_balance", "transfer"]
+    called = [r["action"]["tool"] for r in results if r["action"]["kind"] == "tool.call"]
+    assert called == ["get_balance", "transfer", "transfer"]
     proposed = [r for r in agent.records() if r["action"]["kind"] == "tool.propose"]
     assert [(r["type"], r["decision"]["effect"]) for r in proposed] == [
         ("action.decided", "allow"),
@@ -131,7 +137,6 @@ def test_the_tool_loop_of_the_official_sdks_is_governed_and_on_the_trail(house: 
     assert {r["refs"]["parent"] for r in proposed} <= models
     refused_calls = [r for r in agent.records("action.refused") if r["action"]["kind"] == "tool.call"]
     assert [r["result"]["code"] for r in refused_calls] == [
-        "approval_required",
         "denied_by_policy",
         "unknown_tool",
         "unknown_tool",

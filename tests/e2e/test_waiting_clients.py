@@ -146,10 +146,9 @@ def _clients() -> None:
 @contextlib.contextmanager
 def open_waiting_room(folder: Path, hold_s: float | None) -> Iterator[House]:
     """A gateway whose agents' own tools wait for a person; `hold_s` None: the hold that ships."""
-    with open_house(folder, start=False) as house:
+    with open_house(folder, start=False, approvals="" if hold_s is None else f"hold_s: {hold_s:g}") as house:
         config = house.gateway.config
-        asked = config.read_text().replace("undeclared_client_tools: deny", "undeclared_client_tools: escalate")
-        config.write_text(asked + ("" if hold_s is None else f"approvals: {{hold_s: {hold_s:g}}}\n"))
+        config.write_text(config.read_text().replace("client_tools: deny", "client_tools: escalate"))
         house.gateway.start(tools=True)
         yield house
 

@@ -54,7 +54,7 @@ def running(listener: Listener | None = None) -> Running:
 
 async def relay(one: Running, *, drain_s: float, more: asyncio.Event) -> Reply | None:
     one.perform(drain_s)
-    await one.open(200, {})
+    one.begin(200, {})
     await one.send(b"first")
     await more.wait()
     await one.send(b"last")

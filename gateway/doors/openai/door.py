@@ -171,6 +171,7 @@ class _Answer:
         self.running: Running | None = None
         self._decision: bytes | None = None
         self._rates: Headers = []
+        self._replayed = False
         self.chunks = 0
         self.sending = False
         self.closed = False
@@ -180,6 +181,7 @@ class _Answer:
             self._decision = running.decision.effect.value.encode()
         if running.rates is not None:
             self._rates = rate_headers(running.rates)
+        self._replayed = running.replayed
 
     def _headers(self, headers: Sequence[tuple[bytes, bytes]]) -> Headers:
         if self.running is not None:
@@ -189,6 +191,8 @@ class _Answer:
             full.append((b"x-gateway-action", self.action_id.encode()))
         if self._decision is not None:
             full.append((b"x-gateway-decision", self._decision))
+        if self._replayed:
+            full.append((b"x-gateway-replayed", b"true"))
         full += self._rates
         return full
 

@@ -134,6 +134,7 @@ class ChatStream:
         self._held: dict[int, _HeldChoice] = {}
         self._held_bytes = 0
         self._buffer = b""
+        self._preface: bytes | None = b""  # what opens a stream and says nothing yet; None once something was said
         self._first = True  # a byte order mark may stand before the first event, and nowhere else
         self._usage_so_far: Usage | None = None
         self.usage: Usage | None = None
@@ -161,7 +162,7 @@ class ChatStream:
             for event in data[:end].split(b"\n\n"):
                 if event:
                     out += await self._event(event)
-            if out:
+            if out and (out := self._after_preface(out)):
                 yield out
         rest = self._buffer.strip()
         self._buffer = b""
@@ -169,8 +170,23 @@ class ChatStream:
         if self._held:
             out += await self._finish_all()
         self.usage = self.usage or self._usage_so_far
+        out = (self._preface or b"") + out
         if out:
             yield out
+
+    def _after_preface(self, out: bytes) -> bytes:
+        """Hold back the events that only name the role until something is said, or the stream is over.
+
+        As long as nothing was sent, an answer whose tool calls wait for a person can be refused as a whole, and the
+        client's own retry comes back for it.
+        """
+        if self._preface is None:
+            return out
+        if all(_says_nothing(event) for event in out.split(b"\n\n") if event):
+            self._preface += out
+            return b""
+        out, self._preface = self._preface + out, None
+        return out
 
     def _check_size(self) -> None:
         if len(self._buffer) > MAX_EVENT_BYTES:
@@ -284,6 +300,19 @@ class ChatStream:
         for index in list(self._held):
             out += await self._finish(index, None)
         return out
+
+
+def _says_nothing(event: bytes) -> bool:
+    """Whether an event, as it is sent, holds only the role, or empty text."""
+    try:
+        choices = _decode(event.removeprefix(b"data: "))["choices"]
+        return all(
+            choice.get("finish_reason") is None
+            and all(key == "role" or not value for key, value in choice["delta"].items())
+            for choice in choices
+        )
+    except (msgspec.DecodeError, UnicodeDecodeError, LookupError, TypeError, AttributeError):
+        return False  # a comment, the end, or what only the client understands
 
 
 def _data(event: dict[str, Any]) -> bytes:

@@ -24,7 +24,7 @@ def test_every_refusal_has_the_four_keys_and_says_whether_to_try_again(code: str
 
 
 def test_a_refusal_that_money_or_policy_caused_is_never_retried() -> None:
-    for code in ("budget_exhausted", "denied_by_policy", "approval_required", "agent_suspended"):
+    for code in ("budget_exhausted", "denied_by_policy", "approval_denied", "agent_suspended"):
         assert dict(error_headers(Refusal(code, "No.")))[b"x-should-retry"] == b"false"
 
 

@@ -1,0 +1,72 @@
+"""A model's stream while it is read: on tape, so that an answer whose tool calls wait for people can be kept whole."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator
+
+from gateway.actions import ReplyStream
+from gateway.errors import Refusal
+
+# A larger answer is not kept, so what it proposes can't wait.
+MAX_KEPT_BYTES = 4 * 1024 * 1024
+
+
+class Tape:
+    """Iterates a stream and remembers it; `whole` reads it to its end while its reader is held."""
+
+    def __init__(self, stream: ReplyStream) -> None:
+        self._source = aiter(stream)
+        self._taken: list[bytes] = []
+        self._ahead: deque[bytes] = deque()
+        self._size = 0
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._ahead:
+            return self._ahead.popleft()
+        chunk = await anext(self._source)
+        self._keep(chunk)
+        return chunk
+
+    async def whole(self) -> bytes:
+        """All of the stream, from its first byte to its last. Raises `too_large`."""
+        async for chunk in self._source:
+            self._keep(chunk)
+            self._ahead.append(chunk)
+            self._check()
+        self._check()
+        return b"".join(self._taken)
+
+    def _keep(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self._size <= MAX_KEPT_BYTES:
+            self._taken.append(chunk)
+        else:
+            self._taken.clear()
+
+    def _check(self) -> None:
+        if self._size > MAX_KEPT_BYTES:
+            raise Refusal(
+                "too_large",
+                f"The answer proposes a call that a person must approve, but with over {MAX_KEPT_BYTES} bytes it is too"
+                " long to be kept until then; ask for a shorter one.",
+                http_status=502,
+            )
+
+
+class KeptStream:
+    """A kept answer, streamed as it came."""
+
+    def __init__(self, body: bytes) -> None:
+        self.status = 200
+        self.headers: dict[str, str] = {}
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._body
+
+    async def aclose(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,77 @@
+"""What waiting callers are told of their case: the refusals, and the stored end of it as an answer."""
+
+from __future__ import annotations
+
+from gateway.actions import Reply
+from gateway.approvals.case import Case, Ending, State
+from gateway.clock import rfc3339
+from gateway.errors import Refusal
+
+RETRY_AFTER_S = 2
+# A caller that is given the outcome has nothing more to wait for in these.
+ENDED = frozenset(State) - {State.PENDING, State.APPROVED, State.EXECUTING}
+DECIDED = frozenset(State) - {State.PENDING}
+
+
+def waiting_refusal(case: Case) -> Refusal:
+    """The hold is over and nobody has decided, or what was approved still runs; the identical call attaches again."""
+    what = "It was approved and is being carried out" if case.state is not State.PENDING else "Waiting for approval"
+    return _about(
+        case,
+        "approval_required",
+        f"NOT executed yet. {what}: case {case.id}. Repeat the identical call to get its result."
+        if case.state is not State.PENDING
+        else f"NOT executed. {what}: case {case.id}. {' '.join(case.card.reasons)} Repeat the identical call later.",
+        retry_after_s=RETRY_AFTER_S,
+    )
+
+
+def ended_refusal(case: Case) -> Refusal:
+    """A case that ended without an answer, in words that the model can use."""
+    match case.state:
+        case State.DENIED:
+            guidance = f" {case.why}" if case.why else ""
+            message = f"NOT executed. A person denied it (case {case.id}).{guidance}"
+            return _about(case, "approval_denied", message)
+        case State.EXPIRED:
+            message = (
+                f"NOT executed. Nobody approved it in time (case {case.id}); don't repeat it without a new reason."
+            )
+            return _about(case, "approval_expired", message)
+        case State.CANCELLED:
+            return _about(
+                case, "approval_denied", f"NOT executed. The case {case.id} was cancelled. {case.why}".strip()
+            )
+        case State.UNKNOWN:
+            message = (
+                f"It was approved and sent, but it is not known whether it was done (case {case.id}). A person must"
+                " find out first; do not repeat it."
+            )
+            return _about(case, "outcome_unknown", message)
+        case State.INVALIDATED:
+            return _about(case, case.code or "denied_by_policy", f"NOT executed. {case.why} (case {case.id})")
+        case _:
+            note = f" {case.why}" if case.why else ""
+            return _about(case, "decided", f"The case {case.id} has ended as {case.state}.{note}")
+
+
+def answer_of(case: Case, ending: Ending | None) -> Reply:
+    """The stored end of a case as the reply it was. Raises the refusal that stood in its place."""
+    if case.state not in (State.SUCCEEDED, State.FAILED, State.APPROVED) or ending is None:
+        raise ended_refusal(case)
+    if ending.body is not None:
+        return Reply(body=ending.body, headers=ending.headers)
+    if ending.code is not None:
+        raise Refusal(ending.code, ending.message, detail={**ending.detail, "case": case.id})
+    raise ended_refusal(case)
+
+
+def _about(case: Case, code: str, message: str, *, retry_after_s: int | None = None) -> Refusal:
+    return Refusal(
+        code,
+        message,
+        rules=case.card.rules,
+        reasons=case.card.reasons,
+        retry_after_s=retry_after_s,
+        detail={"case": case.id, "state": case.state.value, "expires": rfc3339(case.expires_ns)},
+    )
