@@ -250,7 +250,7 @@ class Escalating:
         target = self._catalog.target(action)
         assert isinstance(target, ToolTarget)
         votes = await self._approvals.votes(case.id)
-        decision = await self._policy.decide(action, target, approval=_in_force(case, [vote.person for vote in votes]))
+        decision = await self._policy.decide(action, target, approval=self._approvals.in_force(case, votes))
         if decision.effect is Effect.DENY:
             raise refusal_of(action, decision)
         inspected = self._guards.inspect_input(action, target)
@@ -348,11 +348,3 @@ class Escalating:
         if (caller.agent.tenant, caller.agent.id, caller.user) != (asked.agent.tenant, asked.agent.id, asked.user):
             raise Refusal("not_found", "You have no case of this id; it stands in the answer that told you to wait.")
         return case
-
-
-def _in_force(case: Case, people: Sequence[str]) -> dict[str, Any]:
-    return {
-        "case": case.id,
-        "votes": [{"person": person} for person in people],
-        "presented_digest": case.presented_digest,
-    }

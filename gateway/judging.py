@@ -87,13 +87,8 @@ class Judging:
         decision = await self._policy.decide(child, target)
         if decision.effect is not Effect.DENY:
             return await self._ask_people(verdict.proposal, child, target, decision, answer_id)
-        refusal = refusal_of(child, decision)
-        if verdict.case is not None:
-            case = await self._approvals.case(verdict.case)
-            if case.state in (State.PENDING, State.APPROVED):
-                await self._approvals.invalidate(case, code=refusal.code, why=refusal.message, rules=refusal.rules)
-        self._refused(child, target, decision, refusal)
-        return Verdict(verdict.proposal, decision, release=False)
+        case = None if verdict.case is None else await self._approvals.case(verdict.case)
+        return await self._denied(verdict.proposal, child, target, decision, case)
 
     async def _ask_people(
         self, proposal: Proposal, child: Action, target: ToolTarget, decision: Decision, answer_id: str
@@ -106,6 +101,10 @@ class Judging:
                 return Verdict(proposal, decision, release=True)
             case = met.case
             if case.state is State.APPROVED:
+                approval = self._approvals.in_force(case, await self._approvals.votes(case.id))
+                decision = await self._policy.decide(child, target, approval=approval)
+                if decision.effect is Effect.DENY:
+                    return await self._denied(proposal, child, target, decision, case)
                 await self._approvals.release(case, child, target, decision, answer_id)
             elif case.state is State.SUCCEEDED and case.released_to == answer_id:
                 await self._audit.decided([(child, target, decision)], case=case.id, replayed=True)
@@ -117,6 +116,16 @@ class Judging:
             self._refused(child, target, decision, refusal)
             return Verdict(proposal, decision, release=False, note=refusal.message)
         return Verdict(proposal, decision, release=True, action=child, target=target, case=case.id)
+
+    async def _denied(
+        self, proposal: Proposal, child: Action, target: ToolTarget, decision: Decision, case: Case | None
+    ) -> Verdict:
+        """Policy stands against it now, whatever people said."""
+        refusal = refusal_of(child, decision)
+        if case is not None and case.state in (State.PENDING, State.APPROVED):
+            await self._approvals.invalidate(case, code=refusal.code, why=refusal.message, rules=refusal.rules)
+        self._refused(child, target, decision, refusal)
+        return Verdict(proposal, decision, release=False)
 
     def _left_out(
         self, proposal: Proposal, child: Action, target: ToolTarget, decision: Decision, case: Case, *, opened: bool

@@ -355,6 +355,16 @@ class Approvals(Looking):
         """Whether the votes carry a requirement today."""
         return self._machine.satisfied(case, votes, requirement, self._standing)
 
+    def in_force(self, case: Case, votes: Sequence[Vote]) -> dict[str, Any]:
+        """The approval as policy reads it: who approved what is shown, each with their groups as of now."""
+        approving = [vote.person for vote in votes if vote.counts and vote.choice is Choice.APPROVE]
+        groups = {person: standing.groups if (standing := self._standing(person)) else () for person in approving}
+        return {
+            "case": case.id,
+            "votes": [{"person": person, "groups": list(groups[person])} for person in approving],
+            "presented_digest": case.presented_digest,
+        }
+
     def begin(self, case: Case, requirement: Requirement) -> Callable[[sqlite3.Connection], None]:
         """The one right to carry it out, for the intent's transaction; then `changed`. See `Machine.begin`."""
         return self._machine.begin(case.id, requirement)
