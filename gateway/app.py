@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from gateway import __version__
 from gateway.actions import Agent, Reservation
 from gateway.approvals import Approvals, Sealing
+from gateway.approvals.case import Case
 from gateway.audit import records
 from gateway.audit.log import AuditLog
 from gateway.audit.reverify import Reverification
@@ -210,6 +211,7 @@ class App:
             hold_s=lambda: self.configured.config.approvals.hold_s,
             saw=lambda _action: None,
         )
+        self.approvals.on_decided = self._case_decided
         self.approvals.on_approved = self.governor.escalating.approved
         self.approvals.under_way = self.governor.escalating.under_way
 
@@ -249,6 +251,9 @@ class App:
                 names.AUDIT_QUEUE: lambda: float(self.writer.queued),
                 names.AUDIT_UNSIGNED: lambda: float(self.log.size - self.log.signed_size),
                 names.AUDIT_LATCHED: lambda: float(self.writer.latched is not None),
+                names.APPROVALS_PENDING: lambda: float(self.approvals.pending_count),
+                names.APPROVALS_UNKNOWN: lambda: float(self.approvals.unknown_count),
+                names.APPROVALS_WAITING: lambda: float(self.approvals.waiting_callers),
             }
         )
         self.health.add("accepting", lambda: "The gateway is shutting down." if self.is_stopping else None, needed=True)
@@ -369,6 +374,10 @@ class App:
         entry = records.event(type, tenant=tenant, person=person, subject=subject, labels=labels)
         entry.also = also
         await self.log.append(entry)
+
+    def _case_decided(self, case: Case) -> None:
+        decided_ns = case.decided_ns or self.clock.now_ns()
+        self.metrics.case_decided(case.outcome, max(0, decided_ns - case.opened_ns) / 1e9)
 
     def _owners(self, agent_id: str) -> tuple[str, ...]:
         agent = self.registry.agents.get(agent_id)

@@ -123,7 +123,11 @@ class Judging:
         """Policy stands against it now, whatever people said."""
         refusal = refusal_of(child, decision)
         if case is not None and case.state in (State.PENDING, State.APPROVED):
-            await self._approvals.invalidate(case, code=refusal.code, why=refusal.message, rules=refusal.rules)
+            try:
+                await self._approvals.invalidate(case, code=refusal.code, why=refusal.message, rules=refusal.rules)
+            except Refusal as late:
+                if late.code != "decided":  # else it ended otherwise in between; this call stays out all the same
+                    raise
         self._refused(child, target, decision, refusal)
         return Verdict(proposal, decision, release=False)
 

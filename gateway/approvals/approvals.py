@@ -123,6 +123,8 @@ class Approvals(Looking):
         self._stopping = False
         self.on_approved: Callable[[Case], None] = lambda case: None
         """Told of every case that was approved, after it is durable."""
+        self.on_decided: Callable[[Case], None] = lambda case: None
+        """Told of every case that waits for people no longer, however that came."""
         self.under_way: Callable[[str], bool] = lambda case_id: True
         """Whether an attempt runs in this process; one that does not is lost. Set by who carries out."""
 
@@ -596,6 +598,8 @@ class Approvals(Looking):
         for digest in lengthened:
             self._kept.expect(digest, case.expires_ns + replay_ns)
         self._told(case)
+        if before.state is State.PENDING and case.state is not State.PENDING:
+            self.on_decided(case)
         if case.state is State.APPROVED and before.state is not State.APPROVED:
             self.on_approved(case)
         return case

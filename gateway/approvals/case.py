@@ -38,6 +38,8 @@ class State(StrEnum):
 OPEN = frozenset({State.PENDING, State.APPROVED, State.EXECUTING, State.UNKNOWN})
 # Ends that an identical call is told again while the replay window lasts; the other ends make room for a new case.
 TOLD_AGAIN = frozenset({State.SUCCEEDED, State.FAILED, State.DENIED, State.EXPIRED})
+# Ends at which nothing was carried out.
+NOT_DONE = frozenset({State.DENIED, State.EXPIRED, State.CANCELLED, State.INVALIDATED})
 
 
 class Choice(StrEnum):
@@ -147,6 +149,11 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def target_id(self) -> str:
         return self.action.target
+
+    @property
+    def outcome(self) -> str:
+        """What the decision was: `approved`, whatever became of it then, or the state it ended in."""
+        return self.state.value if self.state in NOT_DONE else State.APPROVED.value
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ from prometheus_client.process_collector import ProcessCollector
 from gateway.actions import NANOUSD_PER_USD, Cost
 from gateway.errors import CODES
 from gateway.telemetry import names
-from gateway.telemetry.table import BUCKETS_S, TABLE, WATCHED
+from gateway.telemetry.table import TABLE, WATCHED
 
 OTHER_CODE = "other"
 """Stands for a code that is not of `errors.CODES`, so that no label comes from outside."""
@@ -51,6 +51,7 @@ class Metrics:
         self._leaves = self._counter(names.AUDIT_LEAVES)
         self._commit_duration = self._histogram(names.AUDIT_COMMIT_DURATION)
         self._log_drops = self._counter(names.LOG_LINES_DROPPED)
+        self._case_decisions = self._histogram(names.APPROVALS_DECISION)
         self._action_of: dict[tuple[str, str, str], Counter] = {}
         self._refusal_of: dict[str, Counter] = {}
         self._duration_of: dict[str, Histogram] = {}
@@ -108,6 +109,10 @@ class Metrics:
         self._leaves.inc(leaves)
         self._commit_duration.observe(duration_s)
 
+    def case_decided(self, outcome: str, waited_s: float) -> None:
+        """Count a case that people, time or policy decided, and how long it waited for that."""
+        self._case_decisions.labels(outcome=outcome).observe(waited_s)
+
     def log_line_dropped(self) -> None:
         """Count a log line that nobody will read. Safe from any thread."""
         self._log_drops.inc()
@@ -136,4 +141,4 @@ class Metrics:
 
     def _histogram(self, name: str) -> Histogram:
         row = TABLE[name]
-        return Histogram(name, row.meaning, row.labels, registry=self.registry, buckets=BUCKETS_S)
+        return Histogram(name, row.meaning, row.labels, registry=self.registry, buckets=row.buckets_s)

@@ -18,7 +18,7 @@ from gateway.telemetry.tracing import NoTracing, Span, Tracing
 _EFFECT_OF_CODE = {
     "denied_by_policy": Effect.DENY.value,
     "unknown_tool": Effect.DENY.value,
-    "approval_required": Effect.ESCALATE.value,
+    **dict.fromkeys(("approval_required", "approval_denied", "approval_expired"), Effect.ESCALATE.value),
 }
 
 

@@ -20,9 +20,14 @@ def reference() -> str:
     for name, row in TABLE.items():
         labels = ", ".join(f"`{label}`" for label in row.labels) or "–"
         lines.append(f"| `{name}` | {row.type} | {labels} | {row.meaning} |")
-    bounds = ", ".join(f"{bound:g}" for bound in BUCKETS_S)
-    lines += ["", f"Histograms have the upper bounds {bounds} seconds.", ""]
-    return "\n".join(lines)
+    lines += ["", f"Histograms have the upper bounds {_bounds(BUCKETS_S)} seconds."]
+    own = [(name, row.buckets_s) for name, row in TABLE.items() if row.buckets_s != BUCKETS_S]
+    lines += [f"Those of `{name}` are {_bounds(buckets_s)} seconds." for name, buckets_s in own]
+    return "\n".join([*lines, ""])
+
+
+def _bounds(buckets_s: tuple[float, ...]) -> str:
+    return ", ".join(f"{bound:.10g}" for bound in buckets_s)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ BUCKETS_S = (
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0),
 )
 """Upper bounds in seconds: from a policy decision (50 us) to a long stream (5 min)."""
+PEOPLE_BUCKETS_S = (1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0)
+"""Upper bounds in seconds: from a reviewer at the screen to the next day."""
 
 
 class Row(NamedTuple):
@@ -19,6 +21,7 @@ class Row(NamedTuple):
     type: str
     meaning: str
     labels: tuple[str, ...] = ()
+    buckets_s: tuple[float, ...] = BUCKETS_S  # of a histogram
 
 
 TABLE: dict[str, Row] = {
@@ -30,7 +33,9 @@ TABLE: dict[str, Row] = {
     names.REFUSALS: Row("counter", "Actions that were refused, by error code.", ("code",)),
     names.UNAUTHENTICATED: Row("counter", "Requests without a known credential; they make no action."),
     names.ACTION_DURATION: Row(
-        "histogram", "Seconds from an action's arrival in the path to its end, refusals included.", ("kind",)
+        "histogram",
+        "Seconds from an action's arrival in the path to its end, refusals and waiting for people included.",
+        ("kind",),
     ),
     names.STAGE_DURATION: Row(
         "histogram",
@@ -53,9 +58,24 @@ TABLE: dict[str, Row] = {
     names.AUDIT_COMMIT_DURATION: Row("histogram", "Seconds per group commit, until the disk has it."),
     names.AUDIT_UNSIGNED: Row("gauge", "Records that no signed checkpoint covers yet."),
     names.AUDIT_LATCHED: Row("gauge", "1 once the log could not be written; everything is refused until a restart."),
+    names.APPROVALS_PENDING: Row("gauge", "Cases that wait for people."),
+    names.APPROVALS_UNKNOWN: Row("gauge", "Cases whose outcome is not known; a person must reconcile them."),
+    names.APPROVALS_WAITING: Row("gauge", "Callers that are held while people decide."),
+    names.APPROVALS_DECISION: Row(
+        "histogram",
+        "Seconds from the opening of a case to its decision, by outcome (approved, denied, expired, cancelled, "
+        "invalidated).",
+        ("outcome",),
+        PEOPLE_BUCKETS_S,
+    ),
     names.LOG_LINES_DROPPED: Row("counter", "Log lines dropped because nobody read them in time."),
     names.BUILD_INFO: Row("gauge", "Always 1; the label says which version runs.", ("version",)),
 }
 
-WATCHED = frozenset({names.STREAMS_OPEN, names.AUDIT_QUEUE, names.AUDIT_UNSIGNED, names.AUDIT_LATCHED})
+WATCHED = frozenset(
+    {
+        *(names.STREAMS_OPEN, names.AUDIT_QUEUE, names.AUDIT_UNSIGNED, names.AUDIT_LATCHED),
+        *(names.APPROVALS_PENDING, names.APPROVALS_UNKNOWN, names.APPROVALS_WAITING),
+    }
+)
 """Gauges whose value somebody else holds; see `Metrics.watch`."""

@@ -38,6 +38,7 @@ def test_every_metric_of_the_table_is_served_and_no_other_of_ours(metrics: Metri
     metrics.action("model.invoke", "allow", "succeeded")
     metrics.duration_of("model.invoke").observe(1)
     metrics.spent("demo", Cost())
+    metrics.case_decided("approved", 12.5)
     body, content_type = metrics.render()
     assert content_type.startswith("text/plain")
     served = {family.name: family for family in text_string_to_metric_families(body.decode())}
@@ -54,7 +55,7 @@ def test_every_metric_of_the_table_is_served_and_no_other_of_ours(metrics: Metri
 
 def test_no_metric_is_labelled_by_what_a_caller_can_multiply() -> None:
     labels = {label for row in TABLE.values() for label in row.labels}
-    assert labels == {"kind", "effect", "status", "code", "stage", "model", "type", "version"}
+    assert labels == {"kind", "effect", "status", "code", "stage", "model", "type", "version", "outcome"}
 
 
 def test_a_scraper_that_asks_for_open_metrics_gets_it(metrics: Metrics) -> None:
