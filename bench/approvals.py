@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import statistics
 import subprocess
@@ -39,6 +40,7 @@ tool_registry: tools
 policy: {path: policies}
 approvals: {hold_s: 600, pending_per_agent: 100000}
 """
+BOUND_MS = 100
 _CENTS = 10_001  # the least that needs a person; 99 of them fit the ledger's opening balance
 
 
@@ -182,15 +184,24 @@ def main() -> None:
         shutil.copytree(ROOT / "policies", folder / "policies")
         (folder / "tools").mkdir()
         shutil.copy(ROOT / "tools_registry" / "ledger.yaml", folder / "tools")
-        with _process("gateway.quickstart.ledger", "--port", "0", "--db", str(folder / "ledger.db")) as ledger:
+        secret = {"LEDGER_TOKEN": secrets.token_urlsafe(32)}
+        started = ["gateway.quickstart.ledger", "--port", "0", "--db", str(folder / "ledger.db")]
+        with _process(*started, **secret) as ledger:
             url = json.loads(_first_line(ledger))["url"]
-            with _process("bench.approvals", "serve", name, LEDGER_URL=url, LEDGER_TOKEN="") as gateway:
+            with _process("bench.approvals", "serve", name, LEDGER_URL=url, **secret) as gateway:
                 place = json.loads(_first_line(gateway))
                 figures = asyncio.run(measure(place, asked.open, asked.votes))
     text = json.dumps(figures, indent=2)
     print(text)
     if asked.out:
         asked.out.write_text(text + "\n")
+    slow = [
+        f"{choice}: {figures[choice]['p95']} ms"
+        for choice in ("approve_ms", "deny_ms")
+        if figures[choice]["p95"] > BOUND_MS
+    ]
+    if slow:
+        sys.exit(f"p95 over {BOUND_MS} ms: {', '.join(slow)}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ nothing half begun; `stop` closes in reverse.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import sqlite3
@@ -58,6 +59,7 @@ from gateway.upstreams.tool_servers import ToolServers
 from gateway.upstreams.wire import Wire
 
 TICK_S = 1.0
+RESUME_EVERY = 10  # ticks: what was approved and could not begin, as while no policy could be asked, is tried again
 _CONNECTED = ("connected", "client")
 
 log = structlog.get_logger("gateway.app")
@@ -168,13 +170,17 @@ class App:
         self._ticking = asyncio.create_task(self._keep_ticking(), name="approvals-tick")
 
     async def _keep_ticking(self) -> None:
-        """What time does to cases; a tick that fails is tried again with the next."""
-        while True:
+        """What time does to cases; a tick that fails is told, and the next one comes all the same."""
+        for tick in itertools.count(1):
             await asyncio.sleep(TICK_S)
             try:
                 await self.approvals.tick()
+                if tick % RESUME_EVERY == 0:
+                    await self.governor.escalating.resume()
             except Refusal as refusal:
                 log.warning("approvals_tick", code=refusal.code, message=refusal.message)
+            except Exception:
+                log.exception("approvals_tick_fault")
 
     def _build_path(self, prepared: Prepared) -> None:
         self._decider = Decider(
