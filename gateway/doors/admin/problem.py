@@ -42,6 +42,8 @@ def problem(refusal: Refusal, request_id: str, errors: Sequence[dict[str, str]] 
         "code": refusal.code,
         "request_id": request_id,
     }
+    if "case" in refusal.detail:
+        body["case"] = refusal.detail["case"]
     if refusal.rules:
         body["rules"] = list(refusal.rules)
     if refusal.reasons:

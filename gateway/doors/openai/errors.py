@@ -24,13 +24,15 @@ _TYPES = {
 
 
 def error_body(refusal: Refusal) -> bytes:
-    """The JSON body of a refusal; `rules` and `reasons` are extra fields that SDKs keep."""
+    """The JSON body of a refusal; `case`, `rules` and `reasons` are extra fields that SDKs keep."""
     error: dict[str, object] = {
         "message": refusal.message,
         "type": _TYPES.get(refusal.http_status, "api_error"),
         "param": refusal.detail.get("param"),
         "code": refusal.code,
     }
+    if "case" in refusal.detail:  # the case that it waits in, or that ended so
+        error["case"] = refusal.detail["case"]
     if refusal.rules:
         error["rules"] = refusal.rules
     if refusal.reasons:
