@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
@@ -14,6 +15,11 @@ from gateway.errors import Refusal
 
 T = TypeVar("T")
 
+# What people should take up first: who waits, by when it expires; then what they must find out; then what goes on.
+_RANK = "CASE state WHEN 'pending' THEN 0 WHEN 'unknown' THEN 1 ELSE 2 END"
+_DUE = "CASE state WHEN 'pending' THEN expires_ns ELSE -opened_ns END"
+_PLACE = re.compile(r"([0-2])_(-?[0-9]{1,18}|-?[1-8][0-9]{18})_([0-9a-f-]{1,64})")  # numbers that fit into 63 bits
+
 
 class Reads(Protocol):
     """store/: what is committed."""
@@ -22,7 +28,7 @@ class Reads(Protocol):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Cases, newest first, and where the next page begins."""
+    """Cases in the order that was asked for, and where the next page begins."""
 
     cases: list[Case]
     cursor: str | None
@@ -88,6 +94,32 @@ class Looking:
         )
         return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
 
+    async def queue(
+        self, *, pending: bool = False, agent: str | None = None, limit: int = 50, cursor: str | None = None
+    ) -> Page:
+        """Open cases as people should take them up: those that wait, the soonest to expire first; then unknown
+        outcomes, then what goes on, each newest first. `pending`: only those that wait. Raises `malformed`.
+        """
+        where = ["open = 1"]
+        values: list[Any] = []
+        if pending:
+            where.append("state = 'pending'")
+        if agent is not None:
+            where.append("agent = ?")
+            values.append(agent)
+        if cursor is not None:
+            place = _PLACE.fullmatch(cursor)
+            if place is None:
+                raise Refusal("malformed", "The cursor is not one that a page of this list ended with.")
+            where.append(f"({_RANK}, {_DUE}, id) > (?, ?, ?)")
+            values += [int(place[1]), int(place[2]), place[3]]
+        found = await self._reads.read(
+            lambda db: self._rows.select(
+                db, f"WHERE {' AND '.join(where)} ORDER BY {_RANK}, {_DUE}, id LIMIT ?", (*values, limit + 1)
+            )
+        )
+        return Page(found[:limit], _place(found[limit - 1]) if len(found) > limit else None)
+
     async def like(self, case: Case) -> list[Case]:
         """Other cases of the same agent and tool that wait, such as one with a regenerated field."""
         return await self._reads.read(
@@ -122,3 +154,10 @@ class Looking:
     async def ending(self, case: Case) -> Ending | None:
         """How the last attempt ended, while that is kept."""
         return await self._reads.read(lambda db: self._rows.ending(db, case.id))
+
+
+def _place(case: Case) -> str:
+    """Where a case stands in the queue."""
+    if case.state is State.PENDING:
+        return f"0_{case.expires_ns}_{case.id}"
+    return f"{1 if case.state is State.UNKNOWN else 2}_{-case.opened_ns}_{case.id}"

@@ -1,0 +1,157 @@
+"""An action meets its case: the one there is for its identity, or one that is opened for it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+
+from gateway.actions import Action, Decision, Effect, Kind, ToolTarget
+from gateway.approvals import requirement as requirements
+from gateway.approvals.card import card_of, presented_digest
+from gateway.approvals.case import OPEN, TOLD_AGAIN, Case, Met, Requirement, State
+from gateway.approvals.changing import NANOS, Changing, keys_of
+from gateway.approvals.rows import idempotency_of
+from gateway.errors import Refusal
+
+
+class Meeting(Changing):
+    """Which case an action belongs to. Identity is tenant, agent, user, target and arguments, never the session."""
+
+    def concerns(self, action: Action) -> bool:
+        """Whether an identical action may have a case; memory only, and never wrong in saying no."""
+        now_ns = self._clock.now_ns()
+        if self._known.met(action.digest, now_ns):
+            return True
+        return action.idempotency_key is not None and self._known.met(idempotency_of(action), now_ns)
+
+    def requirement(self, decision: Decision) -> Requirement:
+        """What a decision asks of people. Raises `denied_by_policy` where that can't be read."""
+        return requirements.requirement(decision, self._settings)
+
+    async def meet(
+        self, action: Action, target: ToolTarget, decision: Decision, *, answer_id: str | None = None
+    ) -> Met | None:
+        """Attach to the case that there is for an identical action, or open one. None: no case, and none is needed.
+
+        `answer_id`: the model's answer that a proposal stands in. Raises `rate_limited` where too many wait already,
+        `conflict` for an idempotency key that was used for something else, `denied_by_policy`.
+        """
+        escalated = decision.effect is Effect.ESCALATE
+        if not escalated and not self.concerns(action):
+            return None
+        asked = self.requirement(decision) if escalated else None
+        for _ in range(3):
+            found = await self._find(action, answer_id)
+            if found is not None:
+                return await self._attach(found, escalated=escalated)
+            if asked is None:
+                return None
+            try:
+                return Met(
+                    await self._open(action, target, decision, asked, answer_id), opened=True, ended_before=False
+                )
+            except _TakenError:
+                continue  # an identical action opened it in between
+        raise Refusal("conflict", "Identical calls came faster than they could be told apart; try again.")
+
+    async def _find(self, action: Action, answer_id: str | None) -> Case | None:
+        return await self._store.read(lambda db: self._look(db, action, answer_id))
+
+    def _look(self, db: sqlite3.Connection, action: Action, answer_id: str | None) -> Case | None:
+        """The case that an action meets. Raises `conflict` where its idempotency key stands for another."""
+        idempotency = idempotency_of(action)
+        keyed = None if idempotency is None else self._rows.last_by_key(db, idempotency)
+        if keyed is not None and keyed.action.digest != action.digest and self._is_told(keyed):
+            raise Refusal(
+                "conflict",
+                "This idempotency-key was used for another call; use a new one, or repeat that call.",
+                detail={"case": keyed.id},
+            )
+        same = self._rows.open_by_digest(db, action.digest) or self._rows.last_by_digest(db, action.digest)
+        if same is None or not self._is_told(same):
+            return None
+        if same.kind is Kind.TOOL_PROPOSE and same.state is State.SUCCEEDED and same.released_to != answer_id:
+            return None  # what was released once is not released to another answer
+        return same
+
+    def _is_told(self, case: Case) -> bool:
+        if case.state in OPEN:
+            return True
+        return case.state in TOLD_AGAIN and (case.told_until_ns or 0) > self._clock.now_ns()
+
+    async def _attach(self, case: Case, *, escalated: bool) -> Met:
+        ended_before = case.state not in OPEN
+        try:
+            if case.state in (State.PENDING, State.APPROVED) and case.expires_ns <= self._clock.now_ns():
+                case = await self._change(case, self._machine.expire(case.id))
+            elif case.state is State.PENDING and not escalated:
+                case = await self._change(case, self._machine.approve_by_policy(case.id))
+        except Refusal as refusal:
+            if refusal.code != "decided":
+                raise
+            case = await self.case(case.id)
+        return Met(case, opened=False, ended_before=ended_before)
+
+    async def _open(
+        self, action: Action, target: ToolTarget, decision: Decision, asked: Requirement, answer_id: str | None
+    ) -> Case:
+        now_ns = self._clock.now_ns()
+        case_id = self._ids.new()
+        card = card_of(case_id, action, target, decision, asked, self._sentence)
+        case = Case(
+            id=case_id,
+            tenant=action.caller.agent.tenant,
+            kind=action.kind,
+            action=action,
+            definition_digest=target.definition_digest,
+            risk=target.risk,
+            effect=target.effect,
+            server=target.server,
+            tool=target.tool,
+            state=State.PENDING,
+            version=1,
+            fence=0,
+            requirement=asked,
+            card=card,
+            presented_digest=presented_digest(card),
+            opened_ns=now_ns,
+            expires_ns=now_ns + asked.ttl_s * NANOS,
+        )
+        cap = self._settings.pending_per_agent
+
+        def insert(db: sqlite3.Connection) -> None:
+            if self._look(db, action, answer_id) is not None:
+                raise _TakenError
+            waiting = db.execute(
+                "SELECT count(*) FROM approval_case WHERE agent = ? AND state = 'pending'", (case.agent_id,)
+            ).fetchone()[0]
+            if waiting >= cap:
+                raise Refusal(
+                    "rate_limited",
+                    f"{waiting} calls of this agent wait for people already; wait until some are decided.",
+                    retry_after_s=60,
+                )
+            try:
+                self._rows.insert(db, case)
+            except sqlite3.IntegrityError as error:
+                raise _TakenError from error
+
+        keys = keys_of(case)
+        self._known.expect(case.id, keys)
+        try:
+            await self._records.requested(action, target, decision, case.id, insert)
+        except (_TakenError, Refusal) as error:
+            if isinstance(error, Refusal) and error.code == "audit_unavailable":
+                self._doubt(case)
+            else:
+                self._known.forget(case.id, keys)
+            raise
+        except asyncio.CancelledError:
+            self._doubt(case)
+            raise
+        self._told(case)
+        return case
+
+
+class _TakenError(Exception):
+    """The identity has an open case already."""
