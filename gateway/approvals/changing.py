@@ -13,10 +13,11 @@ from typing import Any, Protocol, TypeVar
 from gateway.actions import Action, Decision, Kind, ToolTarget
 from gateway.approvals.card import Sentence
 from gateway.approvals.case import Case, Note, State
+from gateway.approvals.deciders import Stands
 from gateway.approvals.kept import KeptAnswers
 from gateway.approvals.known import Known
 from gateway.approvals.looking import Looking, Reads
-from gateway.approvals.machine import Change, Machine, Stands
+from gateway.approvals.machine import Change, Machine
 from gateway.approvals.rows import Rows, idempotency_of
 from gateway.approvals.sealing import Sealing
 from gateway.approvals.wakeups import Listener, Wakeups

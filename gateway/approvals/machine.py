@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
 
 import msgspec
 
@@ -26,6 +25,7 @@ from gateway.approvals.case import (
     State,
     Vote,
 )
+from gateway.approvals.deciders import Standings, Stands, counts, groups_of, hindrance
 from gateway.approvals.requirement import enough
 from gateway.approvals.rows import Rows
 from gateway.clock import Clock
@@ -34,18 +34,6 @@ from gateway.errors import Refusal
 _NANOS = 1_000_000_000
 Change = Callable[[sqlite3.Connection], Note]
 _replace = msgspec.structs.replace
-
-
-class Stands(Protocol):
-    """What a person may do on cases now; `case.Standing` is one."""
-
-    @property
-    def reviewer(self) -> bool: ...
-    @property
-    def groups(self) -> tuple[str, ...]: ...
-
-
-Standings = Callable[[str], Stands | None]
 
 
 class Machine:
@@ -175,30 +163,22 @@ class Machine:
         return _replace(case, state=State.APPROVED, decided_ns=now_ns, expires_ns=expires_ns)
 
     def _check_voter(self, case: Case, person: str, standings: Standings) -> None:
-        standing = standings(person)
-        if standing is None or not standing.reviewer:
-            raise Refusal(
-                "forbidden", f"{person} is not a reviewer; an operator can give the role with `gateway people add`."
-            )
-        if self._is_party(case, person):
-            raise Refusal(
-                "separation_of_duties",
-                f"{person} owns the agent {case.agent_id} or acts through it; another reviewer must decide.",
-                detail=_of(case),
-            )
-        if not any(self._counts(case, person, quorum, standings) for quorum in case.requirement.quorum):
-            groups = ", ".join(sorted({quorum.group or "" for quorum in case.requirement.quorum}))
-            raise Refusal("forbidden", f"Only members of {groups} decide this case.", detail=_of(case))
+        match hindrance(case, person, standings(person), self._owners(case.agent_id)):
+            case "no_reviewer":
+                raise Refusal(
+                    "forbidden", f"{person} is not a reviewer; an operator can give the role with `gateway people add`."
+                )
+            case "party":
+                raise Refusal(
+                    "separation_of_duties",
+                    f"{person} owns the agent {case.agent_id} or acts through it; another reviewer must decide.",
+                    detail=_of(case),
+                )
+            case "group":
+                raise Refusal("forbidden", f"Only members of {groups_of(case)} decide this case.", detail=_of(case))
 
     def _counts(self, case: Case, person: str, quorum: Quorum, standings: Standings) -> bool:
-        standing = standings(person)
-        if standing is None or not standing.reviewer or self._is_party(case, person):
-            return False
-        return quorum.group is None or quorum.group in standing.groups
-
-    def _is_party(self, case: Case, person: str) -> bool:
-        owners = {*self._owners(case.agent_id), *case.card.agent.owners.values()}
-        return person in owners or person == case.action.caller.user
+        return counts(case, person, quorum, standings(person), self._owners(case.agent_id))
 
     # ------------------------------------------------------------ other ends
 

@@ -66,7 +66,7 @@ def nobody_left(document: Document, config: Config, known: Iterable[Reviewer]) -
     everybody = list(known)
     for index, agent in enumerate(config.agents):
         owners = _owners(agent)
-        left = [one for one in everybody if one.id not in owners]
+        left = [one for one in everybody if one.id.casefold() not in owners]
         if not left:
             yield document.problem(
                 ("agents", index),
@@ -87,7 +87,7 @@ def nobody_left(document: Document, config: Config, known: Iterable[Reviewer]) -
 
 def _owners(agent: Agent) -> set[str]:
     held: Mapping[str, str] = agent.owners.model_dump()
-    return {person for person in held.values() if person}
+    return {person.casefold() for person in held.values() if person}
 
 
 def _strings(text: str) -> list[str]:

@@ -7,21 +7,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
+from gateway.actions import ArgumentKind
+from gateway.approvals import deciders
 from gateway.approvals.case import Attempt, Case, Choice, Comment, Quorum, State, Vote
+from gateway.approvals.deciders import Standings, Stands, groups_of, hindrance
+from gateway.catalog.sentences import show
 from gateway.clock import rfc3339
 
-
-class Stands(Protocol):
-    """What a person may do on cases now."""
-
-    @property
-    def reviewer(self) -> bool: ...
-    @property
-    def groups(self) -> tuple[str, ...]: ...
+_MAX_DIFFERING = 20
 
 
 Counts = Callable[[str, Quorum], bool]
@@ -70,7 +67,8 @@ def full(
     counts: Counts | None = None,
     may_decide: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A case with all that belongs to it. `like`: others of the same agent and tool that wait.
+    """A case with all that belongs to it. `like`: others of the same agent and tool that wait, each with the
+    arguments in which it `differs`, as a sentence would show them (at most 20; null: not given on that side).
 
     `may_decide` is what the function of this name says of the person who looks.
     """
@@ -93,7 +91,15 @@ def full(
             }
             for one in attempts
         ],
-        "like": [{"id": one.id, "sentence": one.card.sentence, "opened": rfc3339(one.opened_ns)} for one in like],
+        "like": [
+            {
+                "id": one.id,
+                "sentence": one.card.sentence,
+                "opened": rfc3339(one.opened_ns),
+                "differs": _differs(case, one),
+            }
+            for one in like
+        ],
         "may_decide": may_decide or {"ok": False, "why": "It is not known who asks."},
     }
 
@@ -108,33 +114,21 @@ def may_decide(
     why = ""
     if case.state is not State.PENDING:
         why = f"The case is {case.state.value}; nothing is left to decide."
-    elif standing is None or not standing.reviewer:
-        why = "You are not a reviewer."
-    elif _is_party(case, person, owners):
-        why = f"You own the agent {case.agent_id} or it acts for you, so another reviewer must decide."
-    elif not any(one.group is None or one.group in standing.groups for one in case.requirement.quorum):
-        groups = ", ".join(sorted({one.group or "" for one in case.requirement.quorum}))
-        why = f"Only members of {groups} decide this case."
+    elif hindered := hindrance(case, person, standing, owners):
+        why = {
+            "no_reviewer": "You are not a reviewer.",
+            "party": f"You own the agent {case.agent_id} or it acts for you, so another reviewer must decide.",
+            "group": f"Only members of {groups_of(case)} decide this case.",
+        }[hindered]
     elif any(one.person == person and one.counts for one in votes):
         why = "You have voted already; others must decide."
     return {"ok": not why, "why": why}
 
 
-def counting(case: Case, standing: Callable[[str], Stands | None], owners: Iterable[str]) -> Counts:
+def counting(case: Case, standing: Standings, owners: Iterable[str]) -> Counts:
     """Whether a person's vote counts for a quorum of the case today."""
     owning = tuple(owners)
-
-    def counts(person: str, quorum: Quorum) -> bool:
-        stands = standing(person)
-        if stands is None or not stands.reviewer or _is_party(case, person, owning):
-            return False
-        return quorum.group is None or quorum.group in stands.groups
-
-    return counts
-
-
-def _is_party(case: Case, person: str, owners: Iterable[str]) -> bool:
-    return person in {*owners, *case.card.agent.owners.values()} or person == case.action.caller.user
+    return lambda person, quorum: deciders.counts(case, person, quorum, standing(person), owning)
 
 
 def _quorum(quorum: Quorum, votes: Sequence[Vote] | None, counts: Counts | None) -> dict[str, Any]:
@@ -149,6 +143,34 @@ def _quorum(quorum: Quorum, votes: Sequence[Vote] | None, counts: Counts | None)
         "approved": said[Choice.APPROVE],
         "denied": said[Choice.DENY],
     }
+
+
+def _differs(case: Case, other: Case) -> list[dict[str, str | None]]:
+    here, there = case.action.arguments, other.action.arguments
+    found: list[dict[str, str | None]] = []
+    for name in dict.fromkeys((*here, *there)):
+        if len(found) == _MAX_DIFFERING:
+            break
+        # As bytes: in Python 1, 1.0 and True are equal, in a tool's arguments they are not.
+        if name in here and name in there and _bytes(here[name]) == _bytes(there[name]):
+            continue
+        kind = argument_kind(case.card.target, name)
+        sides = {
+            side: show(given[name], kind) if name in given else None
+            for side, given in (("here", here), ("there", there))
+        }
+        found.append({"name": name, **sides})
+    return found
+
+
+def argument_kind(target: dict[str, Any], name: str) -> ArgumentKind | None:
+    """What the manifest says an argument means, from a card's target."""
+    declared = target.get("arguments", {}).get(name)
+    return None if declared is None else msgspec.convert(declared, ArgumentKind)
+
+
+def _bytes(value: Any) -> bytes:
+    return msgspec.json.encode(value, order="sorted")
 
 
 def _vote(vote: Vote) -> dict[str, Any]:
