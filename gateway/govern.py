@@ -28,14 +28,13 @@ from gateway.actions import (
     Kind,
     ModelTarget,
     Reply,
-    ReplyStream,
     Reservation,
     Result,
     Status,
     Target,
     ToolTarget,
 )
-from gateway.approvals.case import KeptAnswer
+from gateway.answering import Answering
 from gateway.clock import Clock
 from gateway.errors import Refusal
 from gateway.escalating import Escalating
@@ -43,16 +42,13 @@ from gateway.judging import Judging
 from gateway.outcomes import (
     allow_or_refuse,
     cost_of_reply,
-    cost_of_stream,
     result_of_failure,
     status_of,
     upper_bound,
     worth_a_record,
 )
-from gateway.proposals import Proposal, Verdict
 from gateway.rooms import Approvals, Audit, Dialect, Guards, Limits, LooksUp, Observes, Policy, Upstreams
-from gateway.running import Kept, Running, Sink
-from gateway.taping import KeptStream, Tape
+from gateway.running import Running, Sink
 
 log = structlog.get_logger("gateway.govern")
 
@@ -94,7 +90,7 @@ class Governor:
         self._observe = observe
         self._clock = clock
         self._saw = saw
-        self._judging = Judging(
+        judging = Judging(
             catalog=catalog,
             policy=policy,
             approvals=approvals,
@@ -115,6 +111,9 @@ class Governor:
             perform=self._carry_out,
             clock=clock,
             hold_s=hold_s,
+        )
+        self._answering = Answering(
+            dialects=dialects, judging=judging, escalating=self.escalating, approvals=approvals, audit=audit
         )
         self._running: set[Running] = set()
         self._stopping = False
@@ -153,8 +152,8 @@ class Governor:
                     if reply is not None:
                         return reply
                     allow_or_refuse(action, decision)
-                    if (kept := await self._kept_answer(action)) is not None:
-                        return await self._release_kept(running, target, decision, kept)
+                    if (kept := await self._answering.kept(action)) is not None:
+                        return await self._answering.give_kept(running, target, decision, kept)
                     held = self._limits.reserve(action, target)  # 7 reserve
                     running.rates = admitted.rates()
                     await self._record_intent(running, target, decision, held, inspected)  # 8 record
@@ -226,8 +225,8 @@ class Governor:
                 cost = cost_of_reply(target, answer, held)
                 result = Result(status=status_of(answer), cost=cost, body=answer.body)
                 headers = answer.headers
-                return await self._inspect_reply(running, target, answer)  # 10 inspect
-            result = await self._relay(running, target, answer, held)  # 10 inspect, event by event
+                return await self._answering.inspect(running, target, answer)  # 10 inspect
+            result = await self._answering.relay(running, target, answer, held)  # 10 inspect, event by event
             if running.withheld is not None:
                 raise running.withheld
             return None
@@ -259,98 +258,6 @@ class Governor:
             else:
                 await self.escalating.ended(running, target, decision, result, refused, headers, persist)
             self._observe.ended(action, result.status, decision, result)
-
-    # ------------------------------------------------------------ step 10: what a model proposes
-
-    async def _inspect_reply(self, running: Running, target: Target, reply: Reply) -> Reply:
-        """Judge what a complete answer proposes. Raises `approval_required`; then the answer is kept for the retry."""
-        action = running.action
-        if not isinstance(target, ModelTarget):
-            return reply
-        dialect = self._dialects[action.door]
-        body, proposals = dialect.proposals(reply.body, action.body)
-        if proposals:
-            verdicts = await self._judge(running, proposals, lambda: _whole(reply))
-            if running.withheld is not None:
-                raise running.withheld
-            body = dialect.release(body, verdicts)
-        return Reply(status=reply.status, body=body, headers=reply.headers)
-
-    async def _judge(
-        self, running: Running, proposals: list[Proposal], whole: Callable[[], Awaitable[bytes]]
-    ) -> list[Verdict]:
-        """Judge proposals; where people must decide, keep the `whole` answer (paid for once) and hold it."""
-        action = running.action
-        answer_id = running.answer_id or action.id
-        verdicts = await self._judging.judge(action, proposals, answer_id)
-        if not any(verdict.waiting for verdict in verdicts):
-            return verdicts
-        if running.answer_id is None:
-            running.answer_id = answer_id
-            await self._approvals.keep_answer(action, answer_id, await whole(), stream=action.stream)
-        verdicts = await self.escalating.hold(running, verdicts, lambda one: self._judging.again(one, answer_id))
-        if any(verdict.waiting for verdict in verdicts) and not running.opened:
-            running.withheld = await self.escalating.refusal(verdicts)
-        return verdicts
-
-    async def _kept_answer(self, action: Action) -> KeptAnswer | None:
-        if action.kind is not Kind.MODEL_INVOKE or not self._approvals.has_answer(action.digest):
-            return None
-        return await self._approvals.kept_answer(action)
-
-    async def _release_kept(
-        self, running: Running, target: Target, decision: Decision, kept: KeptAnswer
-    ) -> Reply | None:
-        """The same request again, whose answer was paid for and waits for people: judge what it proposes anew."""
-        action = running.action
-        await self._audit.decided([(action, target, decision)], replayed=True)
-        running.recorded = running.replayed = True
-        running.answer_id = kept.id
-        if not kept.stream:
-            return await self._inspect_reply(running, target, Reply(body=kept.body))
-        await self._relay(running, target, KeptStream(kept.body), None)
-        if running.withheld is not None:
-            raise running.withheld
-        return None
-
-    async def _relay(self, running: Running, target: Target, stream: ReplyStream, held: Reservation | None) -> Result:
-        """Pass a stream on while somebody listens; then read on or stop paying, as the provider allows.
-
-        `held` is None for a kept answer, which is not paid for again.
-        """
-        action = running.action
-        tape = Tape(stream)
-        inspected = self._dialects[action.door].stream(action, lambda found: self._judge(running, found, tape.whole))
-        sent = Kept()
-        status, failure = Status.SUCCEEDED, None
-        try:
-            running.begin(stream.status, stream.headers)
-            async for chunk in inspected.run(aiter(tape)):
-                sent.add(chunk)
-                await running.send(chunk)
-            if running.withheld is None:
-                await running.open()
-        except Refusal as refusal:
-            status, failure = Status.FAILED, refusal
-        except asyncio.CancelledError:
-            if running.interrupted is None:
-                raise
-            status, failure = Status.CANCELLED, running.interrupted
-        finally:
-            running.close()
-            await stream.aclose()
-        if failure is not None and running.opened:
-            await running.fail(failure)
-        elif failure is not None:
-            running.withheld = failure
-        code = failure.code if failure else running.withheld.code if running.withheld else None
-        return Result(
-            status=status,
-            code=code or ("client_left" if running.left else None),
-            cost=Cost() if held is None else cost_of_stream(target, inspected.usage, held),
-            body=sent.body,
-            unkept_bytes=sent.unkept_bytes,
-        )
 
     # ------------------------------------------------------------ what an agent may see
 
@@ -457,7 +364,3 @@ class Governor:
             return
         if worth_a_record(refusal):
             self._audit.refused(action, target, decision, refusal)
-
-
-async def _whole(reply: Reply) -> bytes:
-    return reply.body

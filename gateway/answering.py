@@ -1,0 +1,144 @@
+"""Step 10 of the path for models: what an answer proposes is judged before the agent has it.
+
+An answer whose proposals wait for people is kept whole, so that the retry of the identical request is given it and
+nobody pays twice. Fails closed: what can't be read, judged or kept is withheld.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from gateway.actions import (
+    Action,
+    Cost,
+    Decision,
+    Kind,
+    ModelTarget,
+    Reply,
+    ReplyStream,
+    Reservation,
+    Result,
+    Status,
+    Target,
+)
+from gateway.approvals.case import KeptAnswer
+from gateway.errors import Refusal
+from gateway.escalating import Escalating
+from gateway.judging import Judging
+from gateway.outcomes import cost_of_stream
+from gateway.proposals import Proposal, Verdict
+from gateway.rooms import Approvals, Audit, Dialect
+from gateway.running import Kept, Running
+from gateway.taping import KeptStream, Tape
+
+
+class Answering:
+    """Inspects complete answers, relays streams, and gives kept answers again."""
+
+    def __init__(
+        self,
+        *,
+        dialects: dict[str, Dialect],
+        judging: Judging,
+        escalating: Escalating,
+        approvals: Approvals,
+        audit: Audit,
+    ) -> None:
+        self._dialects = dialects
+        self._judging = judging
+        self._escalating = escalating
+        self._approvals = approvals
+        self._audit = audit
+
+    async def inspect(self, running: Running, target: Target, reply: Reply) -> Reply:
+        """Judge what a complete answer proposes. Raises `approval_required`; then the answer is kept for the retry."""
+        action = running.action
+        if not isinstance(target, ModelTarget):
+            return reply
+        dialect = self._dialects[action.door]
+        body, proposals = dialect.proposals(reply.body, action.body)
+        if proposals:
+            verdicts = await self._judge(running, proposals, lambda: _whole(reply))
+            if running.withheld is not None:
+                raise running.withheld
+            body = dialect.release(body, verdicts)
+        return Reply(status=reply.status, body=body, headers=reply.headers)
+
+    async def _judge(
+        self, running: Running, proposals: list[Proposal], whole: Callable[[], Awaitable[bytes]]
+    ) -> list[Verdict]:
+        """Judge proposals; where people must decide, keep the `whole` answer (paid for once) and hold it."""
+        action = running.action
+        answer_id = running.answer_id or action.id
+        verdicts = await self._judging.judge(action, proposals, answer_id)
+        if not any(verdict.waiting for verdict in verdicts):
+            return verdicts
+        if running.answer_id is None:
+            running.answer_id = answer_id
+            await self._approvals.keep_answer(action, answer_id, await whole(), stream=action.stream)
+        verdicts = await self._escalating.hold(running, verdicts, lambda one: self._judging.again(one, answer_id))
+        if any(verdict.waiting for verdict in verdicts) and not running.opened:
+            running.withheld = await self._escalating.refusal(verdicts)
+        return verdicts
+
+    async def kept(self, action: Action) -> KeptAnswer | None:
+        if action.kind is not Kind.MODEL_INVOKE or not self._approvals.has_answer(action.digest):
+            return None
+        return await self._approvals.kept_answer(action)
+
+    async def give_kept(self, running: Running, target: Target, decision: Decision, kept: KeptAnswer) -> Reply | None:
+        """The same request again, whose answer was paid for and waits for people: judge what it proposes anew."""
+        action = running.action
+        await self._audit.decided([(action, target, decision)], replayed=True)
+        running.recorded = running.replayed = True
+        running.answer_id = kept.id
+        if not kept.stream:
+            return await self.inspect(running, target, Reply(body=kept.body))
+        await self.relay(running, target, KeptStream(kept.body), None)
+        if running.withheld is not None:
+            raise running.withheld
+        return None
+
+    async def relay(self, running: Running, target: Target, stream: ReplyStream, held: Reservation | None) -> Result:
+        """Pass a stream on while somebody listens; then read on or stop paying, as the provider allows.
+
+        `held` is None for a kept answer, which is not paid for again.
+        """
+        action = running.action
+        tape = Tape(stream)
+        inspected = self._dialects[action.door].stream(action, lambda found: self._judge(running, found, tape.whole))
+        sent = Kept()
+        status, failure = Status.SUCCEEDED, None
+        try:
+            running.begin(stream.status, stream.headers)
+            async for chunk in inspected.run(aiter(tape)):
+                sent.add(chunk)
+                await running.send(chunk)
+            if running.withheld is None:
+                await running.open()
+        except Refusal as refusal:
+            status, failure = Status.FAILED, refusal
+        except asyncio.CancelledError:
+            if running.interrupted is None:
+                raise
+            status, failure = Status.CANCELLED, running.interrupted
+        finally:
+            running.close()
+            await stream.aclose()
+        if failure is not None and running.opened:
+            await running.fail(failure)
+        elif failure is not None:
+            running.withheld = failure
+        code = failure.code if failure else running.withheld.code if running.withheld else None
+        return Result(
+            status=status,
+            code=code or ("client_left" if running.left else None),
+            cost=Cost() if held is None else cost_of_stream(target, inspected.usage, held),
+            body=sent.body,
+            unkept_bytes=sent.unkept_bytes,
+        )
+
+
+async def _whole(reply: Reply) -> bytes:
+    return reply.body
