@@ -11,6 +11,7 @@ import json
 import re
 import string
 import unicodedata
+from collections.abc import Iterator
 from typing import Any
 
 from gateway.actions import ArgumentKind, ToolTarget
@@ -49,7 +50,7 @@ def show(value: Any, kind: ArgumentKind | None = None) -> str:
     if isinstance(value, str):
         if len(value) <= MAX_SHOWN and _PLAIN.match(value):
             return value
-        return _quoted(value, ascii_only=kind is not None and kind.kind in _EXACT)
+        return _quoted(value, ascii_only=is_exact(kind))
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     if isinstance(value, int | float):
@@ -79,18 +80,27 @@ def _number(value: float) -> str:
     return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + f"… (+{len(text) - MAX_SHOWN} digits)"
 
 
-def _quoted(text: str, *, ascii_only: bool) -> str:
-    shown = []
+def escaped(text: str, *, ascii_only: bool = False) -> Iterator[tuple[str, str | None]]:
+    """Each character with what is shown in its place; None where it can be seen and mistaken for nothing else."""
     marks = 0
-    for character in text[:MAX_SHOWN]:
+    for character in text:
         category = unicodedata.category(character)
         marks = marks + 1 if category in ("Mn", "Mc") else 0
         if character in _SHORT:
-            shown.append(_SHORT[character])
+            yield character, _SHORT[character]
         elif _hidden(character, category) or marks > MAX_MARKS or (ascii_only and not character.isascii()):
-            shown.append(f"\\u{{{ord(character):x}}}")
+            yield character, f"\\u{{{ord(character):x}}}"
         else:
-            shown.append(character)
+            yield character, None
+
+
+def is_exact(kind: ArgumentKind | None) -> bool:
+    """Whether look-alike letters matter in an argument of this kind, so that only ASCII stands as it is."""
+    return kind is not None and kind.kind in _EXACT
+
+
+def _quoted(text: str, *, ascii_only: bool) -> str:
+    shown = [instead or character for character, instead in escaped(text[:MAX_SHOWN], ascii_only=ascii_only)]
     rest = len(text) - MAX_SHOWN
     return f'"{"".join(shown)}"' + (f"… (+{rest} characters)" if rest > 0 else "")
 

@@ -83,6 +83,7 @@ async def _show(parts: Parts, pages: Pages, who: SignedIn, request: Request, *, 
         disclosed=disclose,
         payloads={one.record["id"]: [_readable(payload) for payload in one.payloads] for one in opened},
         sentence=_sentence(parts, records[-1], opened),
+        case_id=next((one["case"] for one in records if one.get("case")), None),
     )
 
 

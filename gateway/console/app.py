@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from gateway.console import actions_pages, entrance, tables
+from gateway.console import actions_pages, approvals_pages, entrance, tables
 from gateway.console.pages import Pages
 from gateway.doors.admin.parts import Parts
 from gateway.errors import Refusal
@@ -22,7 +22,7 @@ Page = Callable[[Parts, Pages, SignedIn, Request], Awaitable[Response]]
 
 def console_app(parts: Parts) -> Starlette:
     """The console over `parts`."""
-    pages = Pages()
+    pages = Pages(pending=lambda: parts.approvals.pending_count)
 
     def signed(page: Page) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
@@ -41,6 +41,12 @@ def console_app(parts: Parts) -> Starlette:
             Route("/welcome", partial(entrance.welcome, pages)),
             Route("/logout", signed(entrance.logout), methods=["POST"]),
             Route("/overview", signed(tables.overview)),
+            Route("/approvals", signed(approvals_pages.queue)),
+            Route("/approvals/{case_id}", signed(approvals_pages.case)),
+            Route("/approvals/{case_id}/reviews", signed(approvals_pages.vote), methods=["POST"]),
+            Route("/approvals/{case_id}/comments", signed(approvals_pages.comment), methods=["POST"]),
+            Route("/approvals/{case_id}/cancel", signed(approvals_pages.cancel), methods=["POST"]),
+            Route("/approvals/{case_id}/reconcile", signed(approvals_pages.reconcile), methods=["POST"]),
             Route("/activity", signed(actions_pages.activity)),
             Route("/activity/{action_id}", signed(actions_pages.one_action)),
             Route("/activity/{action_id}", signed(actions_pages.disclose), methods=["POST"]),
@@ -48,8 +54,7 @@ def console_app(parts: Parts) -> Starlette:
             Route("/tools", signed(tables.tools)),
             Route("/models", signed(tables.models)),
             Route("/audit", signed(tables.audit)),
-            Route("/static/console.css", partial(entrance.style, pages)),
-            Route("/static/icon.svg", partial(entrance.icon, pages)),
+            Route("/static/{name}", partial(entrance.static, pages)),
         ],
         exception_handlers={
             Refusal: partial(_refused, pages, parts),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -52,14 +53,12 @@ async def logout(parts: Parts, pages: Pages, who: SignedIn, request: Request) ->
 _KEPT = {"cache-control": "public, max-age=31536000, immutable", "x-content-type-options": "nosniff"}
 
 
-async def style(pages: Pages, request: Request) -> Response:
-    """The one style sheet; its address changes with its content."""
-    return Response(pages.style, media_type="text/css", headers=_KEPT)
-
-
-async def icon(pages: Pages, request: Request) -> Response:
-    """What a browser shows beside the title."""
-    return Response(pages.icon, media_type="image/svg+xml", headers=_KEPT)
+async def static(pages: Pages, request: Request) -> Response:
+    """Style, icon and scripts: for everybody, since there is nothing of anybody in them."""
+    asset = pages.assets.get(str(request.path_params["name"]))
+    if asset is None:
+        raise HTTPException(404)
+    return Response(asset.content, media_type=asset.media_type, headers=_KEPT)
 
 
 def is_https(parts: Parts, request: Request) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -11,14 +12,17 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
+from gateway.console.case_view import span
+from gateway.console.visible import visible
 from gateway.identity.people import Role
 from gateway.identity.signed_in import SignedIn
 
 _HERE = Path(__file__).parent
 
-# Nothing but our own style sheet: no script at all, no frame, no form to elsewhere.
+# Our own style sheet and our own modules, which ask only us: nothing inline, no frame, no form to elsewhere.
 CSP = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self'; form-action 'self';"
+    " base-uri 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
     "content-security-policy": CSP,
@@ -30,6 +34,8 @@ HEADERS = {
 }
 
 READERS = (Role.OPERATOR, Role.AUDITOR)
+CASE_READERS = (Role.REVIEWER, Role.AUDITOR)
+APPROVALS = "/console/approvals"
 
 
 class Entry(NamedTuple):
@@ -42,6 +48,7 @@ class Entry(NamedTuple):
 
 MENU = (
     Entry("/console/overview", "Overview"),
+    Entry(APPROVALS, "Approvals", CASE_READERS),
     Entry("/console/activity", "Activity", READERS),
     Entry("/console/agents", "Agents"),
     Entry("/console/tools", "Tools"),
@@ -80,13 +87,23 @@ def _from_ns(ns: int) -> str:
     return datetime.fromtimestamp(ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-class Pages:
-    """Renders templates; made once."""
+class Asset(NamedTuple):
+    """A file that browsers keep for good: its address changes with its content."""
 
-    def __init__(self) -> None:
-        self.style = (_HERE / "static" / "console.css").read_bytes()
-        self.icon = (_HERE / "static" / "icon.svg").read_bytes()
-        self.style_version = hashlib.sha256(self.style).hexdigest()[:12]
+    content: bytes
+    media_type: str
+    version: str
+
+
+_MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+
+class Pages:
+    """Renders templates; made once. `pending`: how many cases wait for people now."""
+
+    def __init__(self, pending: Callable[[], int]) -> None:
+        self._pending = pending
+        self.assets = {path.name: _asset(path) for path in sorted((_HERE / "static").iterdir())}
         self._environment = Environment(
             loader=FileSystemLoader(_HERE / "templates"),
             autoescape=True,
@@ -94,7 +111,10 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.filters.update(moment=_moment, money=_money, latency=_latency, short=_short, from_ns=_from_ns)
+        self._environment.filters.update(
+            moment=_moment, money=_money, latency=_latency, short=_short, from_ns=_from_ns, visible=visible, span=span
+        )
+        self._environment.globals.update(asset=self._address, approvals=APPROVALS)
 
     def render(
         self, template: str, *, who: SignedIn | None, path: str = "", status_code: int = 200, **values: Any
@@ -102,6 +122,14 @@ class Pages:
         """A page. `who` is None where nobody is signed in."""
         menu = [one for one in MENU if who is not None and (not one.roles or who.may(*one.roles))]
         text = self._environment.get_template(template).render(
-            who=None if who is None else who.person, menu=menu, path=path, style_version=self.style_version, **values
+            who=None if who is None else who.person, menu=menu, path=path, pending=self._pending(), **values
         )
         return HTMLResponse(text, status_code=status_code, headers=HEADERS)
+
+    def _address(self, name: str) -> str:
+        return f"/console/static/{name}?v={self.assets[name].version}"
+
+
+def _asset(path: Path) -> Asset:
+    content = path.read_bytes()
+    return Asset(content, _MEDIA_TYPES[path.suffix], hashlib.sha256(content).hexdigest()[:12])

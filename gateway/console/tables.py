@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.console.pages import READERS, Pages
+from gateway.console.pages import CASE_READERS, READERS, Pages
 from gateway.doors.admin import system, trail
 from gateway.doors.admin.parts import Parts
 from gateway.doors.admin.schemas import AgentOut, ModelOut
@@ -16,7 +16,8 @@ from gateway.identity.signed_in import SignedIn
 async def overview(parts: Parts, pages: Pages, who: SignedIn, request: Request) -> Response:
     """What runs, what is degraded, who was refused."""
     found = await system.status(parts)
-    return pages.render("overview.html", who=who, path="/console/overview", status=found)
+    reads = who.may(*CASE_READERS)
+    return pages.render("overview.html", who=who, path="/console/overview", status=found, may_read_cases=reads)
 
 
 async def agents(parts: Parts, pages: Pages, who: SignedIn, request: Request) -> Response:

@@ -124,15 +124,23 @@ async def reconcile_case(case_id: str, found: ReconcileIn, parts: PartsDep, pers
 # ------------------------------------------------------------ what the console shows too
 
 
-async def summaries(parts: Parts, cases: Sequence[Case]) -> list[dict[str, Any]]:
-    """Cases as lines of a list; where several must agree on a pending one, with what they have said so far."""
+async def summaries(parts: Parts, cases: Sequence[Case], person: SignedIn | None = None) -> list[dict[str, Any]]:
+    """Cases as lines of a list; where several must agree on a pending one, with what they have said so far.
+
+    With `person` each line says whether they may decide it.
+    """
     found = []
+    standing = None if person is None else parts.registry.people.standing(person.person.id)
     for case in cases:
         votes = None
         if case.state is State.PENDING:
             alone = len(case.requirement.quorum) == 1 and case.requirement.quorum[0].approve == 1
             votes = [] if alone and case.requirement.quorum[0].deny == 1 else await parts.approvals.votes(case.id)
-        found.append(case_json.summary(case, votes, _counting(parts, case)))
+        line = case_json.summary(case, votes, _counting(parts, case))
+        if person is not None:
+            owners = _owners(parts, case)
+            line["may_decide"] = case_json.may_decide(case, person.person.id, standing, owners, votes or ())
+        found.append(line)
     return found
 
 

@@ -24,21 +24,26 @@ async def anyone_signed_in(request: Request, parts: PartsDep) -> SignedIn:
 Person = Annotated[SignedIn, Depends(anyone_signed_in)]
 
 
+def require(parts: Parts, person: SignedIn, request: Request, *roles: Role) -> None:
+    """Raises Refusal(forbidden) unless the person has one of `roles`; that they tried is on record then."""
+    try:
+        person.require(*roles)
+    except Refusal:
+        entry = event(
+            "person.refused",
+            tenant=person.person.tenant,
+            person=person.person.id,
+            subject={"request": f"{request.method} {request.url.path[:200]}"},
+            labels={"needs": ",".join(roles)},
+        )
+        parts.log.append_soon(entry)
+        raise
+
+
 def _needs(*roles: Role) -> Callable[[Request, SignedIn, Parts], SignedIn]:
     # Annotations of a nested function are looked up in this module, so the aliases above serve here too.
     def check(request: Request, person: Person, parts: PartsDep) -> SignedIn:
-        try:
-            person.require(*roles)
-        except Refusal:
-            entry = event(
-                "person.refused",
-                tenant=person.person.tenant,
-                person=person.person.id,
-                subject={"request": f"{request.method} {request.url.path[:200]}"},
-                labels={"needs": ",".join(roles)},
-            )
-            parts.log.append_soon(entry)
-            raise
+        require(parts, person, request, *roles)
         return person
 
     return check
