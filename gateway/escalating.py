@@ -226,11 +226,13 @@ class Escalating:
         begin = self._approvals.begin(case, requirement)
         try:
             await self._audit.intent(action, target, decision, held, inspected, also=begin, case=case.id)
-        except Refusal as refusal:
+        except BaseException as fault:
             self._limits.settle(held, Cost())
-            if refusal.code == "decided":  # somebody was first: another attempt, a vote that counts no more, the clock
+            if not isinstance(fault, Refusal):
+                raise
+            if fault.code == "decided":  # somebody was first: another attempt, a vote that counts no more, the clock
                 return True
-            await self._blocked(case, refusal)
+            await self._blocked(case, fault)
             return False
         await self._approvals.changed(case.id)
         try:
@@ -253,19 +255,20 @@ class Escalating:
         decision = await self._policy.decide(action, target, approval=self._approvals.in_force(case, votes))
         if decision.effect is Effect.DENY:
             raise refusal_of(action, decision)
+        if target.definition_digest is None and case.definition_digest is not None:  # as after a restart
+            raise Refusal(
+                "upstream_failed",
+                f"What was approved waits: the tool server {target.server} was not reached yet, so it is not known"
+                " whether the tool is the one that was approved.",
+                detail={"dispatched": "no"},
+            )
         inspected = self._guards.inspect_input(action, target)
-        requirement = self._approvals.requirement(decision)
-        why = None
-        if target.definition_digest != case.definition_digest:
-            why = "The tool's definition is another than the one that was approved."
-        elif decision.effect is Effect.ESCALATE and not self._approvals.satisfied(case, votes, requirement):
-            why = "What was approved is not enough any more: more is asked now, or a reviewer no longer counts."
+        why = self._approvals.falls_short(case, votes, target, decision)
         if why is not None:
             await self._approvals.requeue(case, target, decision, why=why)
             return None
-        if decision.effect is Effect.ALLOW:
-            requirement = Requirement(quorum=())
-        return action, target, decision, inspected, requirement
+        asked = self._approvals.requirement(decision) if decision.effect is Effect.ESCALATE else Requirement(quorum=())
+        return action, target, decision, inspected, asked
 
     async def _blocked(self, case: Case, refusal: Refusal) -> None:
         """Something stands against an approved action: it ends here, unless it is only a fault that passes."""

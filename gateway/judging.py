@@ -101,10 +101,14 @@ class Judging:
                 return Verdict(proposal, decision, release=True)
             case = met.case
             if case.state is State.APPROVED:
-                approval = self._approvals.in_force(case, await self._approvals.votes(case.id))
-                decision = await self._policy.decide(child, target, approval=approval)
+                votes = await self._approvals.votes(case.id)
+                decision = await self._policy.decide(child, target, approval=self._approvals.in_force(case, votes))
                 if decision.effect is Effect.DENY:
                     return await self._denied(proposal, child, target, decision, case)
+                why = self._approvals.falls_short(case, votes, target, decision)
+                if why is not None:
+                    case = await self._approvals.requeue(case, target, decision, why=why)
+                    return self._left_out(proposal, child, target, decision, case, opened=False)
                 await self._approvals.release(case, child, target, decision, answer_id)
             elif case.state is State.SUCCEEDED and case.released_to == answer_id:
                 await self._audit.decided([(child, target, decision)], case=case.id, replayed=True)

@@ -34,9 +34,8 @@ def ended_refusal(case: Case) -> Refusal:
             message = f"NOT executed. A person denied it (case {case.id}).{guidance}"
             return _about(case, "approval_denied", message)
         case State.EXPIRED:
-            message = (
-                f"NOT executed. Nobody approved it in time (case {case.id}); don't repeat it without a new reason."
-            )
+            why = case.why or "Nobody approved it in time."
+            message = f"NOT executed. {why} Don't repeat it without a new reason (case {case.id})."
             return _about(case, "approval_expired", message)
         case State.CANCELLED:
             return _about(
@@ -44,15 +43,21 @@ def ended_refusal(case: Case) -> Refusal:
             )
         case State.UNKNOWN:
             message = (
-                f"It was approved and sent, but it is not known whether it was done (case {case.id}). A person must"
+                f"It was approved and begun, but it is not known whether it was done (case {case.id}). A person must"
                 " find out first; do not repeat it."
             )
-            return _about(case, "outcome_unknown", message)
+            return _about(case, "outcome_unknown", message, why_held=False)
         case State.INVALIDATED:
-            return _about(case, case.code or "denied_by_policy", f"NOT executed. {case.why} (case {case.id})")
+            message = f"NOT executed. {case.why} (case {case.id})"
+            return _about(case, case.code or "denied_by_policy", message, why_held=False)
+        case State.SUCCEEDED | State.FAILED if case.code == "decided":  # reconciled
+            what = "It was done, but its result was lost" if case.state is State.SUCCEEDED else "It was not done"
+            message = f"{what}; a person has found out (case {case.id}): {case.why}"
+            return _about(case, "decided", message, why_held=False)
         case _:
             note = f" {case.why}" if case.why else ""
-            return _about(case, "decided", f"The case {case.id} has ended as {case.state}.{note}")
+            message = f"The case {case.id} has ended as {case.state}.{note}"
+            return _about(case, "decided", message, why_held=False)
 
 
 def answer_of(case: Case, ending: Ending | None) -> Reply:
@@ -66,12 +71,13 @@ def answer_of(case: Case, ending: Ending | None) -> Reply:
     raise ended_refusal(case)
 
 
-def _about(case: Case, code: str, message: str, *, retry_after_s: int | None = None) -> Refusal:
+def _about(case: Case, code: str, message: str, *, retry_after_s: int | None = None, why_held: bool = True) -> Refusal:
+    """`why_held`: with the rules that asked for people, and what would have passed without."""
     return Refusal(
         code,
         message,
-        rules=case.card.rules,
-        reasons=case.card.reasons,
+        rules=case.card.rules if why_held else (),
+        reasons=case.card.reasons if why_held else (),
         retry_after_s=retry_after_s,
         detail={"case": case.id, "state": case.state.value, "expires": rfc3339(case.expires_ns)},
     )

@@ -113,6 +113,20 @@ class Approvals(Meeting):
         """Whether the votes carry a requirement today."""
         return self._machine.satisfied(case, votes, requirement, self._standing)
 
+    def falls_short(self, case: Case, votes: Sequence[Vote], target: ToolTarget, decision: Decision) -> str | None:
+        """Why people must look again at what they approved, with the tool and the decision of today; None: they need
+        not. A vote is for the tool as it was shown: its definition, and what its manifest says of it."""
+        if decision.effect is Effect.ALLOW:  # nobody has to be asked
+            return None
+        card = card_of(case.id, case.action, target, decision, case.requirement, self._sentence)
+        if card.definition_digest != case.definition_digest:
+            return "The tool's definition is another than the one that was approved."
+        if (card.target, card.sentence) != (case.card.target, case.card.sentence):
+            return "The tool's manifest says other things of it than people were shown."
+        if not self.satisfied(case, votes, self.requirement(decision)):
+            return "What was approved is not enough any more: more is asked now, or a reviewer no longer counts."
+        return None
+
     def in_force(self, case: Case, votes: Sequence[Vote]) -> dict[str, Any]:
         """The approval as policy reads it: who approved what is shown, each with their groups as of now."""
         approving = [vote.person for vote in votes if vote.counts and vote.choice is Choice.APPROVE]

@@ -132,9 +132,14 @@ class Looking:
         )
 
     async def to_run(self) -> list[str]:
-        """Approved calls that run without being claimed."""
+        """Approved calls that run without being claimed, and that nobody has tried to carry out since."""
         found = await self._reads.read(
-            lambda db: self._rows.select(db, "WHERE state = 'approved' AND kind = 'tool.call' AND fence = 0", ())
+            lambda db: self._rows.select(
+                db,
+                "WHERE state = 'approved' AND kind = 'tool.call' AND NOT EXISTS (SELECT 1 FROM case_attempt"
+                " WHERE case_id = approval_case.id AND started_ns >= approval_case.decided_ns)",
+                (),
+            )
         )
         return [case.id for case in found if case.requirement.execute_on == "decision"]
 

@@ -189,7 +189,8 @@ class Machine:
             case = self._load(db, case_id)
             if case.state not in (State.PENDING, State.APPROVED) or case.expires_ns > self._clock.now_ns():
                 raise _late(case)
-            self._move(db, case, self._ended(case, State.EXPIRED, code="approval_expired", why=""))
+            why = "" if case.state is State.PENDING else "It was approved, and not claimed or begun in time."
+            self._move(db, case, self._ended(case, State.EXPIRED, code="approval_expired", why=why))
             return Note("case.expired", {"was": case.state.value})
 
         return change
@@ -213,7 +214,8 @@ class Machine:
             case = self._load(db, case_id)
             if case.state not in (State.PENDING, State.APPROVED):
                 raise _late(case)
-            self._move(db, case, self._ended(case, State.INVALIDATED, code=code, why=why))
+            told = f"{why} ({'Rule' if len(rules) == 1 else 'Rules'}: {', '.join(rules)}.)" if rules else why
+            self._move(db, case, self._ended(case, State.INVALIDATED, code=code, why=told))
             return Note("case.invalidated", {"code": code, "why": why, "rules": ",".join(rules)})
 
         return change

@@ -166,13 +166,15 @@ class AuditLog:
         """Write the entries, all or none; they are durable when this returns.
 
         Raises Refusal(audit_unavailable) if they could not be made durable in time: then the action must not
-        happen. Should the record have become durable all the same, its intent is ended as cancelled. A second
-        result for an intent is a Refusal(conflict).
+        happen. Should the record have become durable all the same, its intent is ended as cancelled. A result tells
+        of what has happened, so it is waited for however long that takes; a second one for an intent is a
+        Refusal(conflict).
         """
         if not self._accepting:
             raise _stopped()
+        certain = any(entry.leaf.type == RESULT for entry in entries)
         try:
-            await self.writer.submit(self._chain, entries, partial(self._given_up, entries))
+            await self.writer.submit(self._chain, entries, partial(self._given_up, entries), certain=certain)
         except Refusal as refusal:
             self._count(refusal, entries)
             raise

@@ -136,21 +136,27 @@ class Writer:
         """Run `fn` on a read-only connection in another thread; sees what is committed."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, fn)
 
-    def submit(self, group: Group | None, item: Any, late: Callable[[], None] | None = None) -> _Future:
+    def submit(
+        self, group: Group | None, item: Any, late: Callable[[], None] | None = None, *, certain: bool = False
+    ) -> _Future:
         """Queue `item` for `group`; the future ends when it is durable or refused.
 
-        `late` is called on the event loop if the item became durable after the future had been given up.
+        `late` is called on the event loop if the item became durable after the future had been given up. `certain` is
+        for what already happened: it is waited for as long as the disk takes, and written whether or not anybody
+        still waits.
         """
-        self._check(_AWAITED)
+        lane = _CERTAIN if certain else _AWAITED
+        self._check(lane)
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
         future = loop.create_future()
-        self._deadlines.append((time.monotonic() + self._timeout_s, future))
-        if self._timer is None:
-            self._timer = loop.call_later(self._timeout_s / 4, self._expire)
-        self._put[_AWAITED] += 1
-        self._queue.put(_Job(group, item, future, late, _AWAITED))
+        if not certain:
+            self._deadlines.append((time.monotonic() + self._timeout_s, future))
+            if self._timer is None:
+                self._timer = loop.call_later(self._timeout_s / 4, self._expire)
+        self._put[lane] += 1
+        self._queue.put(_Job(group, item, future, late, lane))
         return future
 
     def submit_soon(self, group: Group | None, item: Any, *, certain: bool = False) -> None:
@@ -268,7 +274,7 @@ class Writer:
         return True
 
     def _commit(self, batch: list[_Job]) -> None:
-        batch = [job for job in batch if job.future is None or not job.future.done()]
+        batch = [job for job in batch if job.lane == _CERTAIN or job.future is None or not job.future.done()]
         if not batch:
             return
         outcomes: list[Any]
@@ -278,6 +284,8 @@ class Writer:
             if self.on_commit is not None and self.latched is None:
                 self.on_commit(len(batch), time.monotonic() - began_s)
         except sqlite3.Error as error:
+            if self.latched is None:
+                batch = self._again(batch)
             outcomes = [_refused(f"the database said: {error}")] * len(batch)
         except Exception as error:  # noqa: BLE001 - a fault of ours: told to all, and whatever it left behind must not become durable
             self.latch(f"a fault in the writer: {error!r}")
@@ -294,6 +302,16 @@ class Writer:
                 self._loop.call_soon_threadsafe(_resolve, ends)
             except RuntimeError:  # the loop is closed: nobody is left to be told
                 _log.warning("%d writes ended after the event loop did", len(ends))
+
+    def _again(self, batch: list[_Job]) -> list[_Job]:
+        """The file was only busy: what already happened is tried again until it is written; the rest."""
+        if self._closed:  # there is no later
+            return batch
+        for job in batch:
+            if job.lane == _CERTAIN:
+                self._taken[_CERTAIN] -= 1
+                self._queue.put(job)
+        return [job for job in batch if job.lane != _CERTAIN]
 
     def _transact(self, batch: list[_Job]) -> list[Any]:
         """Write the batch as one transaction. Raises sqlite3.Error, latched unless the file was only busy."""

@@ -225,6 +225,32 @@ async def test_a_late_commit_is_told_to_who_gave_up(data_dir: Path) -> None:
     await writer.close()
 
 
+async def test_what_already_happened_is_written_however_long_the_file_is_busy(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.store.connections.BUSY_TIMEOUT_S", 0.02)
+    writer = Writer.open(data_dir, timeout_s=0.1)
+    other = sqlite3.connect(writer.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waited, left = (writer.submit(None, put(number), certain=True) for number in (1, 2))
+    writer.submit_soon(None, put(3), certain=True)
+    left.cancel()
+    with pytest.raises(Refusal):
+        await writer.write(put(9))
+    assert not waited.done()
+    other.execute("ROLLBACK")
+    async with asyncio.timeout(10):
+        assert await waited == 1
+    other.execute("BEGIN IMMEDIATE")
+    last = writer.submit(None, put(4), certain=True)
+    await writer.close()  # there is no later
+    with pytest.raises(Refusal):
+        await last
+    other.execute("ROLLBACK")
+    other.close()
+    assert committed(data_dir) == 3
+
+
 async def test_a_fault_in_the_writer_itself_is_told_and_latches(data_dir: Path) -> None:
     class Broken:
         def apply(self, connection: sqlite3.Connection, items: list[object]) -> list[object]:
