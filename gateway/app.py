@@ -96,6 +96,7 @@ class App:
         self.health = Health(self.clock)
         self.reverification = Reverification(process.data_dir)
         self._prices: Any = {}
+        self._has_learned = False  # a tool server has told its tools since what was approved was last tried
 
     @property
     def configured(self) -> Prepared:
@@ -175,7 +176,8 @@ class App:
             await asyncio.sleep(TICK_S)
             try:
                 await self.approvals.tick()
-                if tick % RESUME_EVERY == 0:
+                if self._has_learned or tick % RESUME_EVERY == 0:
+                    self._has_learned = False
                     await self.governor.escalating.resume()
             except Refusal as refusal:
                 log.warning("approvals_tick", code=refusal.code, message=refusal.message)
@@ -344,6 +346,7 @@ class App:
     def _learned(self, server: str, definitions: list[dict[str, Any]]) -> None:
         """Take in what a server offers; a changed or quarantined tool is an event that auditors want to see."""
         learned = self.catalog.learn(server, definitions)
+        self._has_learned = True
         changes = dict.fromkeys(learned.changed, "changed") | dict.fromkeys(learned.quarantined, "quarantined")
         for tool, change in changes.items():
             reason = learned.quarantined.get(tool, "Its definition is another than before.")
