@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from tests.bank_house import a_bank
 from tests.e2e.fixtures import house, make_house
+from tests.gateway_house import a_running_gateway
 
-__all__ = ["house", "make_house"]
+__all__ = ["a_bank", "a_running_gateway", "house", "make_house"]
