@@ -9,6 +9,7 @@ import httpx
 from gateway.console.pages import CSP
 
 MODULE = "/console/static/approvals.js?v="
+_INLINE = frozenset(("a", "bdi", "code", "q", "span", "strong", "time"))
 
 
 class Page(HTMLParser):
@@ -22,6 +23,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        if tag not in _INLINE:
+            self._text.append(" ")
 
     def handle_data(self, data: str) -> None:
         self._text.append(data)
