@@ -30,7 +30,7 @@ from gateway.outcomes import cost_of_stream
 from gateway.proposals import Proposal, Verdict
 from gateway.rooms import Approvals, Audit, Dialect
 from gateway.running import Kept, Running
-from gateway.taping import KeptStream, Tape
+from gateway.taping import KeptStream, Tape, check_size
 
 
 class Answering:
@@ -71,15 +71,20 @@ class Answering:
         """Judge proposals; where people must decide, keep the `whole` answer (paid for once) and hold it."""
         action = running.action
         answer_id = running.answer_id or action.id
-        verdicts = await self._judging.judge(action, proposals, answer_id)
+        verdicts = await self._judging.judge(action, proposals, answer_id, running.asked)
         if not any(verdict.waiting for verdict in verdicts):
             return verdicts
         if running.answer_id is None:
             running.answer_id = answer_id
             await self._approvals.keep_answer(action, answer_id, await whole(), stream=action.stream)
-        verdicts = await self._escalating.hold(running, verdicts, lambda one: self._judging.again(one, answer_id))
-        if any(verdict.waiting for verdict in verdicts) and not running.opened:
-            running.withheld = await self._escalating.refusal(verdicts)
+            running.is_whole = True
+        if running.withheld is None:
+            verdicts = await self._escalating.hold(running, verdicts, lambda one: self._judging.again(one, answer_id))
+        waiting = [verdict for verdict in verdicts if verdict.waiting]
+        if waiting:
+            refusal = await self._judging.still_waiting(waiting)
+            if not running.opened:
+                running.withheld = running.withheld or refusal
         return verdicts
 
     async def kept(self, action: Action) -> KeptAnswer | None:
@@ -93,11 +98,16 @@ class Answering:
         await self._audit.decided([(action, target, decision)], replayed=True)
         running.recorded = running.replayed = True
         running.answer_id = kept.id
-        if not kept.stream:
-            return await self.inspect(running, target, Reply(body=kept.body))
-        await self.relay(running, target, KeptStream(kept.body), None)
-        if running.withheld is not None:
-            raise running.withheld
+        try:
+            if not kept.stream:
+                return await self.inspect(running, target, Reply(body=kept.body))
+            await self.relay(running, target, KeptStream(kept.body), None)
+            if running.withheld is not None:
+                raise running.withheld
+        except Refusal as refusal:
+            running.replayed = False  # it was not given
+            running.recorded = refusal.code == "approval_required"  # its proposals' own records tell that they wait
+            raise
         return None
 
     async def relay(self, running: Running, target: Target, stream: ReplyStream, held: Reservation | None) -> Result:
@@ -141,4 +151,5 @@ class Answering:
 
 
 async def _whole(reply: Reply) -> bytes:
+    check_size(len(reply.body))
     return reply.body

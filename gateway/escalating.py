@@ -117,40 +117,51 @@ class Escalating:
         return case
 
     async def hold(self, running: Running, verdicts: Sequence[Verdict], again: Again) -> list[Verdict]:
-        """Hold a model's answer while what it proposes waits for people; proposals that nobody decided still wait."""
+        """Hold a model's answer until people have decided on all that it proposes; then each is judged anew.
+
+        Proposals that nobody decided in time still wait. Nothing of an answer that can't leave yet is released.
+        """
         held = list(verdicts)
         until_s = self._until_s(running)
-        for index, verdict in enumerate(held):
-            while held[index].waiting:
-                case_id = held[index].case
-                assert case_id is not None
-                running.wait_for(case_id)
-                self._check_agent(running.action)
-                left_s = until_s - self._clock.monotonic_s()
-                if left_s <= 0:
-                    return held
-                beat_s = min(left_s, BEAT_S) if running.opened else left_s
-                try:
-                    case = await self._approvals.wait(case_id, beat_s, until=DECIDED)
-                except Refusal:
-                    if running.opened:  # the gateway stops; the stream gets its well-formed end
-                        return held
-                    raise
-                if case.state is not State.PENDING:
-                    held[index] = await again(verdict)
-                elif running.opened:
-                    await running.send(b": waiting for approval\n\n")
+        while any(verdict.waiting for verdict in held):
+            decided = await self._all_decided(running, held, until_s)
+            if not decided and not running.opened:
+                break
+            held = [await again(verdict) for verdict in held]
+            if not decided:
+                break
         return held
 
-    async def refusal(self, verdicts: Sequence[Verdict]) -> Refusal:
-        """What a caller is told of the first of its proposals that still waits."""
-        case_id = next(verdict.case for verdict in verdicts if verdict.waiting)
-        assert case_id is not None
-        return waiting_refusal(await self._approvals.case(case_id))
+    async def _all_decided(self, running: Running, verdicts: Sequence[Verdict], until_s: float) -> bool:
+        """Wait for people; False once time is up, or the gateway stops and the stream needs its well-formed end."""
+        for verdict in verdicts:
+            while verdict.waiting:
+                assert verdict.case is not None
+                running.wait_for(verdict.case)
+                self._check_agent(running.action)
+                left_s = max(0.0, until_s - self._clock.monotonic_s())
+                beat_s = min(left_s, BEAT_S) if running.opened else left_s
+                try:
+                    case = await self._approvals.wait(verdict.case, beat_s, until=DECIDED)
+                except Refusal:
+                    if running.opened:
+                        return False
+                    raise
+                if case.state is not State.PENDING:
+                    break
+                if not left_s:
+                    return False
+                if running.opened:
+                    await running.send(b": waiting for approval\n\n")
+        self._check_agent(running.action)
+        return True
 
     def _until_s(self, running: Running) -> float:
-        hold_s = self._hold_s() if running.hold_s is None else running.hold_s
-        return self._clock.monotonic_s() + hold_s
+        """Until when its caller is held: once for all that it waits for."""
+        if running.until_s is None:
+            hold_s = self._hold_s() if running.hold_s is None else running.hold_s
+            running.until_s = self._clock.monotonic_s() + hold_s
+        return running.until_s
 
     def _check_agent(self, action: Action) -> Agent:
         agent = self._agent(action.caller.agent.id)

@@ -22,6 +22,7 @@ from gateway.waiting import ended_refusal, waiting_refusal
 _TWICE = Refusal(
     "conflict", "The same answer asks for the identical call twice, and a person approves one; propose it once."
 )
+_TRIES = 3
 Refused = Callable[[Action, Target | None, Decision | None, Refusal], None]
 
 
@@ -49,84 +50,143 @@ class Judging:
         self._new_id = new_id
         self._digest = digest
 
-    async def judge(self, parent: Action, proposals: Sequence[Proposal], answer_id: str) -> list[Verdict]:
+    async def judge(
+        self, parent: Action, proposals: Sequence[Proposal], answer_id: str, asked: set[str]
+    ) -> list[Verdict]:
         """Each proposal is a child action; all decisions are durable before release.
 
-        `answer_id` names the answer that they stand in: what a person approved is released to one answer only.
+        `answer_id` names the answer that they stand in: what a person approved is released to one answer only, and
+        once in it. `asked` holds what people were asked of this answer so far, and grows.
         """
         verdicts: list[Verdict] = []
         allowed: list[tuple[Action, Target, Decision]] = []
-        asked: set[str] = set()
         for proposal in proposals:
-            child, target = await self._child(parent, proposal)
+            child, target = await self._child(parent, proposal, answer_id)
+            try:
+                child = msgspec.structs.replace(child, digest=self._digest(child))
+            except Refusal as refusal:  # what can't be told from another can't be decided on
+                self._refused(child, target, None, refusal)
+                verdicts.append(Verdict(proposal, unreadable(""), release=False, note=refusal.message))
+                continue
             decision = unreadable("") if proposal.arguments is None else await self._policy.decide(child, target)
-            if decision.effect is Effect.ESCALATE and target.server_kind != "mcp":
-                if child.digest in asked:  # one approval lets one call pass
+            if self._concerns_people(child, target, decision):
+                if child.digest in asked and decision.effect is Effect.ESCALATE:  # one approval lets one call pass
                     self._refused(child, target, decision, _TWICE)
                     verdicts.append(Verdict(proposal, decision, release=False, note=_TWICE.message))
                     continue
                 asked.add(child.digest)
-                verdicts.append(await self._ask_people(proposal, child, target, decision, answer_id))
-                continue
-            # A tool that the gateway executes is held at its own door.
-            release = decision.effect is not Effect.DENY
-            verdicts.append(Verdict(proposal, decision, release))
-            if release:
+                verdicts.append(await self._ask_people(proposal, child, target, decision, answer_id, release=False))
+            elif decision.effect is Effect.DENY:
+                verdicts.append(await self._denied(proposal, child, target, decision))
+            else:  # a tool that the gateway executes is held at its own door
+                verdicts.append(Verdict(proposal, decision, release=True, action=child, target=target))
                 allowed.append((child, target, decision))
-            else:
-                self._refused(child, target, decision, refusal_of(child, decision))
         if allowed:
             await self._audit.decided(allowed)
         return verdicts
 
+    def _concerns_people(self, child: Action, target: ToolTarget, decision: Decision) -> bool:
+        """Whether people are asked, or were asked before: what they said, and their case, is not passed over."""
+        if target.server_kind == "mcp" or decision.effect is Effect.DENY:
+            return False
+        return decision.effect is Effect.ESCALATE or self._approvals.concerns(child)
+
     async def again(self, verdict: Verdict, answer_id: str) -> Verdict:
-        """Judge a proposal anew that waited: policy is asked on current data before it is released."""
+        """Judge a proposal anew after its answer was held: policy is asked on current data before it is released."""
+        if not verdict.release and not verdict.waiting:
+            return verdict
         child, target = verdict.action, verdict.target
         assert child is not None
         assert target is not None
         decision = await self._policy.decide(child, target)
-        if decision.effect is not Effect.DENY:
-            return await self._ask_people(verdict.proposal, child, target, decision, answer_id)
-        case = None if verdict.case is None else await self._approvals.case(verdict.case)
-        return await self._denied(verdict.proposal, child, target, decision, case)
+        if decision.effect is Effect.DENY:
+            return await self._denied(verdict.proposal, child, target, decision)
+        if verdict.release and (verdict.case is not None or not self._concerns_people(child, target, decision)):
+            return verdict
+        return await self._ask_people(verdict.proposal, child, target, decision, answer_id, release=True)
+
+    async def still_waiting(self, verdicts: Sequence[Verdict]) -> Refusal:
+        """The hold is over, and people have not decided on all of these: what the caller is told of the first."""
+        told: list[tuple[Case, Refusal]] = []
+        for verdict in verdicts:
+            assert verdict.case is not None
+            assert verdict.action is not None
+            case = await self._approvals.case(verdict.case)
+            refusal = waiting_refusal(case)
+            told.append((case, refusal))
+            if case.action.id != verdict.action.id:  # else it is on record as requested
+                self._refused(verdict.action, verdict.target, verdict.decision, refusal)
+        return next((refusal for case, refusal in told if case.state is State.PENDING), told[0][1])
 
     async def _ask_people(
-        self, proposal: Proposal, child: Action, target: ToolTarget, decision: Decision, answer_id: str
+        self,
+        proposal: Proposal,
+        child: Action,
+        target: ToolTarget,
+        decision: Decision,
+        answer_id: str,
+        *,
+        release: bool,
     ) -> Verdict:
-        """The proposal meets its case: it waits, or is released once, or is left out in words the model can use."""
-        try:
-            met = await self._approvals.meet(child, target, decision, answer_id=answer_id)
-            if met is None:  # policy allows it now, and nobody has to be asked
-                await self._audit.decided([(child, target, decision)])
-                return Verdict(proposal, decision, release=True)
-            case = met.case
-            if case.state is State.APPROVED:
-                votes = await self._approvals.votes(case.id)
-                decision = await self._policy.decide(child, target, approval=self._approvals.in_force(case, votes))
-                if decision.effect is Effect.DENY:
-                    return await self._denied(proposal, child, target, decision, case)
-                why = self._approvals.falls_short(case, votes, target, decision)
-                if why is not None:
-                    case = await self._approvals.requeue(case, target, decision, why=why)
-                    return self._left_out(proposal, child, target, decision, case, opened=False)
-                await self._approvals.release(case, child, target, decision, answer_id)
-            elif case.state is State.SUCCEEDED and case.released_to == answer_id:
-                await self._audit.decided([(child, target, decision)], case=case.id, replayed=True)
-            else:
-                return self._left_out(proposal, child, target, decision, case, opened=met.opened)
-        except Refusal as refusal:
-            if refusal.http_status >= 500:
-                raise
-            self._refused(child, target, decision, refusal)
-            return Verdict(proposal, decision, release=False, note=refusal.message)
+        """The proposal meets its case: it waits, or is left out in words the model can use.
+
+        `release`: its answer leaves now, so what was approved is released, once. Else it waits as well: an approval is
+        not used up by an answer of which another part still waits.
+        """
+        refusal: Refusal
+        for _ in range(_TRIES):
+            try:
+                return await self._meet(proposal, child, target, decision, answer_id, release=release)
+            except Refusal as refused:
+                if refused.http_status >= 500:
+                    raise
+                refusal = refused
+                if refusal.code != "decided":  # else somebody was faster, and what they did is met
+                    break
+        self._refused(child, target, decision, refusal)
+        return Verdict(proposal, decision, release=False, note=refusal.message)
+
+    async def _meet(
+        self,
+        proposal: Proposal,
+        child: Action,
+        target: ToolTarget,
+        decision: Decision,
+        answer_id: str,
+        *,
+        release: bool,
+    ) -> Verdict:
+        met = await self._approvals.meet(child, target, decision, answer_id=answer_id)
+        if met is None:  # policy allows it now, and nobody has to be asked
+            await self._audit.decided([(child, target, decision)])
+            return Verdict(proposal, decision, release=True, action=child, target=target)
+        case = met.case
+        if case.state is State.PENDING or (case.state is State.APPROVED and not release):
+            return Verdict(proposal, decision, False, child, target, case.id, waiting=True)
+        if case.state is State.APPROVED:
+            votes = await self._approvals.votes(case.id)
+            decision = await self._policy.decide(child, target, approval=self._approvals.in_force(case, votes))
+            if decision.effect is Effect.DENY:
+                return await self._denied(proposal, child, target, decision)
+            why = self._approvals.falls_short(case, votes, target, decision)
+            if why is not None:
+                case = await self._approvals.requeue(case, target, decision, why=why)
+                return Verdict(proposal, decision, False, child, target, case.id, waiting=True)
+            await self._approvals.release(case, child, target, decision, answer_id)
+        elif case.state is State.SUCCEEDED and case.released_to == answer_id:
+            await self._audit.decided([(child, target, decision)], case=case.id, replayed=True)
+        else:
+            ended = ended_refusal(case)
+            if case.action.id != child.id:
+                self._refused(child, target, decision, ended)
+            return Verdict(proposal, decision, release=False, case=case.id, note=ended.message)
         return Verdict(proposal, decision, release=True, action=child, target=target, case=case.id)
 
-    async def _denied(
-        self, proposal: Proposal, child: Action, target: ToolTarget, decision: Decision, case: Case | None
-    ) -> Verdict:
-        """Policy stands against it now, whatever people said."""
+    async def _denied(self, proposal: Proposal, child: Action, target: ToolTarget, decision: Decision) -> Verdict:
+        """Policy stands against it now, whatever people said: an approval that is in force ends here."""
         refusal = refusal_of(child, decision)
-        if case is not None and case.state in (State.PENDING, State.APPROVED):
+        case = await self._approvals.open_case(child) if self._approvals.concerns(child) else None
+        if case is not None and case.kind is Kind.TOOL_PROPOSE and case.state is State.APPROVED:
             try:
                 await self._approvals.invalidate(case, code=refusal.code, why=refusal.message, rules=refusal.rules)
             except Refusal as late:
@@ -135,19 +195,8 @@ class Judging:
         self._refused(child, target, decision, refusal)
         return Verdict(proposal, decision, release=False)
 
-    def _left_out(
-        self, proposal: Proposal, child: Action, target: ToolTarget, decision: Decision, case: Case, *, opened: bool
-    ) -> Verdict:
-        if case.state is State.PENDING:
-            if not opened and case.action.id != child.id:
-                self._refused(child, target, decision, waiting_refusal(case))
-            return Verdict(proposal, decision, release=False, action=child, target=target, case=case.id, waiting=True)
-        refusal = ended_refusal(case)
-        if case.action.id != child.id:
-            self._refused(child, target, decision, refusal)
-        return Verdict(proposal, decision, release=False, case=case.id, note=refusal.message)
-
-    async def _child(self, parent: Action, proposal: Proposal) -> tuple[Action, ToolTarget]:
+    async def _child(self, parent: Action, proposal: Proposal, answer_id: str) -> tuple[Action, ToolTarget]:
+        """The proposal as an action, without its digest; its parent is the model call whose answer it stands in."""
         target = self._catalog.executable(proposal)
         if target is not None and not await self._may_see(parent, target):
             target = None  # a name means our tool only for an agent that may see it: hidden ones look like unknown ones
@@ -162,10 +211,10 @@ class Judging:
             arguments=proposal.arguments or {},
             body=None,
             stream=False,
-            parent=parent.id,
+            parent=answer_id,
             idempotency_key=None,
+            digest="",
         )
-        child = msgspec.structs.replace(child, digest=self._digest(child))
         return child, target
 
     async def _may_see(self, action: Action, tool: ToolTarget) -> bool:

@@ -27,8 +27,8 @@ class Proposal(NamedTuple):
 class Verdict(NamedTuple):
     """What was decided on a proposal; `release` is true where it may reach the agent.
 
-    `action` is the child action that it is; `case` the one it met, where a person must decide; `note` says, in place
-    of the policy's reasons, why it was left out.
+    `action` is the child action that it is; `case` the one it met, where a person must decide; `waiting` is true until
+    its whole answer leaves; `note` says, in place of the policy's reasons, why it was left out.
     """
 
     proposal: Proposal

@@ -91,11 +91,14 @@ class Running:
         self.place: Place | None = None
         # Waiting for a person.
         self.hold_s = hold_s
+        self.until_s: float | None = None  # when the hold is over, once it has begun
         self.case: str | None = None  # the case that it waits for
         self.attempt: str | None = None  # the case that this is an attempt of
         self.waits = asyncio.Event()  # set once it waits
         self.replayed = False  # its answer is a stored one
         self.answer_id: str | None = None  # the model call whose kept answer this is
+        self.asked: set[str] = set()  # digests of what people were asked of this answer
+        self.is_whole = False  # all of the answer is here, so there is nothing to stop paying for
         self.withheld: Refusal | None = None  # why nothing of the stream is sent: what it proposes waits
         self.opened = False  # bytes of the stream are out
         self.relaying = False
@@ -125,10 +128,8 @@ class Running:
             return
         self.left = True
         self._sink = None
-        if at_once:
-            self._drain_s = 0.0
         if self._interruptible:
-            self._drain()
+            self._drain(at_once=at_once)
         elif self.waits.is_set() and self.action.kind is Kind.TOOL_CALL and self.task is not None:
             self.task.cancel()  # it only looks on: what people approve runs in a task of its own
 
@@ -185,11 +186,17 @@ class Running:
         self.relaying = False
         self._interruptible = False
 
-    def _drain(self) -> None:
-        if self._drain_s <= 0:
+    def _drain(self, *, at_once: bool = False) -> None:
+        if at_once:
             self.abort(_gone())
+        elif self._drain_s <= 0:
+            self._stop_paying()
         else:
-            asyncio.get_running_loop().call_later(self._drain_s, lambda: self.abort(_gone()))
+            asyncio.get_running_loop().call_later(self._drain_s, self._stop_paying)
+
+    def _stop_paying(self) -> None:
+        if not self.is_whole:
+            self.abort(_gone())
 
 
 def _gone() -> Refusal:

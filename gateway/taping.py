@@ -36,8 +36,8 @@ class Tape:
         async for chunk in self._source:
             self._keep(chunk)
             self._ahead.append(chunk)
-            self._check()
-        self._check()
+            check_size(self._size)
+        check_size(self._size)
         return b"".join(self._taken)
 
     def _keep(self, chunk: bytes) -> None:
@@ -47,14 +47,16 @@ class Tape:
         else:
             self._taken.clear()
 
-    def _check(self) -> None:
-        if self._size > MAX_KEPT_BYTES:
-            raise Refusal(
-                "too_large",
-                f"The answer proposes a call that a person must approve, but with over {MAX_KEPT_BYTES} bytes it is too"
-                " long to be kept until then; ask for a shorter one.",
-                http_status=502,
-            )
+
+def check_size(size: int) -> None:
+    """Raises `too_large` for an answer that is not kept."""
+    if size > MAX_KEPT_BYTES:
+        raise Refusal(
+            "too_large",
+            f"The answer proposes a call that a person must approve, but with over {MAX_KEPT_BYTES} bytes it is too"
+            " long to be kept until then; ask for a shorter one.",
+            http_status=502,
+        )
 
 
 class KeptStream:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.actions import Reply
+from gateway.actions import Kind, Reply
 from gateway.approvals.case import Case, Ending, State
 from gateway.clock import rfc3339
 from gateway.errors import Refusal
@@ -15,15 +15,17 @@ DECIDED = frozenset(State) - {State.PENDING}
 
 def waiting_refusal(case: Case) -> Refusal:
     """The hold is over and nobody has decided, or what was approved still runs; the identical call attaches again."""
-    what = "It was approved and is being carried out" if case.state is not State.PENDING else "Waiting for approval"
-    return _about(
-        case,
-        "approval_required",
-        f"NOT executed yet. {what}: case {case.id}. Repeat the identical call to get its result."
-        if case.state is not State.PENDING
-        else f"NOT executed. {what}: case {case.id}. {' '.join(case.card.reasons)} Repeat the identical call later.",
-        retry_after_s=RETRY_AFTER_S,
-    )
+    if case.state is State.PENDING:
+        reasons = " ".join(case.card.reasons)
+        message = f"NOT executed. Waiting for approval: case {case.id}. {reasons} Repeat the identical call later."
+    elif case.kind is Kind.TOOL_PROPOSE:  # it was decided just now, or a part of an answer that still waits was
+        message = f"NOT executed yet. Its case {case.id} was decided. Repeat the identical call to get the answer."
+    else:
+        message = (
+            f"NOT executed yet. It was approved and is being carried out: case {case.id}. Repeat the identical call to"
+            " get its result."
+        )
+    return _about(case, "approval_required", message, retry_after_s=RETRY_AFTER_S)
 
 
 def ended_refusal(case: Case) -> Refusal:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from gateway.actions import Action
 from gateway.approvals.case import Attempt, Case, Comment, Ending, State, Vote
 from gateway.approvals.rows import Rows
 from gateway.errors import Refusal
@@ -47,6 +48,10 @@ class Looking:
         if found is None:
             raise Refusal("not_found", "There is no case of this id; `gateway approvals list` shows those there are.")
         return found
+
+    async def open_case(self, action: Action) -> Case | None:
+        """The open case of an action's identity; there is at most one."""
+        return await self._reads.read(lambda db: self._rows.open_by_digest(db, action.digest))
 
     async def find(
         self,

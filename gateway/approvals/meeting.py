@@ -67,6 +67,8 @@ class Meeting(Changing):
                 "This idempotency-key was used for another call; use a new one, or repeat that call.",
                 detail={"case": keyed.id},
             )
+        if answer_id is not None and (own := self._rows.of_answer(db, action.digest, answer_id)) is not None:
+            return own  # what was decided in an answer holds for as long as that is kept
         same = self._rows.open_by_digest(db, action.digest) or self._rows.last_by_digest(db, action.digest)
         if same is None or not self._is_told(same):
             return None
@@ -118,6 +120,8 @@ class Meeting(Changing):
             expires_ns=now_ns + asked.ttl_s * NANOS,
         )
         cap = self._settings.pending_per_agent
+        kept_until_ns = case.expires_ns + self._settings.replay_s * NANOS
+        kept: list[str] = []  # requests whose answer is kept already, and proposes this
 
         def insert(db: sqlite3.Connection) -> None:
             if self._look(db, action, answer_id) is not None:
@@ -135,6 +139,8 @@ class Meeting(Changing):
                 self._rows.insert(db, case)
             except sqlite3.IntegrityError as error:
                 raise _TakenError from error
+            if answer_id is not None:
+                kept.extend(self._kept.lengthen(db, answer_id, kept_until_ns))
 
         keys = keys_of(case)
         self._known.expect(case.id, keys)
@@ -149,6 +155,8 @@ class Meeting(Changing):
         except asyncio.CancelledError:
             self._doubt(case)
             raise
+        for digest in kept:
+            self._kept.expect(digest, kept_until_ns)
         self._told(case)
         return case
 

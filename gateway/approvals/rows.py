@@ -60,6 +60,15 @@ class Rows:
         """The newest case of an identity, whatever its state."""
         return self._one(db, "WHERE digest = ? ORDER BY opened_ns DESC, id DESC LIMIT 1", (digest,))
 
+    def of_answer(self, db: sqlite3.Connection, digest: str, answer_id: str) -> Case | None:
+        """The case of an identity that was released to a model's answer, or that this opened and people refused."""
+        return self._one(
+            db,
+            "WHERE digest = ? AND (released_to = ? OR (parent = ? AND state IN ('denied', 'expired')))"
+            " ORDER BY opened_ns DESC, id DESC LIMIT 1",
+            (digest, answer_id, answer_id),
+        )
+
     def last_by_key(self, db: sqlite3.Connection, idempotency: str) -> Case | None:
         """The newest case of an idempotency key."""
         return self._one(db, "WHERE idempotency = ? ORDER BY opened_ns DESC, id DESC LIMIT 1", (idempotency,))

@@ -1,0 +1,160 @@
+"""Several calls in one answer: only the risky one waits for people, but the answer leaves as one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway import escalating
+from gateway.approvals.case import Choice, State
+from tests.e2e.upstream import Exchange, Play, chunk, usage
+from tests.refund_house import Call, Desk, deltas, refund
+
+APPROVE, DENY = Choice.APPROVE, Choice.DENY
+GIFT = refund("call_2", "send_gift", to="ada")
+SAFE = refund("call_3", "look_up", order="A-1")
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "stream"])
+def stream(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+def names(answer: Call) -> list[str]:
+    assert answer.status == 200, answer.body
+    if answer.headers["content-type"].startswith("text/event-stream"):
+        return [name for name, _ in answer.stream.calls]
+    return [one["function"]["name"] for one in answer.message.get("tool_calls", ())]
+
+
+def text(answer: Call) -> str:
+    streamed = answer.headers["content-type"].startswith("text/event-stream")
+    return answer.stream.text if streamed else answer.message["content"] or ""
+
+
+async def test_nothing_of_the_answer_leaves_before_both_are_decided(desk: Desk, stream: bool) -> None:
+    play = desk.answers(refund(), GIFT, SAFE)
+    await desk.told(play, stream=stream)
+    first, second = await desk.waiting(2)
+    assert [first.tool, second.tool] == ["issue_refund", "send_gift"]
+    await desk.vote(first)
+    told = await desk.told(play, stream=stream)
+    assert (told.status, told.error["case"]) == (409, second.id)
+    assert await desk.state(first) is State.APPROVED  # not used up by an answer that did not leave
+    await desk.vote(second)
+    assert names(await desk.told(play, stream=stream)) == ["issue_refund", "send_gift", "look_up"]
+    assert [await desk.state(case) for case in (first, second)] == [State.SUCCEEDED] * 2
+    assert len(play.received) == 1
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+async def test_both_decided_within_one_hold(desk: Desk, stream: bool, order: list[int]) -> None:
+    await desk.configure(hold_s=10)
+    answer = desk.call(desk.answers(refund(), GIFT), stream=stream)
+    cases = await desk.waiting(2)
+    for index in order:
+        assert not answer.begun.is_set()
+        await desk.vote(cases[index])
+    assert names(await answer.end()) == ["issue_refund", "send_gift"]
+
+
+async def test_one_approved_and_one_denied(desk: Desk, stream: bool) -> None:
+    play = desk.answers(refund(), GIFT)
+    await desk.told(play, stream=stream)
+    await desk.decide(APPROVE, DENY, guidance="No gifts.")
+    answer = await desk.told(play, stream=stream)
+    assert names(answer) == ["issue_refund"]
+    assert "No gifts." in text(answer)
+
+
+async def test_the_identical_call_twice_in_one_answer_is_one_case_and_passes_once(desk: Desk, stream: bool) -> None:
+    play = desk.answers(refund("call_1"), refund("call_2"))
+    await desk.told(play, stream=stream)
+    assert len(await desk.waiting()) == 1
+    await desk.decide(APPROVE)
+    for _ in range(2):
+        answer = await desk.told(play, stream=stream)
+        assert names(answer) == ["issue_refund"]
+        assert "propose it once" in text(answer)
+    assert len(await desk.cases()) == 1
+
+
+async def test_decisions_far_apart_belong_to_one_answer(desk: Desk, stream: bool) -> None:
+    """The first is denied long before the second is approved: it stays denied, and nobody is asked twice."""
+    play = desk.answers(refund(), GIFT)
+    await desk.told(play, stream=stream)
+    first, second = await desk.waiting(2)
+    await desk.vote(first, DENY, guidance="Ask for the receipt.")
+    await desk.pass_time(3600)
+    told = await desk.told(play, stream=stream)
+    assert (told.status, told.error["case"]) == (409, second.id)
+    await desk.vote(second)
+    answer = await desk.told(play, stream=stream)
+    assert names(answer) == ["send_gift"]
+    assert "Ask for the receipt." in text(answer)
+    assert len(await desk.cases()) == 2
+    assert len(play.received) == 1
+
+
+async def test_a_rule_that_denies_meanwhile_holds_for_what_was_allowed_before_the_hold(
+    desk: Desk, stream: bool
+) -> None:
+    await desk.configure(hold_s=10)
+    answer = desk.call(desk.answers(refund(), SAFE), stream=stream)
+    (case,) = await desk.waiting()
+    await desk.rule('deny contains {"rule": "closed", "reason": "Closed."} if input.target.id == "desk__look_up"')
+    await desk.vote(case)
+    assert names(await answer.end()) == ["issue_refund"]
+    assert "Closed." in text(answer)
+
+
+async def test_of_an_open_stream_only_the_risky_call_is_left_out_and_the_rest_is_not_asked_for_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(escalating, "BEAT_S", 0.02)
+
+    def player(exchange: Exchange, play: Play) -> None:
+        exchange.begin()
+        exchange.event(chunk({"role": "assistant", "content": "Three things. "}))
+        play.wait_go()
+        for event in (*deltas(refund(), GIFT, SAFE), chunk(None, usage=usage(10, 5))):
+            exchange.event(event)
+        exchange.send(b"data: [DONE]\n\n")
+        exchange.end()
+
+    await desk.configure(hold_s=0.5)
+    play = desk.upstream.plays(player)
+    answer = desk.call(play, stream=True)
+    await answer.until(b"Three things. ")
+    play.go.set()
+    first, second = await desk.waiting(2)
+    await desk.vote(first)
+    found = (await answer.end()).stream
+    assert [name for name, _ in found.calls] == ["issue_refund", "look_up"]
+    assert f"waiting for approval: case {second.id}" in found.text
+    assert (found.finish, found.done) == (["tool_calls"], True)
+    assert await desk.state(first) is State.SUCCEEDED
+    # Much later the rest is approved: what was given with the first answer is given with the second.
+    await desk.pass_time(3600)
+    await desk.vote(second)
+    again = await desk.told(play, stream=True)
+    assert names(again) == ["issue_refund", "send_gift", "look_up"]
+    assert len(await desk.cases()) == 2
+
+
+async def test_more_calls_than_may_wait_are_left_out_in_words(desk: Desk, stream: bool) -> None:
+    folder = desk.running.folder / "gateway.yaml"
+    folder.write_text(folder.read_text().replace("approvals: {", "approvals: {pending_per_agent: 2, "))
+    assert await desk.app.reload("test") == []
+    play = desk.answers(*(refund(f"call_{number}", order=f"A-{number}") for number in range(3)))
+    await desk.told(play, stream=stream)
+    await desk.decide(APPROVE, APPROVE)
+    answer = await desk.told(play, stream=stream)
+    assert answer.status == 409  # the third has room now
+    await desk.decide(APPROVE)
+    assert names(await desk.told(play, stream=stream)) == ["issue_refund"] * 3
+
+
+def arguments_of(answer: Call) -> list[Any]:
+    return [one["function"]["arguments"] for one in answer.message["tool_calls"]]
