@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from decimal import ROUND_CEILING, Decimal
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -140,6 +140,14 @@ class ToolTarget(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def id(self) -> str:
         return f"{self.server}__{self.tool}"
+
+
+class DeclaredTool(NamedTuple):
+    """A tool that an agent says, in a model call, that it has: its own words, untrusted."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any] | None  # JSON Schema
 
 
 class ModelTarget(msgspec.Struct, frozen=True, kw_only=True):

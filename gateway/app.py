@@ -17,7 +17,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from gateway import __version__
-from gateway.actions import Agent, Reservation
+from gateway.actions import Action, Agent, DeclaredTool, Reservation
 from gateway.approvals import Approvals, Sealing
 from gateway.approvals.case import Case
 from gateway.audit import records
@@ -25,6 +25,7 @@ from gateway.audit.log import AuditLog
 from gateway.audit.reverify import Reverification
 from gateway.audit.trail import Trail
 from gateway.catalog.catalog import Catalog
+from gateway.catalog.seen import SeenTools
 from gateway.catalog.sentences import render_sentence
 from gateway.clock import Ids, PooledRandom, SystemClock
 from gateway.configuration import Configuration, Prepared, server_configs
@@ -37,6 +38,7 @@ from gateway.doors.mcp.door import McpDoor
 from gateway.doors.mcp.hosts import Hosts
 from gateway.doors.mcp.sessions import Sessions
 from gateway.doors.openai.chat import ChatCompletions
+from gateway.doors.openai.dialect import declared_tools
 from gateway.doors.openai.door import DOOR as OPENAI_CHAT
 from gateway.doors.openai.door import OpenAIDoor
 from gateway.errors import Refusal
@@ -60,6 +62,7 @@ from gateway.upstreams.wire import Wire
 
 TICK_S = 1.0
 RESUME_EVERY = 10  # ticks: what was approved and could not begin, as while no policy could be asked, is tried again
+SAVE_SEEN_EVERY = 30  # ticks
 _CONNECTED = ("connected", "client")
 
 log = structlog.get_logger("gateway.app")
@@ -151,6 +154,10 @@ class App:
             settings=config.approvals,
         )
         await self.approvals.load()
+        self.seen = SeenTools(
+            store=self.writer, read=_declared_tools, described=self.catalog.describes, clock=self.clock
+        )
+        await self.seen.load()
         await self.registry.open_local_door(self.process.data_dir)
         self.tools = ToolServers(
             transport=self.wire,
@@ -176,6 +183,8 @@ class App:
             await asyncio.sleep(TICK_S)
             try:
                 await self.approvals.tick()
+                if tick % SAVE_SEEN_EVERY == 0:
+                    await self.seen.save()
                 if self._has_learned or tick % RESUME_EVERY == 0:
                     self._has_learned = False
                     await self.governor.escalating.resume()
@@ -217,7 +226,7 @@ class App:
             new_id=self.ids.new,
             digest=self.trail.digest_of,
             hold_s=lambda: self.configured.config.approvals.hold_s,
-            saw=lambda _action: None,
+            saw=self.seen.note,
         )
         self.approvals.on_decided = self._case_decided
         self.approvals.on_approved = self.governor.escalating.approved
@@ -331,6 +340,7 @@ class App:
         self._ticking.cancel()
         await asyncio.gather(self._ticking, return_exceptions=True)
         await self.governor.stop(grace_s)
+        await self.seen.save()
         await self.tools.aclose()
         await self.models.aclose()
         await self.wire.aclose()
@@ -394,6 +404,10 @@ class App:
 
     def agent(self, agent_id: str) -> Agent | None:
         return self.registry.agents.get(agent_id)
+
+
+def _declared_tools(action: Action) -> list[DeclaredTool]:
+    return declared_tools(action.body) if action.door == OPENAI_CHAT else []
 
 
 def bad_configuration(problems: list[Problem]) -> Refusal:

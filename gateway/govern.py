@@ -152,6 +152,8 @@ class Governor:
                     if reply is not None:
                         return reply
                     allow_or_refuse(action, decision)
+                    if action.kind is Kind.MODEL_INVOKE:
+                        self._saw(action)
                     if (kept := await self._answering.kept(action)) is not None:
                         return await self._answering.give_kept(running, target, decision, kept)
                     held = self._limits.reserve(action, target)  # 7 reserve

@@ -18,6 +18,8 @@ from gateway.catalog.status import Learned, ServerStatus
 from gateway.errors import NO_SUCH_MODEL, Refusal
 from gateway.settings import Config
 
+_OWN = "gateway__"  # the gateway's own tools, such as gateway__approval_status
+
 __all__ = ["Catalog", "PriceRow", "Proposed", "Snapshot"]
 
 
@@ -142,6 +144,13 @@ class Catalog:
             if tool.definition is not None and tool.definition.get("inputSchema") == proposal.parameters:
                 return tool
         return None
+
+    def describes(self, tool: Proposed) -> bool:
+        """Whether a manifest describes a tool that an agent says it has, or it is one of ours."""
+        now = self._now
+        if tool.name in now.client_names or tool.name in now.tools or tool.name.startswith(_OWN):
+            return True
+        return tool.name in now.bare and self.executable(tool) is not None
 
     def manifests(self) -> tuple[Manifest, ...]:
         """All manifests that take part."""

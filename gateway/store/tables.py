@@ -282,3 +282,17 @@ class KeptAnswerRow(SQLModel, table=True):
     sealed: bytes = Field(sa_type=LargeBinary)
     stream: int
     until_ns: int
+
+
+class SeenToolRow(SQLModel, table=True):
+    """A tool that an agent declared to a model and that no manifest describes. All of it is the agent's own words."""
+
+    __tablename__: ClassVar[Any] = "seen_tool"
+    agent: str = Field(primary_key=True)
+    tool: str = Field(primary_key=True)
+    tenant: str
+    description: str
+    parameters: str  # JSON Schema, perhaps only its names
+    first_ns: int
+    last_ns: int
+    count: int

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.actions import Action, ModelTarget
+from gateway.actions import Action, DeclaredTool, ModelTarget
 from gateway.doors.openai.plain import cleaned, dumps, loads, suspicious
 from gateway.errors import Refusal
 from gateway.proposals import Proposal, Verdict, read_arguments
@@ -75,6 +75,28 @@ def declared_parameters(body: bytes | None) -> dict[str, dict[str, Any]]:
         return {}
     fields = _decode_fields(body)
     return dict([*_tools(fields), *_functions(fields)])
+
+
+def declared_tools(body: bytes | None) -> list[DeclaredTool]:
+    """The tools that a request says the agent has. A provider's own tools, such as web_search, are not the agent's."""
+    fields = _decode_fields(body or b"{}")
+    found = [_declared(tool, tool.get("type", "function")) for tool in _array(fields, "tools")]
+    found += [_declared({"function": function}, "function") for function in _array(fields, "functions")]
+    return [one for one in found if one is not None]
+
+
+def _declared(tool: dict[str, Any], kind: Any) -> DeclaredTool | None:
+    if kind not in ("function", "custom"):
+        return None
+    inner = tool[kind]
+    description, parameters = inner.get("description"), inner.get("parameters")
+    if kind == "custom":  # what it is given stands in one argument, as in `proposal_of`
+        parameters = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
+    return DeclaredTool(
+        inner["name"],
+        description if isinstance(description, str) else "",
+        parameters if isinstance(parameters, dict) else None,
+    )
 
 
 def wants_usage(body: bytes | None) -> bool:
