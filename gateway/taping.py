@@ -33,11 +33,11 @@ class Tape:
 
     async def whole(self) -> bytes:
         """All of the stream, from its first byte to its last. Raises `too_large`."""
+        check_size(self._size)
         async for chunk in self._source:
             self._keep(chunk)
             self._ahead.append(chunk)
             check_size(self._size)
-        check_size(self._size)
         return b"".join(self._taken)
 
     def _keep(self, chunk: bytes) -> None:

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.app import App
 from gateway.approvals.case import Case, Choice, State
 from gateway.audit.check import verify_data_dir
 from gateway.audit.view import Filter
 from gateway.identity import Role
+from gateway.process import Process
 
 from .e2e.upstream import Exchange, Play, Upstream, call, chunk, completion, usage
-from .gateway_house import Running
+from .gateway_house import ROOT
 
 PATIENCE_S = 10.0
 REVIEWERS = ("rita", "rob")
@@ -219,23 +223,31 @@ class Call:
 class Desk:
     """The gateway, its provider, an agent at work and two people who decide."""
 
-    def __init__(self, running: Running, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.running = running
+    def __init__(self, folder: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
         self.upstream = upstream
-        self.app = running.app
+        self.app = App(Process(data_dir=folder / "var", config=folder / "gateway.yaml"))
         self.key = ""
         self._monkeypatch = monkeypatch
         self._ahead_ns = 0
 
     async def open(self) -> None:
-        (self.running.folder / "tools_registry" / "desk.yaml").write_text(MANIFEST)
-        (self.running.folder / "policies" / "grants" / "data.yaml").write_text(GRANTS)
-        await self.configure()
+        shutil.copytree(ROOT / "policies", self.folder / "policies")
+        (self.folder / "policies" / "grants" / "data.yaml").write_text(GRANTS)
+        (self.folder / "tools_registry").mkdir()
+        (self.folder / "tools_registry" / "desk.yaml").write_text(MANIFEST)
+        self.write()
+        await self.app.start()
         _, self.key = await self.app.registry.keys.create("reader", person="operator")
         for person in REVIEWERS:
             await self.app.registry.people.add(person, name=person.title(), roles=(Role.REVIEWER,), by="operator")
 
-    async def configure(
+    async def restart(self) -> None:
+        await self.app.stop(1)
+        self.app = App(self.app.process)
+        await self.app.start()
+
+    def write(
         self,
         *,
         hold_s: float = 0.05,
@@ -254,13 +266,20 @@ class Desk:
             usd=usd,
             on_hang_up=on_hang_up,
         )
-        (self.running.folder / "gateway.yaml").write_text(text)
+        (self.folder / "gateway.yaml").write_text(text)
+
+    async def reload(self) -> None:
         assert not (problems := await self.app.reload("test")), problems
+
+    async def configure(self, **changed: Any) -> None:
+        """Put another configuration in force; see `write`."""
+        self.write(**changed)
+        await self.reload()
 
     async def rule(self, text: str) -> None:
         """Put a further rule in force; an empty one takes it away."""
-        (self.running.folder / "policies" / "extra.rego").write_text(f"package gateway\n\n{text}\n")
-        assert not (problems := await self.app.reload("test")), problems
+        (self.folder / "policies" / "extra.rego").write_text(f"package gateway\n\n{text}\n")
+        await self.reload()
 
     # ------------------------------------------------------------ the agent
 
@@ -359,10 +378,12 @@ class Desk:
 
 
 @pytest.fixture(name="desk")
-async def a_desk(running: Running, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
+async def a_desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
     with Upstream() as upstream:
-        desk = Desk(running, upstream, monkeypatch)
+        desk = Desk(tmp_path, upstream, monkeypatch)
         await desk.open()
-        yield desk
-        await desk.verified()
-        await running.app.wire.aclose()
+        try:
+            yield desk
+            await desk.verified()
+        finally:
+            await desk.app.stop(1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from gateway import escalating
@@ -144,9 +142,9 @@ async def test_of_an_open_stream_only_the_risky_call_is_left_out_and_the_rest_is
 
 
 async def test_more_calls_than_may_wait_are_left_out_in_words(desk: Desk, stream: bool) -> None:
-    folder = desk.running.folder / "gateway.yaml"
-    folder.write_text(folder.read_text().replace("approvals: {", "approvals: {pending_per_agent: 2, "))
-    assert await desk.app.reload("test") == []
+    config = desk.folder / "gateway.yaml"
+    config.write_text(config.read_text().replace("approvals: {", "approvals: {pending_per_agent: 2, "))
+    await desk.reload()
     play = desk.answers(*(refund(f"call_{number}", order=f"A-{number}") for number in range(3)))
     await desk.told(play, stream=stream)
     await desk.decide(APPROVE, APPROVE)
@@ -154,7 +152,3 @@ async def test_more_calls_than_may_wait_are_left_out_in_words(desk: Desk, stream
     assert answer.status == 409  # the third has room now
     await desk.decide(APPROVE)
     assert names(await desk.told(play, stream=stream)) == ["issue_refund"] * 3
-
-
-def arguments_of(answer: Call) -> list[Any]:
-    return [one["function"]["arguments"] for one in answer.message["tool_calls"]]
