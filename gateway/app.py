@@ -21,7 +21,9 @@ from gateway.actions import Action, Agent, DeclaredTool, Reservation
 from gateway.approvals import Approvals, Sealing
 from gateway.approvals.case import Case
 from gateway.audit import records
+from gateway.audit.leaf import Leaf
 from gateway.audit.log import AuditLog
+from gateway.audit.lost import lost_call
 from gateway.audit.reverify import Reverification
 from gateway.audit.trail import Trail
 from gateway.catalog.catalog import Catalog
@@ -134,12 +136,8 @@ class App:
             clock=self.clock,
             ids=self.ids,
         )
-        await self.log.start(self._settle_unknown)
         self.trail = Trail(self.log)
-        windows = windows_at(self.clock.now_ns())
-        self.limits.restore(await self.writer.read(lambda db: read_spend(db, windows)))
         self.registry = Registry(journal=self._journal, clock=self.clock, ids=self.ids, on_suspend=self._suspended)
-        await self.registry.load(self.writer)
         self.approvals = Approvals(
             store=self.writer,
             records=self.trail,
@@ -153,6 +151,10 @@ class App:
             active=identity_now.is_active,
             settings=config.approvals,
         )
+        await self.log.start(self._settle_unknown, self._lost_call)
+        windows = windows_at(self.clock.now_ns())
+        self.limits.restore(await self.writer.read(lambda db: read_spend(db, windows)))
+        await self.registry.load(self.writer)
         await self.approvals.load()
         self.seen = SeenTools(
             store=self.writer, read=_declared_tools, described=self.catalog.describes, clock=self.clock
@@ -170,7 +172,8 @@ class App:
         )
         problems = await self.configuration.load()
         if self.configuration.current is None:
-            await self.log.stop(self._settle_unknown)  # so that the next start does not take this for a crash
+            # So that the next start does not take this for a crash.
+            await self.log.stop(self._settle_unknown, self._lost_call)
             await self.writer.close()
             raise bad_configuration(problems)
         self._build_doors(config.server.max_body_bytes)
@@ -344,7 +347,7 @@ class App:
         await self.tools.aclose()
         await self.models.aclose()
         await self.wire.aclose()
-        await self.log.stop(self._settle_unknown)
+        await self.log.stop(self._settle_unknown, self._lost_call)
         await self.writer.close()
         await self.tracing.aclose()
 
@@ -378,6 +381,18 @@ class App:
         """Book what an action that nobody ended may have cost, in the window it began in."""
         began_ns = int(held.id[:8] + held.id[9:13], 16) * 1_000_000  # a UUIDv7 begins with its milliseconds
         self.limits.persist_unknown(held, began_ns)(connection)
+
+    def _lost_call(self, connection: sqlite3.Connection, intent: Leaf) -> str | None:
+        """An effect that may have happened, and nobody knows: a case for people to find out."""
+        lost = lost_call(intent, self.log.arguments_of(connection, intent))
+        if lost is None:
+            return None
+        why = "The gateway was stopped or died while it ran, so it is not known whether it was done."
+        try:
+            return self.approvals.lost_sight(*lost, why).insert(connection)
+        except Refusal as refusal:  # it stays on record as unknown; only nobody is reminded of it
+            log.warning("lost_call_without_case", action=lost[0].id, message=refusal.message)
+            return None
 
     async def _journal(
         self,

@@ -39,6 +39,8 @@ from gateway.waiting import DECIDED, ENDED, answer_of, waiting_refusal
 log = structlog.get_logger("gateway.escalating")
 
 _TRIES = 3
+_BEGIN_S = 30.0  # by then what policy allows has begun, or something stands against it
+_LONGEST_CALL_S = 4_000.0  # over the longest time-out that a tool's manifest may set
 BEAT_S = 10.0  # an open stream is kept open by a comment this often
 Perform = Callable[[Running, Target, Decision, Reservation], Awaitable[Reply | None]]
 Again = Callable[[Verdict], Awaitable[Verdict]]
@@ -87,8 +89,13 @@ class Escalating:
             return None
         case = met.case
         running.recorded = case.action.id == action.id
-        running.wait_for(case.id)
-        case = await self._until_ended(action, case, self._until_s(running))
+        running.wait_for(case.id, people=case.state is State.PENDING)
+        # What policy allows takes as long as its tool does; only for people is a caller told to come back.
+        patient = decision.effect is Effect.ALLOW and case.state is not State.PENDING
+        until_s = self._until_s(running)
+        if patient:
+            until_s = max(until_s, self._clock.monotonic_s() + _BEGIN_S)
+        case = await self._until_ended(action, case, until_s, patient=patient)
         if case.state not in ENDED:
             raise waiting_refusal(case)
         running.replayed = met.ended_before
@@ -98,8 +105,10 @@ class Escalating:
             running.recorded = True
         return reply
 
-    async def _until_ended(self, action: Action, case: Case, until_s: float) -> Case:
+    async def _until_ended(self, action: Action, case: Case, until_s: float, *, patient: bool = False) -> Case:
         """The case when it has ended, or when time is up. An approved one is carried out: whoever asks claims it.
+
+        `patient`: time is not up while its tool is at work.
 
         Raises what an attempt failed with that certainly did nothing: then asking again is another attempt.
         """
@@ -111,6 +120,8 @@ class Escalating:
             elif case.state is State.APPROVED:
                 self.carry_out(case)
             left_s = until_s - self._clock.monotonic_s()
+            if patient and case.state is State.EXECUTING:
+                left_s = _LONGEST_CALL_S
             if left_s <= 0:
                 break
             case = await self._approvals.wait(case.id, left_s, until=frozenset(State) - {case.state})
@@ -274,7 +285,8 @@ class Escalating:
                 detail={"dispatched": "no"},
             )
         inspected = self._guards.inspect_input(action, target)
-        why = self._approvals.falls_short(case, votes, target, decision)
+        alone = decision.effect is Effect.ALLOW and not case.requirement.quorum  # nobody was asked, nor need be
+        why = None if alone else self._approvals.falls_short(case, votes, target, decision)
         if why is not None:
             await self._approvals.requeue(case, target, decision, why=why)
             return None
@@ -318,6 +330,27 @@ class Escalating:
             await self._audit.ended(running.action, target, decision, result, both, case.id)
         except Refusal as unrecorded:  # the log has latched: the next start ends it as unknown
             log.error("end_not_recorded", case=case.id, message=unrecorded.message)  # noqa: TRY400 - told, not a fault
+
+    async def lost_sight(
+        self, action: Action, target: ToolTarget, decision: Decision, result: Result, settle: Persist
+    ) -> None:
+        """An allowed call may have had its effect, and nobody knows: a case for people to find out, with the result."""
+        why = "The tool server did not answer as it should, so it is not known whether it was done."
+        lost = self._approvals.lost_sight(action, target, decision, why)
+        opened: list[str] = []
+
+        def both(connection: Any) -> str | None:
+            settle(connection)
+            case_id = lost.insert(connection)
+            opened.extend([case_id] if case_id else [])
+            return case_id
+
+        try:
+            await self._audit.lost(action, target, decision, result, both)
+        except Refusal as unrecorded:
+            log.error("end_not_recorded", action=action.id, message=unrecorded.message)  # noqa: TRY400 - as above
+        for case_id in opened:
+            await self._approvals.changed(case_id)
 
     # ------------------------------------------------------------ an agent asks about its own
 

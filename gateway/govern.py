@@ -42,6 +42,7 @@ from gateway.judging import Judging
 from gateway.outcomes import (
     allow_or_refuse,
     cost_of_reply,
+    needs_finding_out,
     result_of_failure,
     status_of,
     upper_bound,
@@ -116,6 +117,7 @@ class Governor:
             dialects=dialects, judging=judging, escalating=self.escalating, approvals=approvals, audit=audit
         )
         self._running: set[Running] = set()
+        self._effects: dict[str, Running] = {}  # identity -> the allowed call with an effect that is in flight
         self._stopping = False
 
     def start(self, action: Action, sink: Sink | None = None, *, hold_s: float | None = None) -> Running:
@@ -126,8 +128,13 @@ class Governor:
         running = Running(action, sink, hold_s)
         self._running.add(running)
         running.task = asyncio.get_running_loop().create_task(self._govern(running))
-        running.task.add_done_callback(lambda _: self._running.discard(running))
+        running.task.add_done_callback(lambda _: self._over(running))
         return running
+
+    def _over(self, running: Running) -> None:
+        self._running.discard(running)
+        if self._effects.get(running.action.digest) is running:
+            del self._effects[running.action.digest]
 
     @property
     def open_streams(self) -> int:
@@ -148,6 +155,9 @@ class Governor:
                     running.decision = decision
                     # 4 inspect; last, and not what is hidden: neither a fault nor the time may tell that it exists
                     inspected = () if decision.hidden else self._guards.inspect_input(action, target)
+                    while (first := self._in_flight(running, target, decision)) is not None:
+                        if (reply := await self._join(running, target, decision, first)) is not None:
+                            return reply
                     reply = await self._meet_case(running, target, decision)  # 6 escalate
                     if reply is not None:
                         return reply
@@ -198,12 +208,38 @@ class Governor:
             raise
         running.recorded = True
 
+    def _in_flight(self, running: Running, target: Target, decision: Decision) -> Running | None:
+        """The identical call with an effect that is in flight; where there is none, this one is it from here on."""
+        action = running.action
+        if not isinstance(target, ToolTarget) or target.effect == "read" or decision.effect is Effect.DENY:
+            return None
+        first = self._effects.get(action.digest)
+        if first is None and decision.effect is Effect.ALLOW:
+            self._effects[action.digest] = running
+        return None if first is running else first
+
+    async def _join(self, running: Running, target: Target, decision: Decision, first: Running) -> Reply | None:
+        """Wait for the identical call: it happens once, and both are told. None: its caller gave it up undone."""
+        action = running.action
+        if not running.recorded:
+            await self._audit.decided([(action, target, decision)], joined=first.action.id)
+            running.recorded = True
+        assert first.task is not None
+        await asyncio.wait({first.task})
+        if not first.task.cancelled():
+            return first.task.result()
+        if self._stopping:
+            raise Refusal("stopping", "The gateway is shutting down; try again in a moment.", retry_after_s=1)
+        return None
+
     async def _meet_case(self, running: Running, target: Target, decision: Decision) -> Reply | None:
-        """Step 6: what is escalated waits for people; an identical call meets the case that there is."""
+        """Step 6: what is escalated waits for people, what has an idempotency key is kept for its retries; an identical
+        call meets the case that there is."""
         action = running.action
         if action.kind is not Kind.TOOL_CALL or not isinstance(target, ToolTarget) or decision.effect is Effect.DENY:
             return None
-        if decision.effect is Effect.ESCALATE or self._approvals.concerns(action):
+        keyed = action.idempotency_key is not None
+        if decision.effect is Effect.ESCALATE or keyed or self._approvals.concerns(action):
             return await self.escalating.wait(running, target, decision)
         return None
 
@@ -255,10 +291,12 @@ class Governor:
                 unkept_bytes=result.unkept_bytes,
             )
             persist = self._limits.settle(held, result.cost)  # 11 settle
-            if running.attempt is None:
-                self._audit.result(action, target, decision, result, persist)  # 12 record
-            else:
+            if running.attempt is not None:
                 await self.escalating.ended(running, target, decision, result, refused, headers, persist)
+            elif isinstance(target, ToolTarget) and needs_finding_out(target, result):
+                await self.escalating.lost_sight(action, target, decision, result, persist)
+            else:
+                self._audit.result(action, target, decision, result, persist)  # 12 record
             self._observe.ended(action, result.status, decision, result)
 
     # ------------------------------------------------------------ what an agent may see

@@ -75,6 +75,13 @@ def cost_of_stream(target: Target, usage: Usage | None, held: Reservation) -> Co
     return cost_of(target, usage)
 
 
+def needs_finding_out(target: Target, result: Result) -> bool:
+    """Whether a person must find out what became of a call before it may be made again."""
+    if not isinstance(target, ToolTarget) or target.effect == "read" or target.idempotent:
+        return False
+    return result.status is Status.UNKNOWN
+
+
 def status_of(reply: Reply) -> Status:
     """A tool's own error is a failed action that was performed; `tool_error` says so."""
     return Status.FAILED if reply.headers.get("is-error") == "true" else Status.SUCCEEDED
@@ -88,7 +95,7 @@ def result_of_failure(target: Target, refusal: Refusal, held: Reservation, so_fa
         return Result(status=Status.FAILED, code=refusal.code, cost=so_far.cost, body=so_far.body)
     reached = refusal.detail.get("dispatched", "unknown") != "no"
     if isinstance(target, ToolTarget):
-        unsure = reached and target.effect != "read"
+        unsure = reached and target.effect != "read" and refusal.detail.get("refused") != "yes"
         return Result(status=Status.UNKNOWN if unsure else Status.FAILED, code=refusal.code)
     # A provider that refused (4xx, 5xx) did no work that is billed; one that fell silent may have.
     silent = reached and refusal.detail.get("answered") != "yes"

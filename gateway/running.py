@@ -107,11 +107,11 @@ class Running:
         self._interruptible = False
         self._drain_s = 0.0
 
-    def wait_for(self, case_id: str) -> None:
-        """From here on it waits for a person: its place among the concurrent actions is free for another."""
+    def wait_for(self, case_id: str, *, people: bool = True) -> None:
+        """From here on it waits for its case; for `people`: then its place among the concurrent actions is free."""
         self.case = case_id
         self.waits.set()
-        if self.place is not None:
+        if people and self.place is not None:
             self.place.release()
 
     async def reply(self) -> Reply | None:

@@ -127,9 +127,14 @@ class Approvals(Meeting):
             return "What was approved is not enough any more: more is asked now, or a reviewer no longer counts."
         return None
 
-    def in_force(self, case: Case, votes: Sequence[Vote]) -> dict[str, Any]:
-        """The approval as policy reads it: who approved what is shown, each with their groups as of now."""
+    def in_force(self, case: Case, votes: Sequence[Vote]) -> dict[str, Any] | None:
+        """The approval as policy reads it: who approved what is shown, each with their groups as of now.
+
+        None where nobody did: what policy itself let pass is no approval.
+        """
         approving = [vote.person for vote in votes if vote.counts and vote.choice is Choice.APPROVE]
+        if not approving:
+            return None
         groups = {person: standing.groups if (standing := self._standing(person)) else () for person in approving}
         return {
             "case": case.id,

@@ -11,8 +11,10 @@ A proposal of a tool that the agent executes itself has no `executing`: it is ap
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -187,6 +189,13 @@ class Met(msgspec.Struct, frozen=True):
     case: Case
     opened: bool
     ended_before: bool
+
+
+class LostSight(NamedTuple):
+    """A case to write. `insert` returns its id, or None where an identical action has an open one already."""
+
+    case: Case
+    insert: Callable[[sqlite3.Connection], str | None]
 
 
 class KeptAnswer(msgspec.Struct, frozen=True):

@@ -182,7 +182,12 @@ class Changing(Looking):
             case = await self.case(case_id)
             while case.state not in until:
                 if self._stopping:
-                    raise Refusal("stopping", "The gateway is shutting down; try again in a moment.", retry_after_s=1)
+                    raise Refusal(
+                        "stopping",
+                        f"The gateway is shutting down, and the case {case_id} stays; try again in a moment.",
+                        retry_after_s=1,
+                        detail={"case": case_id},
+                    )
                 left_s = end_s - loop.time()
                 if left_s <= 0:
                     break

@@ -362,6 +362,14 @@ class Machine:
             why=why,
         )
 
+    def note_lost(self, db: sqlite3.Connection, case: Case) -> None:
+        """The attempt of a call that went ahead without a case, and got lost."""
+        began_ns = case.action.received_ns or case.opened_ns
+        db.execute(
+            "INSERT INTO case_attempt (case_id, fence, started_ns, ended_ns, outcome, note) VALUES (?, ?, ?, ?, ?, ?)",
+            (case.id, case.fence, began_ns, case.ended_ns, case.state.value, case.why),
+        )
+
     def _end_attempt(self, db: sqlite3.Connection, case: Case, outcome: str, note: str | None) -> None:
         db.execute(
             "UPDATE case_attempt SET ended_ns = ?, outcome = ?, note = ? WHERE case_id = ? AND fence = ?",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 
+import msgspec
+
 from gateway.actions import Action, Decision, Effect, Kind, ToolTarget
 from gateway.approvals import requirement as requirements
 from gateway.approvals.card import card_of, presented_digest
-from gateway.approvals.case import OPEN, TOLD_AGAIN, Case, Met, Requirement, State
+from gateway.approvals.case import OPEN, TOLD_AGAIN, Case, LostSight, Met, Requirement, State
 from gateway.approvals.changing import NANOS, Changing, keys_of
 from gateway.approvals.rows import idempotency_of
 from gateway.errors import Refusal
@@ -33,13 +35,20 @@ class Meeting(Changing):
     ) -> Met | None:
         """Attach to the case that there is for an identical action, or open one. None: no case, and none is needed.
 
-        `answer_id`: the model's answer that a proposal stands in. Raises `rate_limited` where too many wait already,
-        `conflict` for an idempotency key that was used for something else, `denied_by_policy`.
+        A tool call with an idempotency key has a case also where policy allows it: nobody is asked, but it is carried
+        out once and its end is kept. `answer_id`: the model's answer that a proposal stands in. Raises `rate_limited`
+        where too many wait already, `conflict` for an idempotency key that was used for something else,
+        `denied_by_policy`.
         """
         escalated = decision.effect is Effect.ESCALATE
-        if not escalated and not self.concerns(action):
+        keyed = action.kind is Kind.TOOL_CALL and action.idempotency_key is not None
+        if not escalated and not keyed and not self.concerns(action):
             return None
-        asked = self.requirement(decision) if escalated else None
+        asked: Requirement | None = None
+        if escalated:
+            asked = self.requirement(decision)
+        elif keyed:
+            asked = Requirement(quorum=(), ttl_s=self._settings.ttl_s)
         for _ in range(3):
             found = await self._find(action, answer_id)
             if found is not None:
@@ -61,12 +70,14 @@ class Meeting(Changing):
         """The case that an action meets. Raises `conflict` where its idempotency key stands for another."""
         idempotency = idempotency_of(action)
         keyed = None if idempotency is None else self._rows.last_by_key(db, idempotency)
-        if keyed is not None and keyed.action.digest != action.digest and self._is_told(keyed):
-            raise Refusal(
-                "conflict",
-                "This idempotency-key was used for another call; use a new one, or repeat that call.",
-                detail={"case": keyed.id},
-            )
+        if keyed is not None and self._is_told(keyed):
+            if keyed.action.digest != action.digest:
+                raise Refusal(
+                    "conflict",
+                    "This idempotency-key was used for another call; use a new one, or repeat that call.",
+                    detail={"case": keyed.id},
+                )
+            return keyed
         if answer_id is not None and (own := self._rows.of_answer(db, action.digest, answer_id)) is not None:
             return own  # what was decided in an answer holds for as long as that is kept
         same = self._rows.open_by_digest(db, action.digest) or self._rows.last_by_digest(db, action.digest)
@@ -74,6 +85,8 @@ class Meeting(Changing):
             return None
         if same.kind is Kind.TOOL_PROPOSE and same.state is State.SUCCEEDED and same.released_to != answer_id:
             return None  # what was released once is not released to another answer
+        if not same.requirement.quorum and same.state not in OPEN:
+            return None  # nobody was asked: its end is kept for its key alone
         return same
 
     def _is_told(self, case: Case) -> bool:
@@ -97,28 +110,9 @@ class Meeting(Changing):
     async def _open(
         self, action: Action, target: ToolTarget, decision: Decision, asked: Requirement, answer_id: str | None
     ) -> Case:
-        now_ns = self._clock.now_ns()
-        case_id = self._ids.new()
-        card = card_of(case_id, action, target, decision, asked, self._sentence)
-        case = Case(
-            id=case_id,
-            tenant=action.caller.agent.tenant,
-            kind=action.kind,
-            action=action,
-            definition_digest=target.definition_digest,
-            risk=target.risk,
-            effect=target.effect,
-            server=target.server,
-            tool=target.tool,
-            state=State.PENDING,
-            version=1,
-            fence=0,
-            requirement=asked,
-            card=card,
-            presented_digest=presented_digest(card),
-            opened_ns=now_ns,
-            expires_ns=now_ns + asked.ttl_s * NANOS,
-        )
+        case = self._case(action, target, decision, asked)
+        if not asked.quorum:
+            case = msgspec.structs.replace(case, state=State.APPROVED, decided_ns=case.opened_ns)
         cap = self._settings.pending_per_agent
         kept_until_ns = case.expires_ns + self._settings.replay_s * NANOS
         kept: list[str] = []  # requests whose answer is kept already, and proposes this
@@ -129,7 +123,7 @@ class Meeting(Changing):
             waiting = db.execute(
                 "SELECT count(*) FROM approval_case WHERE agent = ? AND state = 'pending'", (case.agent_id,)
             ).fetchone()[0]
-            if waiting >= cap:
+            if waiting >= cap and asked.quorum:
                 raise Refusal(
                     "rate_limited",
                     f"{waiting} calls of this agent wait for people already; wait until some are decided.",
@@ -159,6 +153,58 @@ class Meeting(Changing):
             self._kept.expect(digest, kept_until_ns)
         self._told(case)
         return case
+
+    def lost_sight(self, action: Action, target: ToolTarget, decision: Decision, why: str) -> LostSight:
+        """A case for a call that went ahead without one, and of which nobody knows now whether it was done.
+
+        A person reconciles it; until then identical calls attach to it and are not performed. It is written in the
+        transaction of the call's result; then `changed`.
+        """
+        told = msgspec.structs.replace(decision, reasons=(why,))
+        case = self._case(action, target, told, Requirement(quorum=()))
+        case = msgspec.structs.replace(
+            case,
+            state=State.UNKNOWN,
+            fence=1,
+            decided_ns=case.opened_ns,
+            ended_ns=case.opened_ns,
+            code="outcome_unknown",
+            why=why,
+        )
+
+        def insert(db: sqlite3.Connection) -> str | None:
+            if self._rows.open_by_digest(db, action.digest) is not None:
+                return None  # people look at an identical one already
+            self._rows.insert(db, case)
+            self._machine.note_lost(db, case)
+            return case.id
+
+        return LostSight(case, insert)
+
+    def _case(self, action: Action, target: ToolTarget, decision: Decision, asked: Requirement) -> Case:
+        """A new case as it is before anybody has decided."""
+        now_ns = self._clock.now_ns()
+        case_id = self._ids.new()
+        card = card_of(case_id, action, target, decision, asked, self._sentence)
+        return Case(
+            id=case_id,
+            tenant=action.caller.agent.tenant,
+            kind=action.kind,
+            action=action,
+            definition_digest=target.definition_digest,
+            risk=target.risk,
+            effect=target.effect,
+            server=target.server,
+            tool=target.tool,
+            state=State.PENDING,
+            version=1,
+            fence=0,
+            requirement=asked,
+            card=card,
+            presented_digest=presented_digest(card),
+            opened_ns=now_ns,
+            expires_ns=now_ns + asked.ttl_s * NANOS,
+        )
 
 
 class _TakenError(Exception):

@@ -163,8 +163,8 @@ class Rows:
         db.execute(
             "INSERT INTO approval_case (id, tenant, kind, action_id, parent, digest, idempotency, agent, user, server,"
             " tool, risk, effect, rules, definition_digest, state, open, version, fence, requirement, presented_digest,"
-            " asked, opened_ns, expires_ns, why) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
-            " ?, ?, ?, ?)",
+            " asked, opened_ns, expires_ns, decided_ns, ended_ns, code, why) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
+            " ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 case.id,
                 case.tenant,
@@ -190,6 +190,9 @@ class Rows:
                 self._seal(case),
                 case.opened_ns,
                 case.expires_ns,
+                case.decided_ns,
+                case.ended_ns,
+                case.code,
                 case.why,
             ),
         )

@@ -43,11 +43,17 @@ class CaseCheck:
         if not isinstance(case, str):
             return
         if type_ == "action.requested":
-            actor, action = leaf["actor"] or {}, leaf["action"] or {}
-            self._told[case] = (_AFTER[type_], actor.get("agent"), action.get("id"))
+            allowed = (leaf["decision"] or {}).get("effect") == "allow"  # policy let it pass; nobody is asked
+            self._open(case, frozenset({"approved"}) if allowed else _AFTER[type_], leaf)
+        elif type_ == "action.result" and case not in self._told:  # it began without people, and now needs them
+            self._open(case, frozenset({"unknown"}), leaf)
         elif case in self._told:
             states, agent, action_id = self._told[case]
             self._told[case] = (_next(states, leaf), agent, action_id)
+
+    def _open(self, case: str, states: frozenset[str], leaf: dict[str, Any]) -> None:
+        actor, action = leaf["actor"] or {}, leaf["action"] or {}
+        self._told[case] = (states, actor.get("agent"), action.get("id"))
 
     def finish(self, findings: Findings) -> None:
         """All records were seen."""

@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from gateway.actions import Status
 from gateway.audit import keys as key_files
 from gateway.audit import reaper
@@ -22,10 +24,10 @@ from gateway.audit.chain import INTENT, RESULT, Chain
 from gateway.audit.digests import Digester
 from gateway.audit.files import replace_durably
 from gateway.audit.gap import Gap, GapFile
-from gateway.audit.leaf import CostPart, Entry
+from gateway.audit.leaf import CostPart, Entry, Leaf
 from gateway.audit.notary import Notary
 from gateway.audit.records import event
-from gateway.audit.show import Shown, erase, show
+from gateway.audit.show import Shown, erase, open_payloads, show
 from gateway.audit.vault import Vault
 from gateway.audit.view import Filter, Page, View
 from gateway.clock import Clock, Ids, SystemClock
@@ -109,12 +111,12 @@ class AuditLog:
 
     # ------------------------------------------------------------ start and stop
 
-    async def start(self, settle: reaper.Settle | None = None) -> None:
+    async def start(self, settle: reaper.Settle | None = None, lost: reaper.Lost | None = None) -> None:
         """Check the log against its last checkpoint, end what a crash left open, and begin a new epoch.
 
         `settle(connection, reservation)` persists the reserved spend of an action that ended unknown, in the
-        transaction of its result. Raises Refusal(audit_unavailable) if the log is not as it was signed; then
-        nothing was written.
+        transaction of its result; `lost` may open a case for it there. Raises Refusal(audit_unavailable) if the log is
+        not as it was signed; then nothing was written.
         """
         note = await asyncio.to_thread(self._anchor.read)
         await asyncio.to_thread(self._keep_vkey)
@@ -130,14 +132,14 @@ class AuditLog:
         if gap is not None and (gap.refused or not gap.final):
             known = "exact" if gap.final else "at least"
             entries.append(self._event("audit.gap", refused=str(gap.refused), count=known, reason=gap.reason))
-        entries += await self.writer.read(lambda c: list(reaper.endings(c, "gateway_restarted", settle)))
+        entries += await self.writer.read(lambda c: list(reaper.endings(c, "gateway_restarted", settle, lost)))
         await self.append(*entries)
         await asyncio.to_thread(self._gap_file.clear)
         await self._notary.sign()
         self._beat_s = self._clock.monotonic_s()
         self._ticking = asyncio.create_task(self._keep_ticking(), name="audit-tick")
 
-    async def stop(self, settle: reaper.Settle | None = None) -> None:
+    async def stop(self, settle: reaper.Settle | None = None, lost: reaper.Lost | None = None) -> None:
         """End what is still open as `unknown`, write `gateway.stop`, sign. Further appends are refused.
 
         After a latch it only notes how many were refused. Stopping twice does no harm.
@@ -150,7 +152,7 @@ class AuditLog:
             return
         self._accepting = False
         try:
-            entries = await self.writer.write(lambda c: list(reaper.endings(c, "gateway_stopped", settle)))
+            entries = await self.writer.write(lambda c: list(reaper.endings(c, "gateway_stopped", settle, lost)))
             entries.append(self._event("gateway.stop", **self._counts()))
             await self.writer.submit(self._chain, tuple(entries))
             await self._notary.sign()
@@ -300,6 +302,14 @@ class AuditLog:
         await self._view.fill(self.size)
         size = self.signed_size
         return await self.writer.read(lambda c: show(c, self.vault, self.tenant, wanted, size, disclose=disclose))
+
+    def arguments_of(self, connection: sqlite3.Connection, intent: Leaf) -> dict[str, Any] | None:
+        """The arguments that an intent's record keeps; None where they were not kept, erased or altered."""
+        for payload in open_payloads(connection, self.vault, intent):
+            if payload.name == "arguments" and payload.text is not None:
+                found = msgspec.json.decode(payload.text)
+                return found if isinstance(found, dict) else None
+        return None
 
     async def erase(self, record_id: str, *, person: str, reason: str) -> None:
         """Make a record's payloads unreadable for ever and record that, in one transaction.

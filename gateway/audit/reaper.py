@@ -16,6 +16,8 @@ from gateway.audit.chain import RESULT
 from gateway.audit.leaf import CostPart, Entry, Leaf, ResultPart, decode_leaf
 
 Settle = Callable[[sqlite3.Connection, Reservation], None]
+# Told of an intent that ends unknown, in the transaction of its result; the case in which people find out, if any.
+Lost = Callable[[sqlite3.Connection, Leaf], str | None]
 
 _decode_reservation = msgspec.json.Decoder(Reservation).decode
 
@@ -44,7 +46,9 @@ def open_intents(connection: sqlite3.Connection) -> dict[str, str]:
     return dict(connection.execute("SELECT action_id, leaf_id FROM open_intent ORDER BY leaf_id"))
 
 
-def endings(connection: sqlite3.Connection, code: str, settle: Settle | None) -> Iterator[Entry]:
+def endings(
+    connection: sqlite3.Connection, code: str, settle: Settle | None, lost: Lost | None = None
+) -> Iterator[Entry]:
     """A result `unknown` for each open intent; `settle` persists the reserved spend in the same transaction."""
     rows = connection.execute(
         "SELECT leaf.body, open_intent.reservation FROM open_intent JOIN leaf ON leaf.id = open_intent.leaf_id"
@@ -53,14 +57,19 @@ def endings(connection: sqlite3.Connection, code: str, settle: Settle | None) ->
     for body, packed in rows:
         reservation = None if packed is None else _decode_reservation(packed)
         cost = CostPart("0" if reservation is None else usd_text(reservation.nanousd), estimated=True)
-        entry = Entry(ending(decode_leaf(body), Status.UNKNOWN, code, cost))
-        if reservation is not None and settle is not None:
-            entry.also = _settling(settle, reservation)
+        intent = decode_leaf(body)
+        entry = Entry(ending(intent, Status.UNKNOWN, code, cost))
+        entry.also = _with(entry, intent, reservation, settle, lost)
         yield entry
 
 
-def _settling(settle: Settle, reservation: Reservation) -> Callable[[sqlite3.Connection], None]:
+def _with(
+    entry: Entry, intent: Leaf, reservation: Reservation | None, settle: Settle | None, lost: Lost | None
+) -> Callable[[sqlite3.Connection], None]:
     def also(connection: sqlite3.Connection) -> None:
-        settle(connection, reservation)
+        if reservation is not None and settle is not None:
+            settle(connection, reservation)
+        if lost is not None and intent.case is None:
+            entry.leaf.case = lost(connection, intent)
 
     return also

@@ -42,6 +42,7 @@ from gateway.audit.leaf import (
     TracePart,
     UsagePart,
 )
+from gateway.audit.lost import IDEMPOTENT
 from gateway.errors import Refusal
 from gateway.verify.canonical import MAX_INT, encode
 
@@ -79,6 +80,8 @@ def intent(
     leaf.obligations = _obligations(decision)
     if reservation is not None:
         leaf.limits = LimitsPart(reservation.levels, usd_text(reservation.nanousd), _int(reservation.tokens))
+    if isinstance(target, ToolTarget) and target.idempotent:
+        leaf.labels[IDEMPOTENT] = "yes"
     if inspected:
         leaf.labels["inspected"] = _text(",".join(inspected), _MAX_REASON)
     return Entry(leaf, _asked(action, target, decision), None, reservation)

@@ -76,6 +76,23 @@ class Trail:
         entry.leaf.case = case
         await self._log.append(entry)
 
+    async def lost(
+        self,
+        action: Action,
+        target: Target,
+        decision: Decision,
+        result: Result,
+        also: Callable[[sqlite3.Connection], str | None],
+    ) -> None:
+        """The result of a call of which nobody knows whether it was done; `also` says in which case people find out."""
+        entry = records.result(action, target, decision, result)
+
+        def with_case(connection: sqlite3.Connection) -> None:
+            entry.leaf.case = also(connection)
+
+        entry.also = with_case
+        await self._log.append(entry)
+
     async def requested(self, action: Action, target: Target, decision: Decision, case: str, also: Persist) -> None:
         """An action that waits for people from here on, and its case, in one transaction."""
         entry = records.requested(action, target, decision, case)
@@ -111,14 +128,20 @@ class Trail:
         *,
         case: str | None = None,
         replayed: bool = False,
+        joined: str | None = None,
         also: Persist | None = None,
     ) -> None:
-        """Decisions on what the gateway does not perform, or gives from store; durable before it is released."""
+        """Decisions on what the gateway does not perform, or gives from store; durable before it is released.
+
+        `joined`: the action in flight whose answer an identical one is given.
+        """
         entries = [records.decided(*one) for one in decisions]
         for entry in entries:
             entry.leaf.case = case
             if replayed:
                 entry.leaf.labels["replayed"] = "yes"
+            if joined is not None:
+                entry.leaf.labels["joined"] = joined
         if also is not None:
             entries[0].also = also
         await self._log.append(*entries)

@@ -13,6 +13,8 @@ from gateway.upstreams.failures import public
 from gateway.upstreams.mcp_messages import RpcError
 from gateway.upstreams.wire import WireError, WireTimeout
 
+_UNREADABLE = frozenset({-32700, -32600, -32601, -32602})  # JSON-RPC 2.0, section 5.1
+
 
 def failed(server: str, what: str, *, dispatched: bool = True) -> Refusal:
     """The server did not answer properly; `what` is a clause about it."""
@@ -43,6 +45,8 @@ def of_wire(server: str, fault: WireError) -> Refusal:
 def of_rpc(server: str, error: RpcError, hide: Iterable[str] = ()) -> Refusal:
     """The server answered with a JSON-RPC error."""
     detail = {"server": server, "dispatched": "unknown", "answered": "yes", "upstream_code": str(error.code)}
+    if error.code in _UNREADABLE:  # what a server could not read, it did not do
+        detail["refused"] = "yes"
     said = public(error.message, hide) or "no reason given"
     return Refusal(
         "upstream_failed", f"The tool server {server} refused the call ({error.code}): {said}", detail=detail
