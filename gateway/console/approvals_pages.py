@@ -63,6 +63,7 @@ async def queue(parts: Parts, pages: Pages, who: SignedIn, request: Request) -> 
         chosen={"status": status, "agent": agent or ""},
         waiting=waiting,
         unknown=parts.approvals.unknown_count,
+        keeps=who.may(*_KEEPERS),
         first=cursor is None,
         start=urlencode(chosen),
         more=None if found.cursor is None else urlencode({**chosen, "cursor": found.cursor}),

@@ -158,6 +158,7 @@ async def test_what_expires_first_is_on_top_and_what_goes_on_below(bank: Bank) -
         page = await queue(rita)
         assert listed(page) == [soon, later, late, unknown]
         assert "1 unknown" in page.text
+        assert "may reconcile" in page.text
         assert listed(await queue(rita, status="pending")) == [soon, later, late]
         assert listed(await queue(rita, status="all")) == [unknown, ended, later, soon, late]
         assert listed(await queue(rita, status="denied")) == [ended]
