@@ -5,14 +5,16 @@ identical calls are told what is so."""
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
-import os
+import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
@@ -21,19 +23,21 @@ import pytest
 from tests.e2e.cases import OpenCase, open_case
 from tests.e2e.fixtures import House, MakesHouse, open_house
 from tests.e2e.gateway_process import ROOT, Agent, Gateway, Ledger, within
+from tests.e2e.upstream import Upstream
 
 AMOUNT_CENTS = 12_000  # above what passes without a person
 STRUCTURED = b'"structuredContent"'
 
 
-def pay(agent: Agent, reference: str) -> httpx.Response:
+def pay(agent: Agent, reference: str, **meta: Any) -> httpx.Response:
     """Ask for a transfer that a person must approve; held until the case has ended, or the hold is over."""
     arguments = {"to": "acme-gmbh", "amount_cents": AMOUNT_CENTS, "reference": reference}
-    return call(agent, "transfer", arguments)
+    return call(agent, "transfer", arguments, **meta)
 
 
-def call(agent: Agent, name: str, arguments: dict[str, Any]) -> httpx.Response:
-    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name, "arguments": arguments}}
+def call(agent: Agent, name: str, arguments: dict[str, Any], **meta: Any) -> httpx.Response:
+    params = {"name": name, "arguments": arguments, "_meta": meta}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
     return agent.post("/mcp/ledger", json.dumps(message).encode(), accept="application/json, text/event-stream")
 
 
@@ -262,3 +266,166 @@ def test_killed_once_the_answer_was_durable_the_new_process_gives_it(killed: Kil
     assert again.json()["result"]["structuredContent"] == first.json()["result"]["structuredContent"]
     assert b"sealed" not in killed.house.wire.sent[sent:]
     books_agree(killed.house, agent, "sealed", paid=1, intents=1)
+
+
+# ---------------------------------------------------------------- SIGTERM
+
+
+def test_a_stop_lets_what_runs_finish_and_tells_who_waits_to_come_back(make_house: MakesHouse) -> None:
+    house = make_house(start=False, approvals="hold_s: 30")
+    gateway = house.gateway
+    gateway.config.write_text(gateway.config.read_text().replace("shutdown_grace_s: 10", "shutdown_grace_s: 2"))
+    gateway.start(tools=True)
+    agents = {name: gateway.agent(f"payer-of-{name}") for name in ("waits", "runs", "outlasts")}
+    with ThreadPoolExecutor(3) as pool:
+        calls = {name: pool.submit(pay, agent, name) for name, agent in agents.items()}
+        cases = {name: open_case(agent) for name, agent in agents.items()}
+        holds = {}
+        for name in ("runs", "outlasts"):
+            holds[name] = house.wire.hold_answered(STRUCTURED)
+            cases[name].approve()
+            holds[name].wait_reached()
+        gateway.signal(signal.SIGTERM)
+        for name, one in calls.items():  # nobody is kept until the grace is over
+            error = one.result().json()["error"]
+            assert (one.result().status_code, one.result().headers["retry-after"]) == (503, "1")
+            assert (error["data"]["gateway/code"], error["data"]["gateway/case"]) == ("stopping", cases[name].id)
+        holds["runs"].release()
+        assert gateway.wait_ended() == 0
+    report = gateway.verified()
+    assert (report.unsigned, report.in_flight, report.interrupted) == (0, 0, 0)
+    gateway.start(tools=True)
+    assert {name: case.now()["state"] for name, case in cases.items()} == {
+        "waits": "pending",
+        "runs": "succeeded",
+        "outlasts": "unknown",
+    }
+    assert pay(agents["runs"], "runs").headers["x-gateway-replayed"] == "true"
+    assert told(pay(agents["outlasts"], "outlasts"))[0] == "outcome_unknown"
+    (result,) = agents["outlasts"].results(1)
+    assert (result["result"]["status"], result["result"]["code"]) == ("unknown", "stopping")
+    with ThreadPoolExecutor(1) as pool:
+        again = pool.submit(pay, agents["waits"], "waits")
+        cases["waits"].approve()
+        assert "structuredContent" in again.result().json()["result"]
+    for name, agent in agents.items():
+        books_agree(house, agent, name, paid=1, intents=1)
+
+
+# ---------------------------------------------------------------- the ledger dies
+
+
+def test_a_ledger_that_dies_or_is_away_is_told_for_what_it_is(tmp_path: Path) -> None:
+    """Dead before or after it paid: nobody knows. Not to be reached: nothing was done, and what was approved is carried
+    out once it is back, for the identical call, without being voted on again."""
+    with contextlib.ExitStack() as stack:
+
+        def ledger(*faults: str, port: int = 0) -> Ledger:
+            started = Ledger(tmp_path / "ledger.db", *faults, port=port)
+            stack.callback(started.close)
+            return started
+
+        def approved(name: str) -> tuple[OpenCase, httpx.Response]:
+            with ThreadPoolExecutor(1) as pool:
+                call = pool.submit(pay, agents[name], name)
+                case = open_case(agents[name])
+                case.approve()
+                return case, call.result()
+
+        def answers() -> bool:
+            return "structuredContent" in agents["away"].tool("get_balance", {})["result"]
+
+        upstream, bank = stack.enter_context(Upstream()), ledger("die-after:transfer")
+        url = f"http://127.0.0.1:{bank.port}/mcp"  # no wiretap: a refused connection is part of this
+        gateway = Gateway(tmp_path / "gateway", upstream.url, url, approvals="hold_s: 30")
+        stack.callback(gateway.close)
+        gateway.start(tools=True)
+        house = House(gateway, upstream, bank, None)
+        agents = {name: gateway.agent(f"payer-of-{name}") for name in ("after", "before", "away")}
+
+        _, answer = approved("after")
+        assert told(answer)[0] == "outcome_unknown"
+        case, answer = approved("away")
+        code, words = told(answer)
+        assert (code, "nothing was done" in words) == ("upstream_failed", True)
+        shown = case.now()
+        assert (shown["state"], [one["outcome"] for one in shown["attempts"]]) == ("approved", ["not_sent"])
+        ledger("die-before:transfer", port=bank.port)
+        within(answers, "the ledger is back")
+        _, answer = approved("before")
+        assert told(answer)[0] == "outcome_unknown"
+        ledger(port=bank.port)
+        within(answers, "the ledger is back")
+        assert "structuredContent" in pay(agents["away"], "away").json()["result"]
+        assert [one["outcome"] for one in case.now()["attempts"]] == ["not_sent", "succeeded"]
+        for name, paid in (("after", 1), ("before", 0)):
+            assert told(pay(agents[name], name))[0] == "outcome_unknown"
+            books_agree(house, agents[name], name, paid=paid, intents=1)
+        assert house.ledger.transfers("away") == 1
+        assert gateway.operator("GET", "/status").json()["approvals"] == {"pending": 0, "unknown": 2}
+
+
+# ---------------------------------------------------------------- at random
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize("seed", range(6))
+def test_killed_at_random_while_people_approve_nothing_is_paid_twice(make_house: MakesHouse, seed: int) -> None:
+    """Sixteen agents ask, two people approve as fast as they can, SIGKILL somewhere among them, twice."""
+    house = make_house(approvals="hold_s: 30, pending_per_agent: 1000")
+    gateway, stop = house.gateway, threading.Event()
+    agents = [gateway.agent(f"payer-{number}") for number in range(16)]
+    references = itertools.count(1)
+    asked: dict[str, Agent] = {}
+    paid: set[str] = set()
+
+    def ask(agent: Agent) -> None:
+        while not stop.is_set():
+            reference = f"r{next(references)}"
+            asked[reference] = agent
+            answer = quietly(agent, reference)
+            if answer is None:
+                return
+            if "structuredContent" in answer.json().get("result", {}):
+                paid.add(reference)
+
+    def approve() -> None:
+        while not stop.is_set():
+            with contextlib.suppress(httpx.HTTPError):
+                for shown in gateway.operator("GET", "/approvals?status=pending").json():
+                    OpenCase(gateway, shown).vote("approve")
+
+    def kill_after(payments: int) -> None:
+        stop.clear()
+        with ThreadPoolExecutor(len(agents) + 2) as pool:
+            running = [pool.submit(ask, agent) for agent in agents] + [pool.submit(approve) for _ in range(2)]
+            try:
+                within(lambda: len(paid) >= payments, f"{payments} payments", 60)
+                gateway.kill()
+            finally:
+                stop.set()
+            for one in running:
+                one.result()
+        gateway.start(tools=True)
+
+    def waiting_to_run() -> list[Any]:
+        found = gateway.operator("GET", "/approvals?status=open").json()
+        return [one for one in found if one["state"] in ("approved", "executing")]
+
+    kill_after(8 + 3 * seed)
+    kill_after(40 + 4 * seed)  # the account has money for 83
+    within(lambda: not waiting_to_run(), "what was approved is carried out")
+    assert all(house.ledger.transfers(reference) == 1 for reference in paid)
+    for reference, agent in asked.items():
+        rows = house.ledger.transfers(reference)
+        assert rows <= 1, reference
+        if rows:
+            ends = {"succeeded": "structuredContent", "unknown": "outcome_unknown"}
+            sent = len(house.wire.sent)
+            answer = pay(agent, reference)
+            assert any(word in answer.text for word in ends.values()), answer.text
+            assert reference.encode() not in house.wire.sent[sent:]
+    for agent in agents:
+        intents = agent.records("action.intent")
+        assert len({result["refs"]["intent"] for result in agent.results(len(intents))}) == len(intents)
+    gateway.verified()
