@@ -32,7 +32,7 @@ def ended_refusal(case: Case) -> Refusal:
     """A case that ended without an answer, in words that the model can use."""
     match case.state:
         case State.DENIED:
-            guidance = f" {case.why}" if case.why else ""
+            guidance = f" {_ended(case.why)}" if case.why else ""
             message = f"NOT executed. A person denied it (case {case.id}).{guidance}"
             return _about(case, "approval_denied", message)
         case State.EXPIRED:
@@ -45,7 +45,7 @@ def ended_refusal(case: Case) -> Refusal:
             )
         case State.UNKNOWN:
             message = (
-                f"It was approved and begun, but it is not known whether it was done (case {case.id}). A person must"
+                f"It was begun, but it is not known whether it was done (case {case.id}). A person must"
                 " find out first; do not repeat it."
             )
             return _about(case, "outcome_unknown", message, why_held=False)
@@ -71,6 +71,12 @@ def answer_of(case: Case, ending: Ending | None) -> Reply:
     if ending.code is not None:
         raise Refusal(ending.code, ending.message, detail={**ending.detail, "case": case.id})
     raise ended_refusal(case)
+
+
+def _ended(text: str) -> str:
+    """What a person wrote, as a sentence that others may follow."""
+    text = text.strip()
+    return text if text.endswith((".", "!", "?", ":", ";")) else f"{text}."
 
 
 def _about(case: Case, code: str, message: str, *, retry_after_s: int | None = None, why_held: bool = True) -> Refusal:
