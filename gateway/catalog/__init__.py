@@ -12,7 +12,8 @@ from gateway.catalog.catalog import Catalog, PriceRow, Snapshot
 from gateway.catalog.definitions import definition_digest
 from gateway.catalog.manifests import Manifest
 from gateway.catalog.registry import read_registry
-from gateway.catalog.seen import SeenTool, SeenTools
+from gateway.catalog.seen import SeenTools
+from gateway.catalog.seen_tool import SeenTool
 from gateway.catalog.sentences import render_sentence
 from gateway.catalog.status import Learned, ServerStatus, ToolStatus
 

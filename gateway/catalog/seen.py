@@ -10,21 +10,17 @@ much is left out, and a crash forgets what was seen since the last save.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
 
-import msgspec
 import structlog
 
 from gateway.actions import Action, DeclaredTool
+from gateway.catalog.seen_tool import MAX_NAME, SeenTool, cut, delete_before, names_or_whole, row_of, rows, upsert
 from gateway.clock import Clock
 
 MAX_PER_AGENT = 500
 MAX_IN_ALL = 2000
-MAX_NAME = 128
-MAX_DESCRIPTION = 1000
-MAX_SCHEMA_BYTES = 16 * 1024
-MAX_ARGUMENTS = 50  # whose names are kept of a larger schema
 MAX_SETS = 2000
 LOOK_AGAIN_S = 60  # how long a set of names is taken to mean the tools it meant
 FORGET_AFTER_S = 90 * 86_400
@@ -32,7 +28,6 @@ _SWEEP_EVERY_S = 86_400
 _ROWS_PER_WRITE = 50
 
 T = TypeVar("T")
-Write = Callable[[sqlite3.Connection], T]
 
 log = structlog.get_logger("gateway.catalog")
 
@@ -42,29 +37,6 @@ class Store(Protocol):
 
     async def read(self, fn: Callable[[sqlite3.Connection], T]) -> T: ...
     async def write(self, fn: Callable[[sqlite3.Connection], T]) -> T: ...
-
-
-class SeenTool(msgspec.Struct):
-    """One tool of one agent, in the agent's words."""
-
-    agent: str
-    name: str
-    tenant: str
-    description: str
-    schema: str  # JSON
-    first_ns: int
-    last_ns: int
-    count: int  # model calls that declared it
-
-    @property
-    def id(self) -> str:
-        return f"{self.agent}:{self.name}"
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The JSON Schema of its arguments; of one that was too large, only their names."""
-        found = msgspec.json.decode(self.schema)
-        return found if isinstance(found, dict) else {}
 
 
 class _Set:
@@ -144,7 +116,7 @@ class SeenTools:
         agent = action.caller.agent
         mine = self._tools.setdefault(agent.id, {})
         seen = mine.get(tool.name)
-        description, schema = _cut(tool.description), _schema(tool.parameters)
+        description, schema = cut(tool.description), names_or_whole(tool.parameters)
         if seen is None:
             if len(mine) >= MAX_PER_AGENT or self._size >= MAX_IN_ALL:
                 self._tell_full(agent.id)
@@ -199,13 +171,13 @@ class SeenTools:
     async def load(self) -> None:
         """Take up what was saved. A list that can't be read begins anew."""
         try:
-            rows = await self._store.read(_rows)
+            found = await self._store.read(rows)
         except Exception:
             log.exception("seen_tools_not_loaded")
             return
-        for seen in rows:
+        for seen in found:
             self._tools.setdefault(seen.agent, {})[seen.name] = seen
-        self._size = len(rows)
+        self._size = len(found)
 
     async def save(self) -> None:
         """Write what changed since the last time, and forget what nobody declared for a long time. Raises nothing."""
@@ -213,9 +185,9 @@ class SeenTools:
         try:
             while self._unsaved:
                 batch = list(self._unsaved)[:_ROWS_PER_WRITE]
-                rows = [_row(self._unsaved.pop(key)) for key in batch]
+                values = [row_of(self._unsaved.pop(key)) for key in batch]
                 try:
-                    await self._store.write(_upsert(rows))
+                    await self._store.write(upsert(values))
                 except BaseException:
                     self._take_back(batch)
                     raise
@@ -239,79 +211,9 @@ class SeenTools:
             return
         self._swept_ns = now_ns
         before_ns = now_ns - FORGET_AFTER_S * 1_000_000_000
-        await self._store.write(lambda db: db.execute("DELETE FROM seen_tool WHERE last_ns < ?", (before_ns,)).rowcount)
+        await self._store.write(delete_before(before_ns))
         for agent_id, mine in list(self._tools.items()):
             kept = {name: seen for name, seen in mine.items() if seen.last_ns >= before_ns}
             self._size -= len(mine) - len(kept)
             self._tools[agent_id] = kept
         self._full.clear()
-
-
-# ---------------------------------------------------------------- what is kept of an agent's words
-
-
-def _cut(text: str) -> str:
-    """At most so much, and only what a database takes."""
-    return text[:MAX_DESCRIPTION].encode("utf-8", "replace").decode()
-
-
-def _schema(parameters: dict[str, Any] | None) -> str:
-    """The schema as JSON; of one that is too large, the names of its arguments and which are required."""
-    try:
-        whole = msgspec.json.encode(parameters or {})
-        if len(whole) <= MAX_SCHEMA_BYTES:
-            return whole.decode()
-        names = msgspec.json.encode(_names_of(parameters or {}))
-        return names.decode() if len(names) <= MAX_SCHEMA_BYTES else "{}"
-    except (ValueError, RecursionError):
-        return "{}"
-
-
-def _names_of(parameters: dict[str, Any]) -> dict[str, Any]:
-    properties, required = parameters.get("properties"), parameters.get("required")
-    names = list(_short(properties.keys() if isinstance(properties, dict) else ()))[:MAX_ARGUMENTS]
-    needed = [name for name in _short(required if isinstance(required, list) else ()) if name in names]
-    return {
-        "$comment": "It was larger; these are its names.",
-        "type": "object",
-        "properties": {name: {} for name in names},
-        "required": list(dict.fromkeys(needed)),
-    }
-
-
-def _short(names: Iterable[Any]) -> Iterator[str]:
-    return (name for name in names if isinstance(name, str) and 0 < len(name.encode("utf-8", "replace")) <= MAX_NAME)
-
-
-# ---------------------------------------------------------------- rows
-
-_COLUMNS = "agent, tool, tenant, description, parameters, first_ns, last_ns, count"
-
-
-def _rows(connection: sqlite3.Connection) -> list[SeenTool]:
-    return [SeenTool(*row) for row in connection.execute(f"SELECT {_COLUMNS} FROM seen_tool")]  # noqa: S608 - ours
-
-
-def _row(seen: SeenTool) -> tuple[str | int, ...]:
-    return (
-        seen.agent,
-        seen.name,
-        seen.tenant,
-        seen.description,
-        seen.schema,
-        seen.first_ns,
-        seen.last_ns,
-        seen.count,
-    )
-
-
-def _upsert(rows: list[tuple[str | int, ...]]) -> Callable[[sqlite3.Connection], None]:
-    def write(connection: sqlite3.Connection) -> None:
-        connection.executemany(
-            f"INSERT INTO seen_tool ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - ours
-            " ON CONFLICT (agent, tool) DO UPDATE SET description = excluded.description,"
-            " parameters = excluded.parameters, last_ns = excluded.last_ns, count = excluded.count",
-            rows,
-        )
-
-    return write

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from gateway.actions import Action, Agent, Caller, DeclaredTool, Kind, Session, Trace
-from gateway.catalog import SeenTool, SeenTools, seen
+from gateway.catalog import SeenTool, SeenTools, seen, seen_tool
 from gateway.clock import ManualClock
 from gateway.doors.openai.dialect import declared_tools, parse_request
 from gateway.errors import Refusal
@@ -203,17 +203,17 @@ async def test_an_agents_words_are_cut_and_its_odd_names_are_left_out(writer: Wr
         call(
             clock,
             function("large", "d" * 5000, parameters),
-            function("n" * (seen.MAX_NAME + 1)),
+            function("n" * (seen_tool.MAX_NAME + 1)),
             function(""),
             function("list", 7, ["no schema"]),  # type: ignore[arg-type]
         )
     )
     found = {one.name: one for one in noted.all()}
     assert set(found) == {"large", "list"}
-    assert len(found["large"].description) == seen.MAX_DESCRIPTION
-    assert len(found["large"].schema) <= seen.MAX_SCHEMA_BYTES
+    assert len(found["large"].description) == seen_tool.MAX_DESCRIPTION
+    assert len(found["large"].schema) <= seen_tool.MAX_SCHEMA_BYTES
     kept = found["large"].parameters
-    assert list(kept["properties"]) == [f"argument_{number}" for number in range(seen.MAX_ARGUMENTS)]
+    assert list(kept["properties"]) == [f"argument_{number}" for number in range(seen_tool.MAX_ARGUMENTS)]
     assert kept["required"] == ["argument_3"]
     assert (found["list"].description, found["list"].parameters) == ("", {})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from fastapi import Request
@@ -72,6 +72,33 @@ class Catalog(Protocol):
     def client_tool(self, name: str) -> ToolTarget | None: ...
 
 
+class SeenTool(Protocol):
+    """A tool that an agent was seen to declare, in its own words."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def agent(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def parameters(self) -> dict[str, Any]: ...
+    @property
+    def first_ns(self) -> int: ...
+    @property
+    def last_ns(self) -> int: ...
+    @property
+    def count(self) -> int: ...
+
+
+class SeenTools(Protocol):
+    """catalog/: what agents declare and no manifest describes."""
+
+    def all(self, agent_id: str | None = None) -> Sequence[SeenTool]: ...
+
+
 class Limits(Protocol):
     """limits/: what is left of an agent's and its user's allowances."""
 
@@ -135,6 +162,8 @@ class Parts(Protocol):
     def approvals(self) -> Approvals: ...
     @property
     def catalog(self) -> Catalog: ...
+    @property
+    def seen(self) -> SeenTools: ...
     @property
     def limits(self) -> Limits: ...
     @property

@@ -309,5 +309,18 @@ class ToolShown(ToolOut):
     definition: dict[str, Any] | None = None
 
 
+class SeenToolOut(Out):
+    """A tool that an agent was seen to declare and that no manifest describes. All of it is the agent's own words."""
+
+    id: str
+    agent: str
+    tool: str
+    description: str
+    parameters: dict[str, Any] = Field(description="JSON Schema; of a large one only the names of its arguments.")
+    first_seen: str
+    last_seen: str
+    count: int = Field(description="Model calls that declared it.")
+
+
 def _when(ns: int | None) -> str | None:
     return None if ns is None else rfc3339(ns)

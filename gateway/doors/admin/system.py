@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from gateway import __version__
 from gateway.actions import AgentStatus
@@ -15,9 +15,9 @@ from gateway.audit.view import Filter
 from gateway.clock import rfc3339
 from gateway.documents import errors
 from gateway.doors.admin.paging import Cursor, Limit, page
-from gateway.doors.admin.parts import Parts, ServerState, ToolState
+from gateway.doors.admin.parts import Parts, SeenTool, ServerState, ToolState
 from gateway.doors.admin.people_in import Operator, PartsDep, Person
-from gateway.doors.admin.schemas import ModelOut, ToolOut, ToolShown
+from gateway.doors.admin.schemas import ModelOut, SeenToolOut, ToolOut, ToolShown
 from gateway.errors import CODES, Refusal
 
 routes = APIRouter(tags=["gateway"])
@@ -124,6 +124,21 @@ async def list_tools(
     return page(tools(parts), lambda tool: tool.id, limit, cursor, request, response)
 
 
+@routes.get("/tools/seen")
+async def list_seen_tools(
+    parts: PartsDep,
+    person: Person,
+    request: Request,
+    response: Response,
+    agent: Annotated[str | None, Query(max_length=128, description="Only of this agent.")] = None,
+    limit: Limit = 500,
+    cursor: Annotated[str | None, Query(max_length=2000, description="Where the page before ended.")] = None,
+) -> Sequence[SeenToolOut]:
+    """Tools that agents were seen to declare in model calls and that no manifest describes, by agent and name."""
+    found = page(parts.seen.all(agent), lambda tool: tool.id, limit, cursor, request, response)
+    return [_seen(tool) for tool in found]
+
+
 @routes.get("/tools/{tool_id}")
 async def show_tool(tool_id: str, parts: PartsDep, person: Person) -> ToolShown:
     """A tool with its manifest entry and the definition its server sent."""
@@ -182,6 +197,19 @@ def _tool(server: ServerState, tool: ToolState) -> ToolOut:
         effect=tool.effect,
         digest=tool.digest,
         pin=tool.pin,
+    )
+
+
+def _seen(tool: SeenTool) -> SeenToolOut:
+    return SeenToolOut(
+        id=tool.id,
+        agent=tool.agent,
+        tool=tool.name,
+        description=tool.description,
+        parameters=tool.parameters,
+        first_seen=rfc3339(tool.first_ns),
+        last_seen=rfc3339(tool.last_ns),
+        count=tool.count,
     )
 
 
