@@ -293,6 +293,17 @@ class Escalating:
         asked = self._approvals.requirement(decision) if decision.effect is Effect.ESCALATE else Requirement(quorum=())
         return action, target, decision, inspected, asked
 
+    async def denied(self, action: Action) -> None:
+        """Policy denies what an agent came back for. Where it denies what was approved too, the approval ends there:
+        a vote that a rule has overtaken does not wait for the rule to go."""
+        case = await self._approvals.open_case(action)
+        if case is None or case.kind is not Kind.TOOL_CALL or case.state is not State.APPROVED:
+            return
+        try:
+            await self._decide_again(case)
+        except Refusal as refusal:
+            await self._blocked(case, refusal)
+
     async def _blocked(self, case: Case, refusal: Refusal) -> None:
         """Something stands against an approved action: it ends here, unless it is only a fault that passes."""
         if refusal.http_status >= 500:

@@ -236,7 +236,11 @@ class Governor:
         """Step 6: what is escalated waits for people, what has an idempotency key is kept for its retries; an identical
         call meets the case that there is."""
         action = running.action
-        if action.kind is not Kind.TOOL_CALL or not isinstance(target, ToolTarget) or decision.effect is Effect.DENY:
+        if action.kind is not Kind.TOOL_CALL or not isinstance(target, ToolTarget):
+            return None
+        if decision.effect is Effect.DENY:
+            if self._approvals.concerns(action):
+                await self.escalating.denied(action)
             return None
         keyed = action.idempotency_key is not None
         if decision.effect is Effect.ESCALATE or keyed or self._approvals.concerns(action):

@@ -128,17 +128,23 @@ class Approvals(Meeting):
         return None
 
     def in_force(self, case: Case, votes: Sequence[Vote]) -> dict[str, Any] | None:
-        """The approval as policy reads it: who approved what is shown, each with their groups as of now.
+        """The approval as policy reads it: whose approval of what is shown counts today, with their groups.
 
-        None where nobody did: what policy itself let pass is no approval.
+        None where nobody's does: what policy itself let pass is no approval.
         """
-        approving = [vote.person for vote in votes if vote.counts and vote.choice is Choice.APPROVE]
+        approving = [
+            {"person": vote.person, "groups": list(standing.groups)}
+            for vote in votes
+            if vote.counts
+            and vote.choice is Choice.APPROVE
+            and self._machine.counts_today(case, vote.person, self._standing)
+            and (standing := self._standing(vote.person)) is not None
+        ]
         if not approving:
             return None
-        groups = {person: standing.groups if (standing := self._standing(person)) else () for person in approving}
         return {
             "case": case.id,
-            "votes": [{"person": person, "groups": list(groups[person])} for person in approving],
+            "votes": approving,
             "presented_digest": case.presented_digest,
         }
 

@@ -142,6 +142,10 @@ class Machine:
             requirement.quorum, approving, lambda person, quorum: self._counts(case, person, quorum, standings)
         )
 
+    def counts_today(self, case: Case, person: str, standings: Standings) -> bool:
+        """Whether a person's vote counts for any quorum of a case today."""
+        return hindrance(case, person, standings(person), self._owners(case.agent_id)) is None
+
     def _as_of_now(self, db: sqlite3.Connection) -> Standings:
         return lambda person: self._standing(db, person)
 

@@ -26,7 +26,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, TextContent
 
 from gateway.app import App
-from gateway.approvals.case import Case, Choice
+from gateway.approvals.case import Case, Choice, State
 from gateway.doors.dispatch import Dispatcher
 from gateway.doors.mcp import Hosts, Ladder, McpDoor, Sessions
 from gateway.identity import Role
@@ -280,7 +280,7 @@ async def test_hanging_up_leaves_the_case_to_be_met_again(running: Running, toke
         assert (await pending(running)).id == case.id
         await decide(running, Choice.APPROVE, case)
         async with asyncio.timeout(5):
-            while transfers(running) == 0:
+            while (await running.app.approvals.case(case.id)).state is not State.SUCCEEDED:
                 await asyncio.sleep(0.01)
         again = await http.post(f"{running.url}/mcp", json=body)
     assert again.headers["x-gateway-replayed"] == "true"
