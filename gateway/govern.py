@@ -38,6 +38,7 @@ from gateway.answering import Answering
 from gateway.clock import Clock
 from gateway.errors import Refusal
 from gateway.escalating import Escalating
+from gateway.joining import Joining
 from gateway.judging import Judging
 from gateway.outcomes import (
     allow_or_refuse,
@@ -117,7 +118,7 @@ class Governor:
             dialects=dialects, judging=judging, escalating=self.escalating, approvals=approvals, audit=audit
         )
         self._running: set[Running] = set()
-        self._effects: dict[str, Running] = {}  # identity -> the allowed call with an effect that is in flight
+        self._joining = Joining(audit)
         self._stopping = False
 
     def start(self, action: Action, sink: Sink | None = None, *, hold_s: float | None = None) -> Running:
@@ -133,8 +134,7 @@ class Governor:
 
     def _over(self, running: Running) -> None:
         self._running.discard(running)
-        if self._effects.get(running.action.digest) is running:
-            del self._effects[running.action.digest]
+        self._joining.over(running)
 
     @property
     def open_streams(self) -> int:
@@ -155,10 +155,8 @@ class Governor:
                     running.decision = decision
                     # 4 inspect; last, and not what is hidden: neither a fault nor the time may tell that it exists
                     inspected = () if decision.hidden else self._guards.inspect_input(action, target)
-                    while (first := self._in_flight(running, target, decision)) is not None:
-                        if (reply := await self._join(running, target, decision, first)) is not None:
-                            return reply
-                    reply = await self._meet_case(running, target, decision)  # 6 escalate
+                    reply = await self._joining.reply(running, target, decision)
+                    reply = reply or await self._meet_case(running, target, decision)  # 6 escalate
                     if reply is not None:
                         return reply
                     allow_or_refuse(action, decision)
@@ -207,30 +205,6 @@ class Governor:
             self._limits.settle(held, Cost())
             raise
         running.recorded = True
-
-    def _in_flight(self, running: Running, target: Target, decision: Decision) -> Running | None:
-        """The identical call with an effect that is in flight; where there is none, this one is it from here on."""
-        action = running.action
-        if not isinstance(target, ToolTarget) or target.effect == "read" or decision.effect is Effect.DENY:
-            return None
-        first = self._effects.get(action.digest)
-        if first is None and decision.effect is Effect.ALLOW:
-            self._effects[action.digest] = running
-        return None if first is running else first
-
-    async def _join(self, running: Running, target: Target, decision: Decision, first: Running) -> Reply | None:
-        """Wait for the identical call: it happens once, and both are told. None: its caller gave it up undone."""
-        action = running.action
-        if not running.recorded:
-            await self._audit.decided([(action, target, decision)], joined=first.action.id)
-            running.recorded = True
-        assert first.task is not None
-        await asyncio.wait({first.task})
-        if not first.task.cancelled():
-            return first.task.result()
-        if self._stopping:
-            raise Refusal("stopping", "The gateway is shutting down; try again in a moment.", retry_after_s=1)
-        return None
 
     async def _meet_case(self, running: Running, target: Target, decision: Decision) -> Reply | None:
         """Step 6: what is escalated waits for people, what has an idempotency key is kept for its retries; an identical

@@ -1,0 +1,48 @@
+"""Identical calls with an effect that arrive while one is in flight: it happens once, and all are told.
+
+In memory, by the action's digest; what outlives a call stands in its case. An entry ends with the call's task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.actions import Decision, Effect, Reply, Target, ToolTarget
+from gateway.rooms import Audit
+from gateway.running import Running
+
+
+class Joining:
+    """The allowed calls with an effect that are in flight. Belongs to the event loop's thread."""
+
+    def __init__(self, audit: Audit) -> None:
+        self._audit = audit
+        self._first: dict[str, Running] = {}
+
+    async def reply(self, running: Running, target: Target, decision: Decision) -> Reply | None:
+        """The answer of the identical call that was first. None: there is none, and this one is first from here on.
+
+        Raises the refusal that the first one ends with.
+        """
+        while (first := self._first_of(running, target, decision)) is not None:
+            if not running.recorded:
+                await self._audit.decided([(running.action, target, decision)], joined=first.action.id)
+                running.recorded = True
+            assert first.task is not None
+            await asyncio.wait({first.task})
+            if not first.task.cancelled():
+                return first.task.result()
+        return None  # also where the first one's caller gave it up undone
+
+    def over(self, running: Running) -> None:
+        """A call has ended."""
+        if self._first.get(running.action.digest) is running:
+            del self._first[running.action.digest]
+
+    def _first_of(self, running: Running, target: Target, decision: Decision) -> Running | None:
+        if not isinstance(target, ToolTarget) or target.effect == "read" or decision.effect is Effect.DENY:
+            return None
+        first = self._first.get(running.action.digest)
+        if first is None and decision.effect is Effect.ALLOW:
+            self._first[running.action.digest] = running
+        return None if first is running else first
