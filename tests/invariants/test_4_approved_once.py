@@ -4,6 +4,7 @@ identical calls are told what is so."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import json
@@ -12,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,10 +21,14 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+from gateway.errors import Refusal
+from gateway.quickstart.account import Ledger as Account
+from tests.bank_house import Bank
 from tests.e2e.cases import OpenCase, open_case
 from tests.e2e.fixtures import House, MakesHouse, open_house
 from tests.e2e.gateway_process import ROOT, Agent, Gateway, Ledger, within
 from tests.e2e.upstream import Upstream
+from tests.invariants.counter import PATIENCE_S, Counter, is_paid, refused
 
 AMOUNT_CENTS = 12_000  # above what passes without a person
 STRUCTURED = b'"structuredContent"'
@@ -363,6 +368,67 @@ def test_a_ledger_that_dies_or_is_away_is_told_for_what_it_is(tmp_path: Path) ->
             books_agree(house, agents[name], name, paid=paid, intents=1)
         assert house.ledger.transfers("away") == 1
         assert gateway.operator("GET", "/status").json()["approvals"] == {"pending": 0, "unknown": 2}
+
+
+# ---------------------------------------------------------------- in one process
+
+
+@pytest.fixture
+async def counter(bank: Bank) -> AsyncIterator[Counter]:
+    counter = Counter(bank)
+    await counter.configure("", hold_s=PATIENCE_S)
+    yield counter
+    await counter.verified()
+
+
+async def test_a_disk_that_takes_its_time_with_the_answer_loses_nothing(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was paid has happened, so its record is waited for, and whoever waits hears of it only then."""
+    writer = counter.app.writer
+    monkeypatch.setattr(writer, "_timeout_s", 0.1)  # longer than this nobody is kept waiting for a record
+    pays = Account.transfer
+    with contextlib.closing(sqlite3.connect(writer.path, isolation_level=None)) as disk:
+
+        def pays_and_stalls(account: Account, **arguments: Any) -> dict[str, Any]:
+            answer = pays(account, **arguments)
+            disk.execute("BEGIN IMMEDIATE")
+            return answer
+
+        monkeypatch.setattr(Account, "transfer", pays_and_stalls)
+        async with await counter.bank.running.agent() as agent, await counter.bank.reviewer() as rita:
+            call, case_id = await counter.held(agent)
+            await counter.approve(rita, case_id)
+            async with asyncio.timeout(PATIENCE_S):
+                while not disk.in_transaction:
+                    await asyncio.sleep(0.01)
+            with pytest.raises(Refusal, match="took longer"):
+                await writer.write(lambda _: None)
+            assert not call.done()
+            assert (await counter.app.approvals.case(case_id)).state == "executing"
+            disk.execute("ROLLBACK")
+            assert is_paid(await call)
+    assert await counter.went(case_id) == ["action.requested", "case.approved", "action.intent", "action.result"]
+    assert counter.app.log.open_intents == 0
+    assert counter.bank.transfers() == 1
+
+
+async def test_after_the_replay_window_an_identical_call_is_a_new_action(counter: Counter) -> None:
+    await counter.configure("replay_s: 1, ")
+    async with await counter.bank.running.agent() as agent, await counter.bank.reviewer() as rita:
+        first = await counter.bank.case(agent)
+        await counter.approve(rita, first)
+        await counter.until(first, "succeeded")
+        assert is_paid(await counter.call(agent))
+        async with asyncio.timeout(PATIENCE_S):
+            while is_paid(answer := await counter.call(agent)):
+                await asyncio.sleep(0.05)
+        code, words = refused(answer)
+        assert (code, first in words) == ("approval_required", False)
+        await counter.app.approvals.tick()
+        status = await counter.status(agent, first)  # the first ended well, and its result is not kept any more
+        assert (status["state"], "result" in status) == ("succeeded", False)
+    assert counter.bank.transfers() == 1
 
 
 # ---------------------------------------------------------------- at random
