@@ -49,13 +49,11 @@ from gateway.outcomes import (
     upper_bound,
     worth_a_record,
 )
+from gateway.own_case import OWN_CASE
 from gateway.rooms import Approvals, Audit, Dialect, Guards, Limits, LooksUp, Observes, Policy, Upstreams
 from gateway.running import Running, Sink
 
 log = structlog.get_logger("gateway.govern")
-
-# Asking about one's own cases needs no grant: it tells what the agent was told before.
-OWN_CASE = Decision(effect=Effect.ALLOW, rules=("own_case",), reasons=("An agent may ask about its own cases.",))
 
 
 class Governor:

@@ -15,6 +15,7 @@ from gateway.approvals.case import Case, State
 from gateway.clock import Clock
 from gateway.errors import Refusal
 from gateway.outcomes import refusal_of
+from gateway.own_case import APPROVAL_STATUS, OWN_CASE, OWN_TOOL
 from gateway.proposals import Proposal, Verdict, undeclared, unreadable
 from gateway.rooms import Approvals, Audit, LooksUp, Policy
 from gateway.waiting import ended_refusal, waiting_refusal
@@ -68,7 +69,7 @@ class Judging:
                 self._refused(child, target, None, refusal)
                 verdicts.append(Verdict(proposal, unreadable(""), release=False, note=refusal.message))
                 continue
-            decision = unreadable("") if proposal.arguments is None else await self._policy.decide(child, target)
+            decision = unreadable("") if proposal.arguments is None else await self._decide(child, target)
             if self._concerns_people(child, target, decision):
                 if child.digest in asked and decision.effect is Effect.ESCALATE:  # one approval lets one call pass
                     self._refused(child, target, decision, _TWICE)
@@ -98,7 +99,7 @@ class Judging:
         child, target = verdict.action, verdict.target
         assert child is not None
         assert target is not None
-        decision = await self._policy.decide(child, target)
+        decision = await self._decide(child, target)
         if decision.effect is Effect.DENY:
             return await self._denied(verdict.proposal, child, target, decision)
         if verdict.release and (verdict.case is not None or not self._concerns_people(child, target, decision)):
@@ -197,8 +198,8 @@ class Judging:
 
     async def _child(self, parent: Action, proposal: Proposal, answer_id: str) -> tuple[Action, ToolTarget]:
         """The proposal as an action, without its digest; its parent is the model call whose answer it stands in."""
-        target = self._catalog.executable(proposal)
-        if target is not None and not await self._may_see(parent, target):
+        target = OWN_TOOL if proposal.name == APPROVAL_STATUS else self._catalog.executable(proposal)
+        if target is not None and target is not OWN_TOOL and not await self._may_see(parent, target):
             target = None  # a name means our tool only for an agent that may see it: hidden ones look like unknown ones
         if target is None:
             target = self._catalog.client_tool(proposal.name) or undeclared(proposal.name)
@@ -216,6 +217,9 @@ class Judging:
             digest="",
         )
         return child, target
+
+    async def _decide(self, child: Action, target: ToolTarget) -> Decision:
+        return OWN_CASE if target is OWN_TOOL else await self._policy.decide(child, target)
 
     async def _may_see(self, action: Action, tool: ToolTarget) -> bool:
         listing = msgspec.structs.replace(action, kind=Kind.TOOL_LIST, target=tool.server, arguments={})

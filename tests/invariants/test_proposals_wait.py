@@ -390,3 +390,11 @@ async def test_a_quorum_counts_persons_before_the_answer_leaves(desk: Desk) -> N
     await desk.vote(case, person=REVIEWERS[1])
     assert released(await desk.told(play)) == ["issue_refund"]
     assert case.action.arguments == REFUND
+
+
+async def test_a_proposed_call_of_the_gateways_own_tool_reaches_the_agent(desk: Desk) -> None:
+    name = "gateway__approval_status"
+    answer = await desk.told(desk.answers(refund(name=name, case_id="c")))
+    assert released(answer) == [name]
+    (decided,) = await desk.records(type="action.decided", kind="tool.propose")
+    assert (decided["decision"]["effect"], decided["decision"]["rules"]) == ("allow", ["own_case"])

@@ -20,6 +20,7 @@ from gateway.doors.mcp.protocol import INVALID_PARAMS, Fault, shown
 from gateway.doors.mcp.states import State, States, no_such_state, valid_until_ns
 from gateway.doors.mcp.waiting import Ladder, LeftError, reply_of, while_connected
 from gateway.errors import Refusal
+from gateway.own_case import APPROVAL_STATUS
 
 DOOR = "mcp"
 MAX_NAME_CHARS = 256  # of `server__tool`; no registered tool comes near it
@@ -80,7 +81,7 @@ class Calls:
         """`tools/call`: decided, performed and recorded by the governor; refusals a model can use are results."""
         message, answer = request.message, request.answer
         name, arguments = _named_call(message.params)
-        if name == own_tools.APPROVAL_STATUS:
+        if name == APPROVAL_STATUS:
             await self._approval_status(request, arguments)
             return
         target = name if request.server is None else f"{request.server}__{name}"
@@ -128,7 +129,7 @@ class Calls:
 
     async def _approval_status(self, request: Request, arguments: dict[str, Any]) -> None:
         """The gateway's own tool: how a case of the asking agent stands."""
-        answer, target = request.answer, own_tools.APPROVAL_STATUS
+        answer, target = request.answer, APPROVAL_STATUS
         if "requestState" in request.message.params:
             raise no_such_state()
         fault: Refusal | None = None

@@ -12,8 +12,8 @@ import msgspec
 
 from gateway.doors.mcp import results
 from gateway.errors import Refusal
+from gateway.own_case import APPROVAL_STATUS
 
-APPROVAL_STATUS: Final = "gateway__approval_status"
 MAX_WAIT_S: Final = 50.0  # less than the shortest time-out of a client that is known (60 s)
 MAX_CASE_CHARS: Final = 128
 

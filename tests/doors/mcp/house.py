@@ -168,12 +168,18 @@ class Rooms:
     ) -> None:
         raise NotImplementedError
 
+    async def lost(
+        self, _: Action, __: Target, ___: Decision, ____: Result, _____: Callable[[sqlite3.Connection], str | None]
+    ) -> None:
+        raise NotImplementedError
+
     async def decided(
         self,
         _: Sequence[tuple[Action, Target | None, Decision]],
         *,
         case: str | None = None,
         replayed: bool = False,
+        joined: str | None = None,
     ) -> None:
         return None
 
