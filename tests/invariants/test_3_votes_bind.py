@@ -77,6 +77,12 @@ async def test_an_approval_is_for_its_own_arguments_only(
     assert counter.bank.transfers() == 1
 
 
+async def test_who_is_told_to_wait_is_told_why_and_what_would_pass(counter: Counter, agent: httpx.AsyncClient) -> None:
+    code, words = refused(await counter.call(agent))
+    assert (code, words.startswith("NOT executed. Waiting for approval: case ")) == ("approval_required", True)
+    assert "Up to that amount they pass without one." in words
+
+
 async def test_an_approval_is_for_its_own_agent_and_user(
     counter: Counter, agent: httpx.AsyncClient, rita: httpx.AsyncClient
 ) -> None:

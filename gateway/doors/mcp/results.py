@@ -104,7 +104,7 @@ def explained(refusal: Refusal) -> str:
     """The refusal as a text for a model."""
     waits = refusal.code == "approval_required" and "case" in refusal.detail
     parts = [_waits(refusal) if waits else refusal.message]
-    parts += [reason for reason in refusal.reasons if reason not in refusal.message]
+    parts += [reason for reason in refusal.reasons if reason not in parts[0]]
     if refusal.rules:
         parts.append(f"({'Rule' if len(refusal.rules) == 1 else 'Rules'}: {', '.join(refusal.rules)}.)")
     hint = _HINTS.get(refusal.code)
