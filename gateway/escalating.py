@@ -114,7 +114,8 @@ class Escalating:
         """
         fence = case.fence
         while case.state not in ENDED:
-            self._check_agent(action)
+            if case.state is not State.EXECUTING:
+                case = await self._unless_suspended(action, case)
             if case.state is State.APPROVED and case.fence > fence:
                 answer_of(case, await self._approvals.ending(case))
             elif case.state is State.APPROVED:
@@ -125,6 +126,16 @@ class Escalating:
             if left_s <= 0:
                 break
             case = await self._approvals.wait(case.id, left_s, until=frozenset(State) - {case.state})
+        return case
+
+    async def _unless_suspended(self, action: Action, case: Case) -> Case:
+        """Raises `agent_suspended`; but what had begun before that is told to its end, since it is done."""
+        try:
+            self._check_agent(action)
+        except Refusal:
+            case = await self._approvals.case(case.id)
+            if case.state in (State.PENDING, State.APPROVED):
+                raise
         return case
 
     async def hold(self, running: Running, verdicts: Sequence[Verdict], again: Again) -> list[Verdict]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -70,10 +71,12 @@ class Bank:
 @pytest.fixture(name="bank")
 async def a_bank(running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bank]:
     ledger = Ledger(tmp_path / "ledger.db")
-    config = uvicorn.Config(make_server(ledger).streamable_http_app(), host="127.0.0.1", port=0, log_config=None)
-    server, socket = uvicorn.Server(config), config.bind_socket()
-    serving = asyncio.create_task(server.serve(sockets=[socket]))
-    monkeypatch.setenv("LEDGER_URL", f"http://127.0.0.1:{socket.getsockname()[1]}/mcp")
+    server = uvicorn.Server(uvicorn.Config(make_server(ledger).streamable_http_app(), log_config=None))
+    # Only of a socket that says it is TCP does asyncio send small pieces at once; else each answer takes 40 ms.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.bind(("127.0.0.1", 0))
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    monkeypatch.setenv("LEDGER_URL", f"http://127.0.0.1:{listening.getsockname()[1]}/mcp")
     monkeypatch.setenv("LEDGER_TOKEN", "not-asked-for")
     shutil.copy(ROOT / "tools_registry" / "ledger.yaml", running.folder / "tools_registry")
     grants = running.folder / "policies" / "grants" / "data.yaml"
@@ -90,5 +93,5 @@ async def a_bank(running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         await running.app.tools.aclose()
         server.should_exit = True
         await serving
-        socket.close()
+        listening.close()
         ledger.close()

@@ -192,7 +192,7 @@ class Machine:
         def change(db: sqlite3.Connection) -> Note:
             case = self._load(db, case_id)
             if case.state not in (State.PENDING, State.APPROVED) or case.expires_ns > self._clock.now_ns():
-                raise _late(case)
+                raise self._late(case)
             why = "" if case.state is State.PENDING else "It was approved, and not claimed or begun in time."
             self._move(db, case, self._ended(case, State.EXPIRED, code="approval_expired", why=why))
             return Note("case.expired", {"was": case.state.value})
@@ -205,7 +205,7 @@ class Machine:
         def change(db: sqlite3.Connection) -> Note:
             case = self._load(db, case_id)
             if case.state not in (State.PENDING, State.APPROVED):
-                raise _late(case)
+                raise self._late(case)
             self._move(db, case, self._ended(case, State.CANCELLED, code="approval_denied", why=why))
             return Note("case.cancelled", {"by": by, "why": why})
 
@@ -217,7 +217,7 @@ class Machine:
         def change(db: sqlite3.Connection) -> Note:
             case = self._load(db, case_id)
             if case.state not in (State.PENDING, State.APPROVED):
-                raise _late(case)
+                raise self._late(case)
             told = f"{why} ({'Rule' if len(rules) == 1 else 'Rules'}: {', '.join(rules)}.)" if rules else why
             self._move(db, case, self._ended(case, State.INVALIDATED, code=code, why=told))
             return Note("case.invalidated", {"code": code, "why": why, "rules": ",".join(rules)})
@@ -230,7 +230,7 @@ class Machine:
         def change(db: sqlite3.Connection) -> Note:
             case = self._load(db, case_id)
             if case.state is not State.APPROVED:
-                raise _late(case)
+                raise self._late(case)
             moved = _replace(
                 case,
                 state=State.PENDING,
@@ -294,7 +294,7 @@ class Machine:
         def change(db: sqlite3.Connection) -> Note:
             case = self._load(db, case_id)
             if case.state is not State.EXECUTING:
-                raise _late(case)
+                raise self._late(case)
             self._end_attempt(db, case, State.UNKNOWN.value, why)
             self._move(db, case, self._ended(case, State.UNKNOWN, code="outcome_unknown", why=why))
             return Note("case.unknown", {"why": why, "fence": str(case.fence)})
@@ -332,7 +332,7 @@ class Machine:
         """The approved case, if nothing that is durable by now stands against it."""
         case = self._load(db, case_id)
         if case.state is not State.APPROVED or case.expires_ns <= self._clock.now_ns():
-            raise _late(case)
+            raise self._late(case)
         if not self._active(db, case.agent_id):
             raise Refusal("agent_suspended", f"The agent {case.agent_id} is suspended.", detail=_of(case))
         if not self.satisfied(case, self._rows.votes(db, case), requirement, self._as_of_now(db)):
@@ -347,7 +347,12 @@ class Machine:
 
     def _still_open(self, case: Case) -> None:
         if case.state is not State.PENDING or case.expires_ns <= self._clock.now_ns():
-            raise _late(case)
+            raise self._late(case)
+
+    def _late(self, case: Case) -> Refusal:
+        if case.state in (State.PENDING, State.APPROVED) and case.expires_ns <= self._clock.now_ns():
+            return Refusal("decided", "The case has run out of time, so it counts as denied.", detail=_of(case))
+        return Refusal("decided", f"The case is {case.state} already; nothing was changed.", detail=_of(case))
 
     def _move(self, db: sqlite3.Connection, case: Case, moved: Case) -> None:
         if not self._rows.move(db, moved, case):
@@ -385,12 +390,6 @@ def _state_of(status: Status) -> State:
     if status is Status.SUCCEEDED:
         return State.SUCCEEDED
     return State.FAILED if status is Status.FAILED else State.UNKNOWN
-
-
-def _late(case: Case) -> Refusal:
-    if case.state in (State.PENDING, State.APPROVED):
-        return Refusal("decided", "The case has run out of time, so it counts as denied.", detail=_of(case))
-    return Refusal("decided", f"The case is {case.state} already; nothing was changed.", detail=_of(case))
 
 
 def _of(case: Case) -> dict[str, str]:
