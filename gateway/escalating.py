@@ -114,8 +114,9 @@ class Escalating:
         """
         fence = case.fence
         while case.state not in ENDED:
-            if case.state is not State.EXECUTING:
-                case = await self._unless_suspended(action, case)
+            if case.state is not State.EXECUTING and (now := await self._unless_suspended(action, case)) is not case:
+                case = now
+                continue
             if case.state is State.APPROVED and case.fence > fence:
                 answer_of(case, await self._approvals.ending(case))
             elif case.state is State.APPROVED:

@@ -7,11 +7,12 @@ unreadable proposal, and one that no rule allows, stays out.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from gateway.actions import Action, Decision, Effect, Kind, Target, ToolTarget
-from gateway.approvals.case import Case, State
+from gateway.approvals.case import NOT_DONE, Case, State
 from gateway.clock import Clock
 from gateway.errors import Refusal
 from gateway.outcomes import refusal_of
@@ -25,6 +26,21 @@ _TWICE = Refusal(
 )
 _TRIES = 3
 Refused = Callable[[Action, Target | None, Decision | None, Refusal], None]
+
+
+class _Asking(NamedTuple):
+    """A proposal on its way to its case. `waited_for`: the case that its answer was held for.
+
+    `leaves`: its answer leaves now, so what was approved is released, once. Else it waits as well: an approval is not
+    used up by an answer of which another part still waits.
+    """
+
+    proposal: Proposal
+    action: Action
+    target: ToolTarget
+    answer_id: str
+    waited_for: str | None = None
+    leaves: bool = False
 
 
 class Judging:
@@ -76,7 +92,7 @@ class Judging:
                     verdicts.append(Verdict(proposal, decision, release=False, note=_TWICE.message))
                     continue
                 asked.add(child.digest)
-                verdicts.append(await self._ask_people(proposal, child, target, decision, answer_id, release=False))
+                verdicts.append(await self._ask_people(_Asking(proposal, child, target, answer_id), decision))
             elif decision.effect is Effect.DENY:
                 verdicts.append(await self._denied(proposal, child, target, decision))
             else:  # a tool that the gateway executes is held at its own door
@@ -104,7 +120,8 @@ class Judging:
             return await self._denied(verdict.proposal, child, target, decision)
         if verdict.release and (verdict.case is not None or not self._concerns_people(child, target, decision)):
             return verdict
-        return await self._ask_people(verdict.proposal, child, target, decision, answer_id, release=True)
+        asking = _Asking(verdict.proposal, child, target, answer_id, waited_for=verdict.case, leaves=True)
+        return await self._ask_people(asking, decision)
 
     async def still_waiting(self, verdicts: Sequence[Verdict]) -> Refusal:
         """The hold is over, and people have not decided on all of these: what the caller is told of the first."""
@@ -119,51 +136,32 @@ class Judging:
                 self._refused(verdict.action, verdict.target, verdict.decision, refusal)
         return next((refusal for case, refusal in told if case.state is State.PENDING), told[0][1])
 
-    async def _ask_people(
-        self,
-        proposal: Proposal,
-        child: Action,
-        target: ToolTarget,
-        decision: Decision,
-        answer_id: str,
-        *,
-        release: bool,
-    ) -> Verdict:
-        """The proposal meets its case: it waits, or is left out in words the model can use.
-
-        `release`: its answer leaves now, so what was approved is released, once. Else it waits as well: an approval is
-        not used up by an answer of which another part still waits.
-        """
+    async def _ask_people(self, asking: _Asking, decision: Decision) -> Verdict:
+        """The proposal meets its case: it waits, or is released, or is left out in words the model can use."""
         refusal: Refusal
         for _ in range(_TRIES):
             try:
-                return await self._meet(proposal, child, target, decision, answer_id, release=release)
+                return await self._meet(asking, decision)
             except Refusal as refused:
                 if refused.http_status >= 500:
                     raise
                 refusal = refused
                 if refusal.code != "decided":  # else somebody was faster, and what they did is met
                     break
-        self._refused(child, target, decision, refusal)
-        return Verdict(proposal, decision, release=False, note=refusal.message)
+        return self._left_out(asking, decision, refusal)
 
-    async def _meet(
-        self,
-        proposal: Proposal,
-        child: Action,
-        target: ToolTarget,
-        decision: Decision,
-        answer_id: str,
-        *,
-        release: bool,
-    ) -> Verdict:
+    async def _meet(self, asking: _Asking, decision: Decision) -> Verdict:
+        proposal, child, target, answer_id, waited_for, leaves = asking
+        if waited_for is not None and (case := await self._approvals.case(waited_for)).state in NOT_DONE:
+            return self._left_out(asking, decision, ended_refusal(case), case)
         met = await self._approvals.meet(child, target, decision, answer_id=answer_id)
         if met is None:  # policy allows it now, and nobody has to be asked
             await self._audit.decided([(child, target, decision)])
             return Verdict(proposal, decision, release=True, action=child, target=target)
         case = met.case
-        if case.state is State.PENDING or (case.state is State.APPROVED and not release):
-            return Verdict(proposal, decision, False, child, target, case.id, waiting=True)
+        waiting = Verdict(proposal, decision, False, child, target, case.id, waiting=True)
+        if case.state is State.PENDING or (case.state is State.APPROVED and not leaves):
+            return waiting
         if case.state is State.APPROVED:
             votes = await self._approvals.votes(case.id)
             decision = await self._policy.decide(child, target, approval=self._approvals.in_force(case, votes))
@@ -171,17 +169,21 @@ class Judging:
                 return await self._denied(proposal, child, target, decision)
             why = self._approvals.falls_short(case, votes, target, decision)
             if why is not None:
-                case = await self._approvals.requeue(case, target, decision, why=why)
-                return Verdict(proposal, decision, False, child, target, case.id, waiting=True)
+                await self._approvals.requeue(case, target, decision, why=why)
+                return waiting
             await self._approvals.release(case, child, target, decision, answer_id)
         elif case.state is State.SUCCEEDED and case.released_to == answer_id:
             await self._audit.decided([(child, target, decision)], case=case.id, replayed=True)
         else:
-            ended = ended_refusal(case)
-            if case.action.id != child.id:
-                self._refused(child, target, decision, ended)
-            return Verdict(proposal, decision, release=False, case=case.id, note=ended.message)
+            return self._left_out(asking, decision, ended_refusal(case), case)
         return Verdict(proposal, decision, release=True, action=child, target=target, case=case.id)
+
+    def _left_out(self, asking: _Asking, decision: Decision, refusal: Refusal, case: Case | None = None) -> Verdict:
+        """It does not leave with its answer; of a case that it opened itself, the records tell how it ended."""
+        if case is None or case.action.id != asking.action.id:
+            self._refused(asking.action, asking.target, decision, refusal)
+        case_id = None if case is None else case.id
+        return Verdict(asking.proposal, decision, release=False, case=case_id, note=refusal.message)
 
     async def _denied(self, proposal: Proposal, child: Action, target: ToolTarget, decision: Decision) -> Verdict:
         """Policy stands against it now, whatever people said: an approval that is in force ends here."""

@@ -146,6 +146,21 @@ async def test_what_nobody_decided_in_time_is_left_out(desk: Desk, in_hold: bool
     await paid_once(desk, play)
 
 
+@pytest.mark.parametrize("in_hold", [True, False])
+async def test_what_is_cancelled_is_left_out_and_people_are_not_asked_again_at_once(desk: Desk, in_hold: bool) -> None:
+    await desk.configure(hold_s=10)
+    play = desk.answers(refund())
+    answer = desk.call(play)
+    (case,) = await desk.waiting()
+    if in_hold:
+        await desk.held()
+    await desk.app.approvals.cancel(case.id, by="rita", why="Done by hand.", person=True)
+    assert released(await answer.end()) == []
+    assert "Done by hand." in answer.message["content"]
+    assert [one.id for one in await desk.cases()] == [case.id]
+    assert await desk.types(case=case.id) == ["action.requested", "case.cancelled"]
+
+
 async def test_what_was_cancelled_is_asked_for_anew_and_not_paid_for_anew(desk: Desk) -> None:
     """And the answer is kept for as long as the new case may take."""
     play = desk.answers(refund())
