@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -73,6 +74,14 @@ class Running:
         body = {"model": "demo", "messages": [{"role": "user", "content": content}]}
         answer = await agent.post("/v1/chat/completions", json=body)
         return str(answer.headers["x-gateway-action"])
+
+    async def all_events(self, type: str, count: int) -> list[dict[str, Any]]:  # noqa: A002
+        """The records of a type, once there are `count`: refusals ride the next commit."""
+        async with asyncio.timeout(20):
+            while len(found := await self.events(type)) < count:
+                await asyncio.sleep(0.01)
+        assert len(found) == count
+        return found
 
     async def events(self, type: str) -> list[dict[str, Any]]:  # noqa: A002
         return (await self.app.log.query(Filter(type=type, limit=100))).records

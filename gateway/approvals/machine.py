@@ -83,8 +83,9 @@ class Machine:
             standings = self._as_of_now(db)
             self._check_voter(case, person, standings)
             votes = self._rows.votes(db, case)
-            if any(vote.person == person and vote.counts for vote in votes):
-                raise Refusal("decided", "You have voted on this card already; others must decide.", detail=_of(case))
+            earlier = next((vote for vote in votes if vote.person == person and vote.counts), None)
+            if earlier is not None:
+                return self._counted_again(db, case, votes, standings, same=earlier.choice is choice)
             vote = Vote(
                 id=self._new_id(),
                 person=person,
@@ -110,6 +111,17 @@ class Machine:
             return Note(f"case.{kind}", labels)
 
         return change
+
+    def _counted_again(
+        self, db: sqlite3.Connection, case: Case, votes: Sequence[Vote], standings: Standings, *, same: bool
+    ) -> Note:
+        """A vote that stands already is no second one; but what was given may be enough by now, as when a reviewer has
+        the role again that was taken away in between."""
+        moved = self._counted(case, votes, standings)
+        if not same or moved.state is State.PENDING:
+            raise Refusal("decided", "You have voted on this card already; others must decide.", detail=_of(case))
+        self._move(db, case, moved)
+        return Note(f"case.{moved.state.value}", {"by": "votes that were there"})
 
     def approve_by_policy(self, case_id: str) -> Change:
         """Policy allows now what it escalated before, so nobody has to be asked."""

@@ -126,7 +126,13 @@ class House:
         return None if found is None else Standing(found.reviewer, found.groups)
 
     async def role_taken(self, person: str) -> None:
-        await self.writer.write(lambda db: db.execute("UPDATE person SET roles = '[]' WHERE id = ?", (person,)))
+        await self._roles(person, "[]")
+
+    async def role_given(self, person: str) -> None:
+        await self._roles(person, '["reviewer"]')
+
+    async def _roles(self, person: str, roles: str) -> None:
+        await self.writer.write(lambda db: db.execute("UPDATE person SET roles = ? WHERE id = ?", (roles, person)))
 
     def action(self, user: str | None = "uma", agent: Agent | None = None, **changes: Any) -> Action:
         """A transfer of 500 by the agent `payer` for `uma`."""

@@ -146,3 +146,17 @@ async def test_comments_are_kept_and_change_nothing(house: House) -> None:
 async def test_an_unknown_case_is_not_found(house: House) -> None:
     assert await code_of(house.room.vote("none", "ada", Choice.APPROVE, presented_digest="")) == "not_found"
     assert await code_of(house.room.wait("none", 0, until=frozenset())) == "not_found"
+
+
+async def test_a_vote_that_did_not_count_for_a_while_counts_when_its_person_repeats_it(house: House) -> None:
+    case = await house.opened()
+    approved = await house.vote(case, "ada")
+    await house.role_taken("ada")
+    await house.room.requeue(approved, TARGET, escalate(), why="A reviewer no longer counts.")
+    assert await code_of(house.vote(case, "ada")) == "forbidden"
+    await house.role_given("ada")
+    assert await code_of(house.vote(case, "ada", Choice.DENY)) == "decided"  # it is said already, and otherwise
+    again = await house.vote(case, "ada")
+    assert again.state is State.APPROVED
+    assert len(await house.room.votes(case.id)) == 1
+    assert (await house.types(case.id))[-2:] == ["case.requeued", "case.approved"]

@@ -179,10 +179,9 @@ def test_clients_that_are_told_to_come_back_get_the_one_answer(tmp_path: Path) -
         within(decide, "every case decided", 40)
         asked = {one.way: one.check(30)["requests"] for one in all_wait}
         house.gateway.verified()
-    # The SDK's own retries attach: two were told to wait, the third brought the answer.
-    assert {way: count for way, count in asked.items() if not way.calls_tools} == {
-        way: 3 for way in WAYS if not way.calls_tools
-    }
+    # The SDK's own retries attach: it was told to wait at least twice, and the last request brought the answer. A person
+    # who decides late on a busy machine lets it come back once more.
+    assert all(asked[way] in (3, 4) for way in WAYS if not way.calls_tools), asked
     assert asked[Way("npm mcp", "progress")] == 1
 
 
