@@ -79,7 +79,11 @@ class Answering:
             await self._approvals.keep_answer(action, answer_id, await whole(), stream=action.stream)
             running.is_whole = True
         if running.withheld is None:
-            verdicts = await self._escalating.hold(running, verdicts, lambda one: self._judging.again(one, answer_id))
+
+            async def again(one: Verdict) -> Verdict:
+                return await self._judging.again(one, answer_id, running.asked)
+
+            verdicts = await self._escalating.hold(running, verdicts, again)
         waiting = [verdict for verdict in verdicts if verdict.waiting]
         if waiting:
             refusal = await self._judging.still_waiting(waiting)

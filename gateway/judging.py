@@ -87,12 +87,12 @@ class Judging:
                 continue
             decision = unreadable("") if proposal.arguments is None else await self._decide(child, target)
             if self._concerns_people(child, target, decision):
+                asking = _Asking(proposal, child, target, answer_id)
                 if child.digest in asked and decision.effect is Effect.ESCALATE:  # one approval lets one call pass
-                    self._refused(child, target, decision, _TWICE)
-                    verdicts.append(Verdict(proposal, decision, release=False, note=_TWICE.message))
+                    verdicts.append(self._left_out(asking, decision, _TWICE))
                     continue
                 asked.add(child.digest)
-                verdicts.append(await self._ask_people(_Asking(proposal, child, target, answer_id), decision))
+                verdicts.append(await self._ask_people(asking, decision))
             elif decision.effect is Effect.DENY:
                 verdicts.append(await self._denied(proposal, child, target, decision))
             else:  # a tool that the gateway executes is held at its own door
@@ -108,7 +108,7 @@ class Judging:
             return False
         return decision.effect is Effect.ESCALATE or self._approvals.concerns(child)
 
-    async def again(self, verdict: Verdict, answer_id: str) -> Verdict:
+    async def again(self, verdict: Verdict, answer_id: str, asked: set[str]) -> Verdict:
         """Judge a proposal anew after its answer was held: policy is asked on current data before it is released."""
         if not verdict.release and not verdict.waiting:
             return verdict
@@ -121,6 +121,10 @@ class Judging:
         if verdict.release and (verdict.case is not None or not self._concerns_people(child, target, decision)):
             return verdict
         asking = _Asking(verdict.proposal, child, target, answer_id, waited_for=verdict.case, leaves=True)
+        if verdict.case is None and decision.effect is Effect.ESCALATE:  # policy asks people now, and did not before
+            if child.digest in asked:
+                return self._left_out(asking, decision, _TWICE)
+            asked.add(child.digest)
         return await self._ask_people(asking, decision)
 
     async def still_waiting(self, verdicts: Sequence[Verdict]) -> Refusal:
@@ -143,7 +147,7 @@ class Judging:
             try:
                 return await self._meet(asking, decision)
             except Refusal as refused:
-                if refused.http_status >= 500:
+                if refused.http_status >= 500 or refused.code == "agent_suspended":  # then nothing leaves at all
                     raise
                 refusal = refused
                 if refusal.code != "decided":  # else somebody was faster, and what they did is met

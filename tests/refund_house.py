@@ -135,6 +135,7 @@ class Call:
     """A model call of a client: over HTTP/1.1 as a server would hand it to the gateway, but for the socket."""
 
     def __init__(self, app: Any, key: str, body: dict[str, Any]) -> None:
+        """`app` is the gateway's ASGI callable; asking begins at once."""
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = b""
@@ -223,10 +224,13 @@ class Call:
 class Desk:
     """The gateway, its provider, an agent at work and two people who decide."""
 
-    def __init__(self, folder: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, folder: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, app: App | None = None
+    ) -> None:
+        """`app`: one that runs already; `configure` puts it behind this desk."""
         self.folder = folder
         self.upstream = upstream
-        self.app = App(Process(data_dir=folder / "var", config=folder / "gateway.yaml"))
+        self.app = app or App(Process(data_dir=folder / "var", config=folder / "gateway.yaml"))
         self.key = ""
         self._monkeypatch = monkeypatch
         self._ahead_ns = 0
@@ -238,6 +242,10 @@ class Desk:
         (self.folder / "tools_registry" / "desk.yaml").write_text(MANIFEST)
         self.write()
         await self.app.start()
+        await self.people()
+
+    async def people(self) -> None:
+        """The agent has a key, and there are people who decide."""
         _, self.key = await self.app.registry.keys.create("reader", person="operator")
         for person in REVIEWERS:
             await self.app.registry.people.add(person, name=person.title(), roles=(Role.REVIEWER,), by="operator")
@@ -295,14 +303,18 @@ class Desk:
     def answers(self, *calls: dict[str, Any], text: str | None = None, **more: Any) -> Play:
         """A play that answers with these calls, plain or streamed, as it is asked."""
         events = stream_of(*calls, text=text or "")
+        return self.plays(completion(text, calls=list(calls), **more), *({**event, **more} for event in events))
+
+    def plays(self, body: object, *events: object) -> Play:
+        """A play that answers with this body or, where it is asked to, streams these events."""
 
         def player(exchange: Exchange, _: Play) -> None:
             if not exchange.received.body.get("stream"):
-                exchange.answer(completion(text, calls=list(calls), **more))
+                exchange.answer(body)
                 return
             exchange.begin()
             for event in events:
-                exchange.event({**event, **more})
+                exchange.event(event)
             exchange.send(b"data: [DONE]\n\n")
             exchange.end()
 

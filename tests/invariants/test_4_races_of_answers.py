@@ -107,27 +107,32 @@ async def test_an_answer_around_the_end_of_the_time_leaves_with_the_call_or_with
     assert ends == {State.SUCCEEDED, State.EXPIRED}
 
 
-async def test_a_suspension_around_the_release_lets_all_of_it_pass_or_nothing(desk: Desk, turns: Turns) -> None:
+async def test_a_suspension_around_the_release_lets_all_of_it_pass_or_nothing(
+    desk: Desk, turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
     turns.watch(desk.app.log, "append")
     agents = desk.app.registry.agents
     ends = set()
     for order in Orders():
-        _, case, held = await waits(desk, order)
-        await turns.race(
+        with monkeypatch.context() as hasty:  # so that only the retry waits
+            hasty.setattr(desk.app.governor.escalating, "_hold_s", lambda: 0.001)
+            play = desk.answers(refund(order=f"R-{order.rounds}"))
+            assert (await desk.told(play)).status == 409
+        (case,) = await desk.decide(Choice.APPROVE)
+        came = await turns.race(
             order,
             operator=partial(agents.suspend, "reader", person="operator", reason="Odd."),
-            vote=partial(desk.vote, case),
+            retry=partial(told, desk, play),
         )
-        await held.end()
-        ends.add(held.status)
-        if held.status == 200:
-            assert brings(held)
-            assert await desk.state(case) is State.SUCCEEDED
+        ends.add(came["retry"].status)
+        if came["retry"].status == 200:
+            assert brings(came["retry"])
         else:
-            assert held.error["code"] == "agent_suspended"
-            assert await desk.state(case) is State.APPROVED  # for the answer, once the agent may act again
-            await desk.app.approvals.cancel(case.id, by="rita", why="", person=True)
+            assert came["retry"].error["code"] == "agent_suspended"
         await agents.resume("reader", person="operator", reason="Fine.")
+        assert brings(await desk.told(play))
+        assert await desk.state(case) is State.SUCCEEDED
+        assert len(play.received) == 1
     assert ends == {200, 403}
 
 

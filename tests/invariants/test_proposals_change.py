@@ -148,6 +148,24 @@ async def test_a_manifest_that_says_other_things_is_shown_again(desk: Desk) -> N
     assert calls(await desk.told(play)) == ["issue_refund"]
 
 
+async def test_what_was_allowed_before_the_hold_and_asks_for_people_now_waits_for_them(
+    desk: Desk, stream: bool
+) -> None:
+    """Also twice: then a person approves one."""
+    await desk.configure(hold_s=10)
+    looks = [refund(f"call_{number}", "look_up", order="A-1") for number in (2, 3)]
+    answer = desk.call(desk.answers(refund(), *looks), stream=stream)
+    (first,) = await desk.waiting()
+    await desk.rule(FOUR_EYES.replace("issue_refund", "look_up").replace('"approve": 2', '"approve": 1'))
+    await desk.vote(first)
+    await desk.until(lambda: desk.app.approvals.pending_count)
+    (second,) = await desk.waiting()
+    assert second.tool == "look_up"
+    await desk.vote(second)
+    assert calls(await answer.end()) == ["issue_refund", "look_up"]
+    assert "propose it once" in text(answer)
+
+
 # ------------------------------------------------------------ the agent
 
 

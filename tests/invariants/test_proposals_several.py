@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+
 import pytest
 
 from gateway import escalating
 from gateway.approvals.case import Choice, State
-from tests.e2e.upstream import Exchange, Play, chunk, usage
-from tests.refund_house import Call, Desk, deltas, refund
+from tests.bank_house import Bank
+from tests.e2e.upstream import Exchange, Play, Upstream, chunk, completion, usage
+from tests.refund_house import GRANTS, MANIFEST, REFUND, Call, Desk, deltas, refund
 
 APPROVE, DENY = Choice.APPROVE, Choice.DENY
 GIFT = refund("call_2", "send_gift", to="ada")
@@ -139,6 +143,73 @@ async def test_of_an_open_stream_only_the_risky_call_is_left_out_and_the_rest_is
     again = await desk.told(play, stream=True)
     assert names(again) == ["issue_refund", "send_gift", "look_up"]
     assert len(await desk.cases()) == 2
+
+
+async def test_a_tool_of_ours_passes_here_and_waits_at_its_own_door(
+    bank: Bank, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Proposing a transfer is not making one; with the agent's own risky call it waits, as part of the answer."""
+    running = bank.running
+    with Upstream() as upstream:
+        desk = Desk(running.folder, upstream, monkeypatch, running.app)
+        (running.folder / "tools_registry" / "desk.yaml").write_text(MANIFEST)
+        (running.folder / "policies" / "grants" / "data.yaml").write_text(GRANTS)
+        await desk.configure()
+        await desk.people()
+        ours = refund("call_2", "ledger__transfer", to="acme-gmbh", amount_cents=90_000, reference="INV-9")
+        denied = refund("call_3", "ledger__transfer", to="nobody", amount_cents=1, reference="INV-9")
+        hidden = refund("call_4", "ledger__close_account")
+        play = desk.answers(ours)
+        assert names(await desk.told(play, stream=stream)) == ["ledger__transfer"]
+        assert await desk.cases() == []
+
+        play = desk.answers(ours, refund(), denied, hidden, SAFE)
+        told = await desk.told(play, stream=stream)
+        (case,) = await desk.waiting()
+        assert (told.status, told.error["case"], case.tool) == (409, case.id, "issue_refund")
+        await desk.vote(case)
+        answer = await desk.told(play, stream=stream)
+        assert names(answer) == ["ledger__transfer", "issue_refund", "look_up"]
+        assert "`to` is not the id of a listed payee" in text(answer)
+        assert "ledger__close_account was not executed" in text(answer)
+        assert bank.transfers() == 0
+        await running.app.wire.aclose()
+
+
+def legacy(desk: Desk) -> Play:
+    """A model of before there were tool calls: one function call, plain or streamed."""
+    body = completion(None)
+    call = {"name": "issue_refund", "arguments": json.dumps(REFUND)}
+    body["choices"][0] |= {"message": {"role": "assistant", "content": None, "function_call": call}}
+    body["choices"][0]["finish_reason"] = "function_call"
+    parts = [{"name": "issue_refund", "arguments": ""}, {"arguments": call["arguments"]}]
+    return desk.plays(body, *(chunk({"function_call": part}) for part in parts), chunk({}, finish="function_call"))
+
+
+def custom(desk: Desk) -> Play:
+    """A call whose one argument is free text."""
+    call = {"id": "call_1", "type": "custom", "custom": {"name": "issue_refund", "input": "A-1"}}
+    body = completion(None, calls=[call])
+    return desk.plays(body, chunk({"tool_calls": [{"index": 0, **call}]}), chunk({}, finish="tool_calls"))
+
+
+@pytest.mark.parametrize("kind", [legacy, custom])
+async def test_other_kinds_of_calls_wait_and_pass_as_they_are(
+    desk: Desk, stream: bool, kind: Callable[[Desk], Play]
+) -> None:
+    play = kind(desk)
+    assert (await desk.told(play, stream=stream)).status == 409
+    await desk.decide(APPROVE)
+    given = await desk.told(play, stream=stream)
+    assert given.status == 200
+    assert b"issue_refund" in given.body
+    assert b"was not executed" not in given.body
+    await desk.told(other := kind(desk), stream=stream)
+    await desk.decide(DENY)
+    left_out = await desk.told(other, stream=stream)
+    assert "issue_refund was not executed" in text(left_out)
+    assert left_out.body.count(b"issue_refund") == 1
+    assert b"stop" in left_out.body
 
 
 async def test_more_calls_than_may_wait_are_left_out_in_words(desk: Desk, stream: bool) -> None:
