@@ -21,13 +21,14 @@ from gateway.actions import (
     Result,
     Status,
     Target,
+    Usage,
 )
 from gateway.approvals.case import KeptAnswer
 from gateway.errors import Refusal
 from gateway.escalating import Escalating
 from gateway.judging import Judging
 from gateway.outcomes import cost_of_stream
-from gateway.proposals import Proposal, Verdict
+from gateway.proposals import Proposal, Verdict, unreadable
 from gateway.rooms import Approvals, Audit, Dialect
 from gateway.running import Kept, Running
 from gateway.taping import KeptStream, Tape, check_size
@@ -144,14 +145,31 @@ class Answering:
             await running.fail(failure)
         elif failure is not None:
             running.withheld = failure
+        usage = inspected.usage
+        if failure is not None and running.is_whole and held is not None:
+            usage = await self._used(action, tape)
         code = failure.code if failure else running.withheld.code if running.withheld else None
         return Result(
             status=status,
             code=code or ("client_left" if running.left else None),
-            cost=Cost() if held is None else cost_of_stream(target, inspected.usage, held),
+            cost=Cost() if held is None else cost_of_stream(target, usage, held),
             body=sent.body,
             unkept_bytes=sent.unkept_bytes,
         )
+
+    async def _used(self, action: Action, tape: Tape) -> Usage | None:
+        """What the provider said of an answer that is here to its end, but did not leave."""
+
+        async def left_out(found: list[Proposal]) -> list[Verdict]:
+            return [Verdict(one, unreadable(""), release=False) for one in found]
+
+        reading = self._dialects[action.door].stream(action, left_out)
+        try:
+            async for _ in reading.run(aiter(KeptStream(await tape.whole()))):
+                pass
+        except Refusal:  # its end can't be read
+            return None
+        return reading.usage
 
 
 async def _whole(reply: Reply) -> bytes:
