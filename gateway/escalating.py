@@ -145,9 +145,8 @@ class Escalating:
         Proposals that nobody decided in time still wait. Nothing of an answer that can't leave yet is released.
         """
         held = list(verdicts)
-        until_s = self._until_s(running)
         while any(verdict.waiting for verdict in held):
-            decided = await self._all_decided(running, held, until_s)
+            decided = await self._all_decided(running, held)
             if not decided and not running.opened:
                 break
             held = [await again(verdict) for verdict in held]
@@ -155,14 +154,14 @@ class Escalating:
                 break
         return held
 
-    async def _all_decided(self, running: Running, verdicts: Sequence[Verdict], until_s: float) -> bool:
+    async def _all_decided(self, running: Running, verdicts: Sequence[Verdict]) -> bool:
         """Wait for people; False once time is up, or the gateway stops and the stream needs its well-formed end."""
         for verdict in verdicts:
             while verdict.waiting:
                 assert verdict.case is not None
                 running.wait_for(verdict.case)
                 self._check_agent(running.action)
-                left_s = max(0.0, until_s - self._clock.monotonic_s())
+                left_s = max(0.0, self._until_s(running) - self._clock.monotonic_s())
                 beat_s = min(left_s, BEAT_S) if running.opened else left_s
                 try:
                     case = await self._approvals.wait(verdict.case, beat_s, until=DECIDED)

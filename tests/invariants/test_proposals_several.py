@@ -125,13 +125,15 @@ async def test_of_an_open_stream_only_the_risky_call_is_left_out_and_the_rest_is
         exchange.send(b"data: [DONE]\n\n")
         exchange.end()
 
-    await desk.configure(hold_s=0.5)
+    await desk.configure(hold_s=10)
     play = desk.upstream.plays(player)
     answer = desk.call(play, stream=True)
     await answer.until(b"Three things. ")
     play.go.set()
     first, second = await desk.waiting(2)
     await desk.vote(first)
+    await desk.held()
+    desk.end_holds()
     found = (await answer.end()).stream
     assert [name for name, _ in found.calls] == ["issue_refund", "look_up"]
     assert f"waiting for approval: case {second.id}" in found.text
