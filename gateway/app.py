@@ -177,7 +177,7 @@ class App:
             await self.writer.close()
             raise bad_configuration(problems)
         self._build_doors(config.server.max_body_bytes)
-        await self.governor.escalating.resume()
+        await self.governor.attempting.resume()
         self._ticking = asyncio.create_task(self._keep_ticking(), name="approvals-tick")
 
     async def _keep_ticking(self) -> None:
@@ -190,7 +190,7 @@ class App:
                     await self.seen.save()
                 if self._has_learned or tick % RESUME_EVERY == 0:
                     self._has_learned = False
-                    await self.governor.escalating.resume()
+                    await self.governor.attempting.resume()
             except Refusal as refusal:
                 log.warning("approvals_tick", code=refusal.code, message=refusal.message)
             except Exception:
@@ -232,8 +232,8 @@ class App:
             saw=self.seen.note,
         )
         self.approvals.on_decided = self._case_decided
-        self.approvals.on_approved = self.governor.escalating.approved
-        self.approvals.under_way = self.governor.escalating.under_way
+        self.approvals.on_approved = self.governor.attempting.approved
+        self.approvals.under_way = self.governor.attempting.under_way
 
     def _build_doors(self, max_body_bytes: int) -> None:
         # FastAPI is the longest import, so it comes when all else is well.

@@ -20,7 +20,6 @@ import structlog
 from gateway.actions import (
     Action,
     Agent,
-    AgentStatus,
     Caller,
     Cost,
     Decision,
@@ -35,12 +34,14 @@ from gateway.actions import (
     ToolTarget,
 )
 from gateway.answering import Answering
+from gateway.attempting import Attempting
 from gateway.clock import Clock
 from gateway.errors import Refusal
 from gateway.escalating import Escalating
 from gateway.joining import Joining
 from gateway.judging import Judging
 from gateway.outcomes import (
+    active_or_refuse,
     allow_or_refuse,
     cost_of_reply,
     needs_finding_out,
@@ -100,7 +101,7 @@ class Governor:
             new_id=new_id,
             digest=digest,
         )
-        self.escalating = Escalating(
+        self.attempting = Attempting(
             approvals=approvals,
             catalog=catalog,
             limits=limits,
@@ -109,6 +110,12 @@ class Governor:
             audit=audit,
             agent=agent,
             perform=self._carry_out,
+        )
+        self.escalating = Escalating(
+            approvals=approvals,
+            audit=audit,
+            agent=agent,
+            carry_out=self.attempting.carry_out,
             clock=clock,
             hold_s=hold_s,
         )
@@ -212,7 +219,7 @@ class Governor:
             return None
         if decision.effect is Effect.DENY:
             if self._approvals.concerns(action):
-                await self.escalating.denied(action)
+                await self.attempting.denied(action)
             return None
         keyed = action.idempotency_key is not None
         if decision.effect is Effect.ESCALATE or keyed or self._approvals.concerns(action):
@@ -268,9 +275,9 @@ class Governor:
             )
             persist = self._limits.settle(held, result.cost)  # 11 settle
             if running.attempt is not None:
-                await self.escalating.ended(running, target, decision, result, refused, headers, persist)
+                await self.attempting.ended(running, target, decision, result, refused, headers, persist)
             elif isinstance(target, ToolTarget) and needs_finding_out(target, result):
-                await self.escalating.lost_sight(action, target, decision, result, persist)
+                await self.attempting.lost_sight(action, target, decision, result, persist)
             else:
                 self._audit.result(action, target, decision, result, persist)  # 12 record
             self._observe.ended(action, result.status, decision, result)
@@ -354,7 +361,8 @@ class Governor:
     async def stop(self, grace_s: float) -> None:
         """Take no more actions; let the running ones finish for `grace_s`, then end them."""
         self._stopping = True
-        await self.escalating.stop(grace_s)
+        self._approvals.stop_waiting()
+        await self.attempting.stop(grace_s)
         tasks = [running.task for running in self._running if running.task is not None]
         if not tasks:
             return
@@ -367,12 +375,7 @@ class Governor:
     def _admit_agent(self, action: Action) -> None:
         if self._stopping:
             raise Refusal("stopping", "The gateway is shutting down; try again in a moment.", retry_after_s=1)
-        agent = self._agent(action.caller.agent.id)
-        if agent is None or agent.status is not AgentStatus.ACTIVE:
-            raise Refusal(
-                "agent_suspended",
-                f"The agent {action.caller.agent.id} is suspended; ask its operator to resume it.",
-            )
+        active_or_refuse(self._agent, action)
 
     def _refused(self, action: Action, target: Target | None, decision: Decision | None, refusal: Refusal) -> None:
         self._observe.refused(action, refusal)

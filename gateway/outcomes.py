@@ -5,8 +5,12 @@ Costs err upwards only: where the truth is not known, what was reserved is charg
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gateway.actions import (
     Action,
+    Agent,
+    AgentStatus,
     Cost,
     Decision,
     Effect,
@@ -22,6 +26,17 @@ from gateway.actions import (
     cost_of,
 )
 from gateway.errors import NO_SUCH_MODEL, Refusal
+
+
+def active_or_refuse(agent_of: Callable[[str], Agent | None], action: Action) -> Agent:
+    """The agent of an action as it is registered now. Raises `agent_suspended`."""
+    agent = agent_of(action.caller.agent.id)
+    if agent is None or agent.status is not AgentStatus.ACTIVE:
+        raise Refusal(
+            "agent_suspended",
+            f"The agent {action.caller.agent.id} is suspended; ask its operator to resume it.",
+        )
+    return agent
 
 
 def allow_or_refuse(action: Action, decision: Decision) -> None:

@@ -79,8 +79,9 @@ class Track:
 
     def attempts(self, name: str = "") -> None:
         """What is approved is a racer of its own, or runs between two turns of the others."""
-        escalating = self.app.governor.escalating
-        self.turns.apart(escalating, "carry_out", name, lambda: bool(escalating._attempts))
+        attempting = self.app.governor.attempting
+        self.turns.apart(attempting, "carry_out", name, lambda: bool(attempting._attempts))
+        self._monkeypatch.setattr(self.app.governor.escalating, "_carry_out", attempting.carry_out)
 
     # ------------------------------------------------------------ who takes part
 
@@ -544,7 +545,7 @@ async def unknown(track: Track) -> tuple[Case, asyncio.Task[Heard]]:
         case, caller = await track.opened()
         await track.vote(case, "rita")
         await at_work.wait()
-        track.app.governor.escalating._attempts[case.id].cancel()
+        track.app.governor.attempting._attempts[case.id].cancel()
         assert (await track.ended(case)).state is State.UNKNOWN
     finally:
         upstreams.perform = perform  # type: ignore[method-assign]
