@@ -24,24 +24,6 @@ async def counter(bank: Bank) -> AsyncIterator[Counter]:
     await counter.verified()
 
 
-@pytest.fixture
-async def agent(bank: Bank) -> AsyncIterator[httpx.AsyncClient]:
-    async with await bank.running.agent() as agent:
-        yield agent
-
-
-@pytest.fixture
-async def rita(bank: Bank) -> AsyncIterator[httpx.AsyncClient]:
-    async with await bank.reviewer() as rita:
-        yield rita
-
-
-@pytest.fixture
-async def rob(bank: Bank) -> AsyncIterator[httpx.AsyncClient]:
-    async with await bank.reviewer("rob") as rob:
-        yield rob
-
-
 # ---------------------------------------------------------------- who
 
 
