@@ -132,6 +132,8 @@ class Attempting:
                 raise
             if fault.code == "decided":  # somebody was first: another attempt, a vote that counts no more, the clock
                 return True
+            if fault.code == "audit_unavailable":  # it may become durable all the same, but nothing is sent
+                self._approvals.given_up(case)
             await self._blocked(case, fault)
             return False
         await self._approvals.changed(case.id)

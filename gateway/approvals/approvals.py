@@ -152,6 +152,10 @@ class Approvals(Meeting):
         """The one right to carry it out, for the intent's transaction; then `changed`. See `Machine.begin`."""
         return self._machine.begin(case.id, requirement)
 
+    def given_up(self, case: Case) -> None:
+        """What `begin` does to this case may become durable late, and nothing was or will be sent for it."""
+        self._given_up[case.id] = case.fence + 1
+
     def end(self, case: Case, status: Status, ending: Ending) -> Callable[[sqlite3.Connection], None]:
         """The end of the attempt `case.fence`, for the result's transaction; then `changed`."""
         return self._machine.end(case, status, ending)
@@ -263,7 +267,11 @@ class Approvals(Meeting):
     async def _end_lost(self, why: str, under_way: Callable[[str], bool]) -> None:
         running = await self._store.read(lambda db: self._rows.select(db, "WHERE state = 'executing'", ()))
         for case in running:
-            if not under_way(case.id):
+            if under_way(case.id):
+                continue
+            if self._given_up.pop(case.id, None) == case.fence:
+                await self._try(case, self._machine.not_begun(case.id, case.fence))
+            else:
                 await self._try(case, self._machine.lost(case.id, why))
 
     async def _try(self, case: Case, change: Change) -> None:

@@ -102,6 +102,7 @@ class Changing(Looking):
         self._known = Known()
         # Cases that may change late: until when to look (monotonic seconds), and their identities.
         self._uncertain: dict[str, tuple[float, tuple[str | None, ...]]] = {}
+        self._given_up: dict[str, int] = {}  # cases whose attempt of this fence was not begun after all
         self._changing: set[asyncio.Task[Case]] = set()
         self._stopping = False
         self.on_approved: Callable[[Case], None] = lambda case: None

@@ -313,6 +313,19 @@ class Machine:
 
         return change
 
+    def not_begun(self, case_id: str, fence: int) -> Change:
+        """An attempt that was given up while its beginning was being written: certainly nothing was sent."""
+
+        def change(db: sqlite3.Connection) -> Note:
+            case = self._load(db, case_id)
+            if case.state is not State.EXECUTING or case.fence != fence:
+                raise self._late(case)
+            self._end_attempt(db, case, "not_sent", "audit_unavailable")
+            self._move(db, case, _replace(case, state=State.APPROVED))
+            return Note("case.reopened", {"why": "The attempt was given up before anything was sent."})
+
+        return change
+
     def release(self, case_id: str, requirement: Requirement, answer_id: str) -> Callable[[sqlite3.Connection], None]:
         """Let an approved proposal pass, in one answer and no other. Raises `decided`."""
 

@@ -21,6 +21,7 @@ _AFTER: dict[str, frozenset[str]] = {
     "case.cancelled": frozenset({"cancelled"}),
     "case.invalidated": frozenset({"invalidated"}),
     "case.unknown": frozenset({"unknown"}),
+    "case.reopened": frozenset({"approved"}),
     "action.intent": frozenset({"executing"}),
 }
 _RUNNING = frozenset({"executing", "unknown"})

@@ -197,6 +197,8 @@ class CaseRow(SQLModel, table=True):
         Index("approval_case_state", "state", "expires_ns"),
         Index("approval_case_agent", "agent", "id"),
         Index("approval_case_parent", "parent"),
+        Index("approval_case_waiting", "agent", sqlite_where=text("state = 'pending'")),
+        Index("approval_case_ending", "told_until_ns", sqlite_where=text("ending IS NOT NULL AND open = 0")),
     )
     id: str = Field(primary_key=True)
     tenant: str

@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 import pytest
 
-from gateway.actions import Kind, Status
+from gateway.actions import Kind, Result, Status
 from gateway.approvals.case import Choice, Ending, Requirement, State
 from tests.approvals.house import ALLOW, TARGET, House, code_of, escalate
 
@@ -195,3 +195,20 @@ async def test_only_calls_that_run_on_the_decision_are_resumed(house: House) -> 
     now = await house.passed(arguments={"n": 1})
     await house.passed({"execute_on": "claim"}, arguments={"n": 2})
     assert await house.room.to_run() == [now.id]
+
+
+async def test_an_attempt_that_was_given_up_and_began_on_disk_all_the_same_is_made_again(house: House) -> None:
+    case = await house.passed()
+    house.room.under_way = lambda case_id: False
+    house.room.given_up(case)
+    await house.begin(case)  # the slow disk has it now, and nobody carries it on
+    await house.room.tick()
+    again = await house.room.case(case.id)
+    assert (again.state, again.fence) == (State.APPROVED, 1)
+    assert house.approved == [case.id, case.id]  # whoever carries out is told again
+    assert [one.outcome for one in await house.room.attempts(case.id)] == ["not_sent"]
+    house.trail.result(case.action, TARGET, escalate(), Result(status=Status.CANCELLED), lambda _: None)
+    await house.begin(again)  # but an attempt that is lost later is lost
+    await house.room.tick()
+    assert (await house.room.case(case.id)).state is State.UNKNOWN
+    assert (await house.types(case.id))[-3:] == ["case.reopened", INTENT, "case.unknown"]

@@ -55,6 +55,9 @@ def upgrade() -> None:
     op.create_index("approval_case_state", "approval_case", ["state", "expires_ns"])
     op.create_index("approval_case_agent", "approval_case", ["agent", "id"])
     op.create_index("approval_case_parent", "approval_case", ["parent"])
+    waiting, ending = sa.text("state = 'pending'"), sa.text("ending IS NOT NULL AND open = 0")
+    op.create_index("approval_case_waiting", "approval_case", ["agent"], sqlite_where=waiting)
+    op.create_index("approval_case_ending", "approval_case", ["told_until_ns"], sqlite_where=ending)
     op.create_table(
         "case_vote",
         _text("id", key=True),
