@@ -3,6 +3,8 @@
 A door parses its protocol into an `Action`; `Governor.start` runs it here in a task of the gateway's own, so that
 an action outlives the connection that brought it. The steps bear the numbers of the design; admitting comes before
 the look-up and deciding before the guards, so that nobody learns of a tool that policy hides (docs/decisions/0009).
+What waits for a person ends here with its case (`escalating.py`); once approved, it comes back in at step 5 by its own
+task (`attempting.py`) and goes on through 7 to 12 like any other.
 Whatever refuses before the intent is recorded leaves one refusal record; whatever happens after it leaves exactly one
 result.
 
@@ -160,13 +162,13 @@ class Governor:
                     running.decision = decision
                     # 4 inspect; last, and not what is hidden: neither a fault nor the time may tell that it exists
                     inspected = () if decision.hidden else self._guards.inspect_input(action, target)
-                    reply = await self._joining.reply(running, target, decision)
+                    reply = await self._joining.reply(running, target, decision)  # the identical call is in flight
                     reply = reply or await self._meet_case(running, target, decision)  # 6 escalate
                     if reply is not None:
                         return reply
                     allow_or_refuse(action, decision)
                     if action.kind is Kind.MODEL_INVOKE:
-                        self._saw(action)
+                        self._saw(action)  # which tools of its own the agent declares
                     if (kept := await self._answering.kept(action)) is not None:
                         return await self._answering.give_kept(running, target, decision, kept)
                     held = self._limits.reserve(action, target)  # 7 reserve
