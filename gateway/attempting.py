@@ -27,6 +27,7 @@ from gateway.actions import (
     ToolTarget,
 )
 from gateway.approvals.case import Case, Ending, Requirement, State
+from gateway.asking import ask_again
 from gateway.errors import Refusal
 from gateway.outcomes import active_or_refuse, refusal_of
 from gateway.rooms import Approvals, Audit, Guards, Limits, LooksUp, Persist, Policy
@@ -153,8 +154,7 @@ class Attempting:
         action = msgspec.structs.replace(case.action, caller=msgspec.structs.replace(case.action.caller, agent=agent))
         target = self._catalog.target(action)
         assert isinstance(target, ToolTarget)
-        votes = await self._approvals.votes(case.id)
-        decision = await self._policy.decide(action, target, approval=self._approvals.in_force(case, votes))
+        decision, requirement, why = await ask_again(self._policy, self._approvals, case, action, target)
         if decision.effect is Effect.DENY:
             raise refusal_of(action, decision)
         if target.definition_digest is None and case.definition_digest is not None:  # as after a restart
@@ -165,13 +165,13 @@ class Attempting:
                 detail={"dispatched": "no"},
             )
         inspected = self._guards.inspect_input(action, target)
-        alone = decision.effect is Effect.ALLOW and not case.requirement.quorum  # nobody was asked, nor need be
-        why = None if alone else self._approvals.falls_short(case, votes, target, decision)
         if why is not None:
             await self._approvals.requeue(case, target, decision, why=why)
             return None
-        asked = self._approvals.requirement(decision) if decision.effect is Effect.ESCALATE else Requirement(quorum=())
-        return action, target, decision, inspected, asked
+        if case.requirement.quorum and action.body is not None:
+            # What the client attached for the tool (`_meta`) stood on no card, so what people approved goes without it.
+            action = msgspec.structs.replace(action, body=None)
+        return action, target, decision, inspected, requirement
 
     async def denied(self, action: Action) -> None:
         """Policy denies what an agent came back for. Where it denies what was approved too, the approval ends there:

@@ -32,7 +32,8 @@ class Joining:
             await asyncio.wait({first.task})
             if not first.task.cancelled():
                 return first.task.result()
-        return None  # also where the first one's caller gave it up undone
+        running.recorded = False  # also where the first one's caller gave it up undone: this one ends by itself
+        return None
 
     def over(self, running: Running) -> None:
         """A call has ended."""
@@ -42,6 +43,8 @@ class Joining:
     def _first_of(self, running: Running, target: Target, decision: Decision) -> Running | None:
         if not isinstance(target, ToolTarget) or target.effect == "read" or decision.effect is Effect.DENY:
             return None
+        if running.action.idempotency_key is not None:
+            return None  # it has a case of its own, which outlives the call
         first = self._first.get(running.action.digest)
         if first is None and decision.effect is Effect.ALLOW:
             self._first[running.action.digest] = running

@@ -13,10 +13,11 @@ import msgspec
 
 from gateway.actions import Action, Decision, Effect, Kind, Target, ToolTarget
 from gateway.approvals.case import NOT_DONE, Case, State
+from gateway.asking import ask_again
 from gateway.clock import Clock
 from gateway.errors import Refusal
 from gateway.outcomes import refusal_of
-from gateway.own_case import APPROVAL_STATUS, OWN_CASE, OWN_TOOL
+from gateway.own_case import APPROVAL_STATUS, OWN_CASE, OWN_TOOL, is_own_question
 from gateway.proposals import Proposal, Verdict, undeclared, unreadable
 from gateway.rooms import Approvals, Audit, LooksUp, Policy
 from gateway.waiting import ended_refusal, waiting_refusal
@@ -167,15 +168,13 @@ class Judging:
         if case.state is State.PENDING or (case.state is State.APPROVED and not leaves):
             return waiting
         if case.state is State.APPROVED:
-            votes = await self._approvals.votes(case.id)
-            decision = await self._policy.decide(child, target, approval=self._approvals.in_force(case, votes))
+            decision, requirement, why = await ask_again(self._policy, self._approvals, case, child, target)
             if decision.effect is Effect.DENY:
                 return await self._denied(proposal, child, target, decision)
-            why = self._approvals.falls_short(case, votes, target, decision)
             if why is not None:
                 await self._approvals.requeue(case, target, decision, why=why)
                 return waiting
-            await self._approvals.release(case, child, target, decision, answer_id)
+            await self._approvals.release(case, child, target, decision, requirement, answer_id)
         elif case.state is State.SUCCEEDED and case.released_to == answer_id:
             await self._audit.decided([(child, target, decision)], case=case.id, replayed=True)
         else:
@@ -204,7 +203,8 @@ class Judging:
 
     async def _child(self, parent: Action, proposal: Proposal, answer_id: str) -> tuple[Action, ToolTarget]:
         """The proposal as an action, without its digest; its parent is the model call whose answer it stands in."""
-        target = OWN_TOOL if proposal.name == APPROVAL_STATUS else self._catalog.executable(proposal)
+        own = proposal.name == APPROVAL_STATUS and is_own_question(proposal.arguments)
+        target = OWN_TOOL if own else self._catalog.executable(proposal)
         if target is not None and target is not OWN_TOOL and not await self._may_see(parent, target):
             target = None  # a name means our tool only for an agent that may see it: hidden ones look like unknown ones
         if target is None:

@@ -69,7 +69,17 @@ class Approvals(Meeting):
             guidance=guidance,
             version=version,
         )
-        return await self._change(before, change, person=person)
+        try:
+            return await self._change(before, change, person=person)
+        except Refusal as refusal:
+            if refusal.code != "audit_unavailable":
+                raise
+            raise Refusal(
+                refusal.code,
+                "It is not known whether your vote was recorded, since the disk was too slow; look at the case again.",
+                retry_after_s=refusal.retry_after_s,
+                detail={"case": case_id},
+            ) from refusal
 
     async def comment(self, case_id: str, person: str, text: str) -> Comment:
         """A remark that people see. Raises `not_found`, `malformed`."""
@@ -103,8 +113,8 @@ class Approvals(Meeting):
     async def requeue(self, case: Case, target: ToolTarget, decision: Decision, *, why: str) -> Case:
         """People must look again, at the card of today. Where that is the same card, the votes on it still count."""
         asked = self.requirement(decision) if decision.effect is Effect.ESCALATE else case.requirement
-        card = card_of(case.id, case.action, target, decision, asked, self._sentence)
-        same = msgspec.structs.replace(card, agent=case.card.agent) == case.card
+        card = card_of(case.id, case.action, target, decision, asked, self._sentence, self._ids.new())
+        same = msgspec.structs.replace(card, agent=case.card.agent, nonce=case.card.nonce) == case.card
         presented = case.presented_digest if same else presented_digest(card)
         change = self._machine.requeue(case.id, case.card if same else card, asked, presented, why=why)
         return await self._change(case, change)
@@ -113,17 +123,18 @@ class Approvals(Meeting):
         """Whether the votes carry a requirement today."""
         return self._machine.satisfied(case, votes, requirement, self._standing)
 
-    def falls_short(self, case: Case, votes: Sequence[Vote], target: ToolTarget, decision: Decision) -> str | None:
-        """Why people must look again at what they approved, with the tool and the decision of today; None: they need
+    def falls_short(
+        self, case: Case, votes: Sequence[Vote], target: ToolTarget, requirement: Requirement
+    ) -> str | None:
+        """Why people must look again at what they approved, with the tool and the requirement of today; None: they need
         not. A vote is for the tool as it was shown: its definition, and what its manifest says of it."""
-        if decision.effect is Effect.ALLOW:  # nobody has to be asked
-            return None
-        card = card_of(case.id, case.action, target, decision, case.requirement, self._sentence)
+        decision = Decision(effect=Effect.ESCALATE)
+        card = card_of(case.id, case.action, target, decision, requirement, self._sentence, "")
         if card.definition_digest != case.definition_digest:
             return "The tool's definition is another than the one that was approved."
         if (card.target, card.sentence) != (case.card.target, case.card.sentence):
             return "The tool's manifest says other things of it than people were shown."
-        if not self.satisfied(case, votes, self.requirement(decision)):
+        if not self.satisfied(case, votes, requirement):
             return "What was approved is not enough any more: more is asked now, or a reviewer no longer counts."
         return None
 
@@ -170,11 +181,11 @@ class Approvals(Meeting):
         action: Action,
         target: ToolTarget,
         decision: Decision,
+        requirement: Requirement,
         answer_id: str,
     ) -> None:
         """Let an approved proposal pass, in one answer and no other. Raises `decided`, `agent_suspended`."""
-        asked = self.requirement(decision) if decision.effect is Effect.ESCALATE else Requirement(quorum=())
-        change = self._machine.release(case.id, asked, answer_id)
+        change = self._machine.release(case.id, requirement, answer_id)
 
         def also(db: sqlite3.Connection) -> None:
             change(db)
@@ -218,12 +229,13 @@ class Approvals(Meeting):
         await self._look_again()
         now_ns = self._clock.now_ns()
         while due := await self._store.read(
-            lambda db: self._rows.select(
+            lambda db: self._rows.readable(
                 db, "WHERE state IN ('pending', 'approved') AND expires_ns <= ? LIMIT ?", (now_ns, _BATCH)
             )
         ):
-            for case in due:
-                await self._try(case, self._machine.expire(case.id))
+            moved = [await self._try(case, self._machine.expire(case.id)) for case in due]
+            if not any(moved):  # as where the clock stepped back in between
+                break
         await self._end_lost("Nothing carries it on any more.", self.under_way)
         self._known.forget_old(now_ns)
         self._kept.forget_old()
@@ -262,10 +274,15 @@ class Approvals(Meeting):
             f"UPDATE approval_case SET ending = NULL WHERE {_OLD_ENDING}",  # noqa: S608 - our own words
             (self._clock.now_ns(),),
         )
+        db.execute(
+            "DELETE FROM case_key WHERE case_id IN (SELECT id FROM approval_case WHERE open = 0"
+            " AND coalesce(told_until_ns, 0) <= ?)",
+            (self._clock.now_ns(),),
+        )
         self._kept.drop_old(db)
 
     async def _end_lost(self, why: str, under_way: Callable[[str], bool]) -> None:
-        running = await self._store.read(lambda db: self._rows.select(db, "WHERE state = 'executing'", ()))
+        running = await self._store.read(lambda db: self._rows.readable(db, "WHERE state = 'executing'", ()))
         for case in running:
             if under_way(case.id):
                 continue
@@ -274,12 +291,14 @@ class Approvals(Meeting):
             else:
                 await self._try(case, self._machine.lost(case.id, why))
 
-    async def _try(self, case: Case, change: Change) -> None:
+    async def _try(self, case: Case, change: Change) -> bool:
         try:
             await self._change(case, change)
         except Refusal as refusal:
             if refusal.code != "decided":  # else it ended otherwise in between
                 raise
+            return False
+        return True
 
 
 def _check_text(*texts: str) -> None:

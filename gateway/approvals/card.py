@@ -17,10 +17,17 @@ Sentence = Callable[[ToolTarget, dict[str, Any]], str | None]
 
 
 def card_of(
-    case_id: str, action: Action, target: ToolTarget, decision: Decision, asked: Requirement, sentence: Sentence
+    case_id: str,
+    action: Action,
+    target: ToolTarget,
+    decision: Decision,
+    asked: Requirement,
+    sentence: Sentence,
+    nonce: str,
 ) -> Card:
-    """What people see of an action that was escalated."""
+    """What people see of an action that was escalated. `nonce` is random, so that nobody guesses it by its digest."""
     return Card(
+        nonce=nonce,
         case=case_id,
         kind=action.kind,
         agent=action.caller.agent,

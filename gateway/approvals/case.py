@@ -11,6 +11,7 @@ A proposal of a tool that the agent executes itself has no `executing`: it is ap
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Callable
 from enum import StrEnum
@@ -71,6 +72,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     """What reviewers are shown, and so what their votes are bound to: `presented_digest` is over exactly this."""
 
     v: int = 1
+    nonce: str = ""  # random: the digest stands in records for ever, and amounts and payees are easily tried out
     case: str
     kind: Kind
     agent: Agent
@@ -151,6 +153,12 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def target_id(self) -> str:
         return self.action.target
+
+    @property
+    def bound(self) -> dict[str, str]:
+        """What stands in its records of what people are asked, so that its row can be held against them."""
+        requirement = hashlib.sha256(msgspec.json.encode(self.requirement)).hexdigest()
+        return {"presented_digest": self.presented_digest, "requirement_digest": f"sha256:{requirement}"}
 
     @property
     def outcome(self) -> str:

@@ -49,6 +49,7 @@ class Records(Protocol):
         decision: Decision,
         case: str,
         also: Callable[[sqlite3.Connection], None],
+        labels: dict[str, str],
     ) -> None: ...
     async def decided(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Literal, Protocol
 
@@ -24,7 +25,12 @@ Hindrance = Literal["no_reviewer", "party", "group"]
 def is_party(case: Case, person: str, owners: Iterable[str]) -> bool:
     """Whether they own the agent, now (`owners`) or when it asked, or it acts for them; upper or lower case is one."""
     parties = {*owners, *case.card.agent.owners.values(), case.action.caller.user or ""}
-    return person.casefold() in {one.casefold() for one in parties}
+    return _plain(person) in {_plain(one) for one in parties}
+
+
+def _plain(name: str) -> str:
+    """A name as it is compared: neither case, nor spaces around it, nor another form of its characters matter."""
+    return unicodedata.normalize("NFKC", name).strip().casefold()
 
 
 def counts(case: Case, person: str, quorum: Quorum, standing: Stands | None, owners: Iterable[str]) -> bool:

@@ -95,7 +95,7 @@ class Looking:
             must("id < ?", cursor)
         condition = f"WHERE {' AND '.join(where)} " if where else ""
         found = await self._reads.read(
-            lambda db: self._rows.select(db, f"{condition}ORDER BY id DESC LIMIT ?", (*values, limit + 1))
+            lambda db: self._rows.readable(db, f"{condition}ORDER BY id DESC LIMIT ?", (*values, limit + 1))
         )
         return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
 
@@ -119,7 +119,7 @@ class Looking:
             where.append(f"({_RANK}, {_DUE}, id) > (?, ?, ?)")
             values += [int(place[1]), int(place[2]), place[3]]
         found = await self._reads.read(
-            lambda db: self._rows.select(
+            lambda db: self._rows.readable(
                 db, f"WHERE {' AND '.join(where)} ORDER BY {_RANK}, {_DUE}, id LIMIT ?", (*values, limit + 1)
             )
         )
@@ -128,7 +128,7 @@ class Looking:
     async def like(self, case: Case) -> list[Case]:
         """Other cases of the same agent and tool that wait, such as one with a regenerated field."""
         return await self._reads.read(
-            lambda db: self._rows.select(
+            lambda db: self._rows.readable(
                 db,
                 "WHERE agent = ? AND server = ? AND tool = ? AND state = 'pending' AND id <> ?"
                 " ORDER BY id DESC LIMIT 5",
@@ -139,7 +139,7 @@ class Looking:
     async def to_run(self) -> list[str]:
         """Approved calls that run without being claimed, and that nobody has tried to carry out since."""
         found = await self._reads.read(
-            lambda db: self._rows.select(
+            lambda db: self._rows.readable(
                 db,
                 "WHERE state = 'approved' AND kind = 'tool.call' AND NOT EXISTS (SELECT 1 FROM case_attempt"
                 " WHERE case_id = approval_case.id AND started_ns >= approval_case.decided_ns)",

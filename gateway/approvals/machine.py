@@ -255,7 +255,8 @@ class Machine:
                 why=why,
             )
             self._move(db, case, moved)
-            return Note("case.requeued", {"why": why, "presented_digest": presented})
+            definition = {"definition_digest": card.definition_digest} if card.definition_digest else {}
+            return Note("case.requeued", {"why": why, **moved.bound, **definition})
 
         return change
 

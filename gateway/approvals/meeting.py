@@ -48,10 +48,12 @@ class Meeting(Changing):
         if escalated:
             asked = self.requirement(decision)
         elif keyed:
-            asked = Requirement(quorum=(), ttl_s=self._settings.ttl_s)
+            # It runs for whoever asks, never by itself: a caller who was told that nothing happened must be right.
+            asked = Requirement(quorum=(), ttl_s=self._settings.ttl_s, execute_on="claim")
         for _ in range(3):
             found = await self._find(action, answer_id)
             if found is not None:
+                await self._bind_key(action, found)
                 return await self._attach(found, escalated=escalated)
             if asked is None:
                 return None
@@ -89,6 +91,12 @@ class Meeting(Changing):
             return None  # nobody was asked: its end is kept for its key alone
         return same
 
+    async def _bind_key(self, action: Action, case: Case) -> None:
+        """An idempotency key that meets a case which is not its own stands for it from here on."""
+        key = idempotency_of(action)
+        if key is not None and key != idempotency_of(case.action):
+            await self._store.write(lambda db: self._rows.bind_key(db, key, case.id))
+
     def _is_told(self, case: Case) -> bool:
         if case.state in OPEN:
             return True
@@ -120,13 +128,11 @@ class Meeting(Changing):
         def insert(db: sqlite3.Connection) -> None:
             if self._look(db, action, answer_id) is not None:
                 raise _TakenError
-            waiting = db.execute(
-                "SELECT count(*) FROM approval_case WHERE agent = ? AND state = 'pending'", (case.agent_id,)
-            ).fetchone()[0]
-            if waiting >= cap and asked.quorum:
+            waiting = "SELECT count(*) FROM approval_case WHERE agent = ? AND state = 'pending'"
+            if asked.quorum and db.execute(waiting, (case.agent_id,)).fetchone()[0] >= cap:
                 raise Refusal(
                     "rate_limited",
-                    f"{waiting} calls of this agent wait for people already; wait until some are decided.",
+                    f"{cap} calls of this agent wait for people already; wait until some are decided.",
                     retry_after_s=60,
                 )
             try:
@@ -139,7 +145,7 @@ class Meeting(Changing):
         keys = keys_of(case)
         self._known.expect(case.id, keys)
         try:
-            await self._records.requested(action, target, decision, case.id, insert)
+            await self._records.requested(action, target, decision, case.id, insert, case.bound)
         except (_TakenError, Refusal) as error:
             if isinstance(error, Refusal) and error.code == "audit_unavailable":
                 self._doubt(case)
@@ -185,7 +191,7 @@ class Meeting(Changing):
         """A new case as it is before anybody has decided."""
         now_ns = self._clock.now_ns()
         case_id = self._ids.new()
-        card = card_of(case_id, action, target, decision, asked, self._sentence)
+        card = card_of(case_id, action, target, decision, asked, self._sentence, self._ids.new())
         return Case(
             id=case_id,
             tenant=action.caller.agent.tenant,

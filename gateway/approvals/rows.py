@@ -7,10 +7,14 @@ import sqlite3
 from typing import Any
 
 import msgspec
+import structlog
 
 from gateway.actions import Action, Kind
 from gateway.approvals.case import OPEN, Attempt, Card, Case, Choice, Comment, Ending, Requirement, State, Vote
 from gateway.approvals.sealing import Sealing
+from gateway.errors import Refusal
+
+log = structlog.get_logger("gateway.approvals")
 
 _COLUMNS = (
     "id, tenant, kind, definition_digest, risk, effect, server, tool, state, version, fence, requirement,"
@@ -57,8 +61,8 @@ class Rows:
         return self._one(db, "WHERE digest = ? AND open = 1", (digest,))
 
     def last_by_digest(self, db: sqlite3.Connection, digest: str) -> Case | None:
-        """The newest case of an identity, whatever its state."""
-        return self._one(db, "WHERE digest = ? ORDER BY opened_ns DESC, id DESC LIMIT 1", (digest,))
+        """The newest case of an identity, whatever its state. By the order of writing: clocks step back."""
+        return self._one(db, "WHERE digest = ? ORDER BY rowid DESC LIMIT 1", (digest,))
 
     def of_answer(self, db: sqlite3.Connection, digest: str, answer_id: str) -> Case | None:
         """The case of an identity that was released to a model's answer, or that this opened and people refused."""
@@ -71,11 +75,26 @@ class Rows:
 
     def last_by_key(self, db: sqlite3.Connection, idempotency: str) -> Case | None:
         """The newest case of an idempotency key."""
-        return self._one(db, "WHERE idempotency = ? ORDER BY opened_ns DESC, id DESC LIMIT 1", (idempotency,))
+        own = self._one(db, "WHERE idempotency = ? ORDER BY rowid DESC LIMIT 1", (idempotency,))
+        bound = self._one(db, "WHERE id = (SELECT case_id FROM case_key WHERE idempotency = ?)", (idempotency,))
+        return bound if own is None or (bound is not None and bound.state in OPEN) else own
 
     def select(self, db: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> list[Case]:
-        """Cases by a condition of this room's own."""
-        return [self._case(row) for row in db.execute(f"SELECT {_COLUMNS} FROM approval_case {where}", values)]  # noqa: S608
+        """Cases by a condition of this room's own. Raises `store_unavailable` for one that can't be opened."""
+        return [self._case(row) for row in self._found(db, where, values)]
+
+    def readable(self, db: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> list[Case]:
+        """The same for lists and for what time does: one that can't be opened is told in the log and left out."""
+        cases = []
+        for row in self._found(db, where, values):
+            try:
+                cases.append(self._case(row))
+            except Refusal as refusal:
+                log.error("case_unreadable", case=row[0], message=refusal.message)  # noqa: TRY400 - told, not a fault
+        return cases
+
+    def _found(self, db: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        return db.execute(f"SELECT {_COLUMNS} FROM approval_case {where}", values).fetchall()  # noqa: S608
 
     def votes(self, db: sqlite3.Connection, case: Case) -> list[Vote]:
         """All votes, oldest first; those on an earlier card do not count."""
@@ -196,6 +215,10 @@ class Rows:
                 case.why,
             ),
         )
+
+    def bind_key(self, db: sqlite3.Connection, idempotency: str, case_id: str) -> None:
+        """Let a key stand for a case that was opened without it."""
+        db.execute("INSERT OR REPLACE INTO case_key (idempotency, case_id) VALUES (?, ?)", (idempotency, case_id))
 
     def move(self, db: sqlite3.Connection, case: Case, expected: Case) -> bool:
         """Write a transition where the row still is what `expected` says (its version); False if somebody was first."""

@@ -19,7 +19,7 @@ from gateway.verify.trail import Findings
 
 UNCHECKED = (
     "not compared with the records: secrets and ends of agent keys, definitions of agents, names of people, sessions, "
-    "spend"
+    "spend, times, comments and stored endings of cases"
 )
 
 _VIEW = f"SELECT {COLUMNS} FROM record_view WHERE idx > ? AND idx <= ? ORDER BY idx"  # noqa: S608 - our own words

@@ -7,11 +7,17 @@ and only those that stood still are compared, so a decision in between is no fin
 from __future__ import annotations
 
 import sqlite3
+from hashlib import sha256
 from typing import Any
 
 from gateway.verify.trail import Findings
 
-_ROWS = "SELECT id, state, version, agent, action_id FROM approval_case"
+_ROWS = (
+    "SELECT id, state, version, agent, action_id, kind, server, tool, digest, definition_digest, user,"
+    " presented_digest, requirement, open, fence FROM approval_case"
+)
+_VOTES = "SELECT id, case_id, person, choice, presented_digest FROM case_vote"
+_ATTEMPTS = "SELECT case_id, count(*) FROM case_attempt GROUP BY case_id"
 _AFTER: dict[str, frozenset[str]] = {
     "action.requested": frozenset({"pending"}),
     "case.requeued": frozenset({"pending"}),
@@ -24,60 +30,111 @@ _AFTER: dict[str, frozenset[str]] = {
     "case.reopened": frozenset({"approved"}),
     "action.intent": frozenset({"executing"}),
 }
+_OPEN = frozenset({"pending", "approved", "executing", "unknown"})
 _RUNNING = frozenset({"executing", "unknown"})
 # What a result leaves: a failure that certainly did nothing leaves the case approved; one that the gateway made up
 # for an attempt that nobody carries on leaves it to `case.unknown`.
 _BY_STATUS = {"succeeded": frozenset({"succeeded"}), "failed": frozenset({"failed", "approved"})}
 
 
+class _Told:
+    """What the records say of a case."""
+
+    def __init__(self, states: frozenset[str], leaf: dict[str, Any]) -> None:
+        actor, action, labels = leaf["actor"] or {}, leaf["action"] or {}, leaf["labels"]
+        self.states = states
+        self.facts = {
+            "agent": actor.get("agent"),
+            "action_id": action.get("id"),
+            "kind": action.get("kind"),
+            "server": action.get("server"),
+            "tool": action.get("tool"),
+            "digest": action.get("digest"),
+            "definition_digest": action.get("definition_digest"),
+            "user": actor.get("user"),
+        }
+        self.bound = _bound(labels)
+        self.attempts = int(leaf["type"] == "action.result")  # one that began without a case, and got lost
+
+
 class CaseCheck:
-    """Takes the records in order with `add`; `finish` compares."""
+    """Takes the records in order with `add`; `finish` compares cases, votes and attempts with them."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._before = self._read()
-        self._told: dict[str, tuple[frozenset[str], Any, Any]] = {}  # case -> possible states, agent, action id
+        self._before = self._read(_ROWS)
+        self._votes_before = self._read(_VOTES)
+        self._told: dict[str, _Told] = {}
+        self._votes: dict[str, tuple[Any, ...]] = {}  # id -> case, person, choice, presented_digest
 
     def add(self, leaf: dict[str, Any]) -> None:
         """What one record says of a case."""
         case, type_ = leaf["case"], leaf["type"]
         if not isinstance(case, str):
             return
+        labels = leaf["labels"]
         if type_ == "action.requested":
             allowed = (leaf["decision"] or {}).get("effect") == "allow"  # policy let it pass; nobody is asked
-            self._open(case, frozenset({"approved"}) if allowed else _AFTER[type_], leaf)
+            self._told[case] = _Told(frozenset({"approved"}) if allowed else _AFTER[type_], leaf)
         elif type_ == "action.result" and case not in self._told:  # it began without people, and now needs them
-            self._open(case, frozenset({"unknown"}), leaf)
+            self._told[case] = _Told(frozenset({"unknown"}), leaf)
         elif case in self._told:
-            states, agent, action_id = self._told[case]
-            self._told[case] = (_next(states, leaf), agent, action_id)
-
-    def _open(self, case: str, states: frozenset[str], leaf: dict[str, Any]) -> None:
-        actor, action = leaf["actor"] or {}, leaf["action"] or {}
-        self._told[case] = (states, actor.get("agent"), action.get("id"))
+            told = self._told[case]
+            told.states = _next(told.states, leaf)
+            told.attempts += type_ == "action.intent"
+            if type_ == "case.requeued":
+                told.bound = _bound(labels)
+                told.facts["definition_digest"] = labels.get("definition_digest")
+            if "vote" in labels:
+                person = (leaf["actor"] or {}).get("user")
+                self._votes[labels["vote"]] = (case, person, labels.get("choice"), labels.get("presented_digest"))
 
     def finish(self, findings: Findings) -> None:
         """All records were seen."""
-        after = self._read()
+        after = self._read(_ROWS)
+        attempts = dict(self._read(_ATTEMPTS))
         for case in sorted(self._told.keys() - {row[0] for row in after}):
             findings.add("case_altered", f"table approval_case: the case {case} is on record, but is not there")
-        for case, state, _, agent, action_id in sorted(self._before & after, key=repr):
-            fault = self._fault(case, state, agent, action_id)
+        for row in sorted(self._before & after, key=repr):
+            fault = self._fault(row, attempts.get(row[0], 0))
             if fault:
-                findings.add("case_altered", f"table approval_case: the case {case} {fault}")
+                findings.add("case_altered", f"table approval_case: the case {row[0]} {fault}")
+        self._compare_votes(findings)
 
-    def _fault(self, case: Any, state: Any, agent: Any, action_id: Any) -> str | None:
+    def _compare_votes(self, findings: Findings) -> None:
+        votes = self._read(_VOTES)
+        for vote, *said in sorted(self._votes_before & votes, key=repr):
+            if self._votes.get(vote) != tuple(said):
+                findings.add("case_altered", f"table case_vote: the vote {vote} is not on record as it stands there")
+        for vote in sorted(self._votes.keys() - {row[0] for row in votes}):
+            findings.add("case_altered", f"table case_vote: the vote {vote} is on record, but is not there")
+
+    def _fault(self, row: tuple[Any, ...], attempts: int) -> str | None:
+        case, state, _, *rest, presented, requirement, is_open, fence = row
         told = self._told.get(case)
         if told is None:
             return f"is {state}, but no record says that it was opened"
-        if (agent, action_id) != told[1:]:
-            return "belongs to another agent or action than recorded"
-        if state not in told[0]:
-            return f"is {state}, but on record it is {' or '.join(sorted(told[0]))}"
+        wrong = [name for (name, said), stands in zip(told.facts.items(), rest, strict=True) if said != stands]
+        if wrong:
+            return f"has another {' and '.join(wrong)} than recorded"
+        if state not in told.states:
+            return f"is {state}, but on record it is {' or '.join(sorted(told.states))}"
+        if told.bound not in (None, (presented, f"sha256:{sha256(requirement.encode()).hexdigest()}")):
+            return "was shown otherwise, or asks for other people, than recorded"
+        if is_open != (state in _OPEN):
+            return f"is {state}, but {'open' if is_open else 'not open'}"
+        if not told.attempts == attempts == fence:
+            return f"has {attempts} attempts and the fence {fence}, but {told.attempts} are on record"
         return None
 
-    def _read(self) -> set[tuple[Any, ...]]:
-        return set(self._connection.execute(_ROWS))
+    def _read(self, rows: str) -> set[tuple[Any, ...]]:
+        return set(self._connection.execute(rows))
+
+
+def _bound(labels: dict[str, str]) -> tuple[str | None, str | None] | None:
+    if "requirement_digest" not in labels:
+        return None
+    return labels.get("presented_digest"), labels["requirement_digest"]
 
 
 def _next(states: frozenset[str], leaf: dict[str, Any]) -> frozenset[str]:

@@ -93,9 +93,12 @@ class Trail:
         entry.also = with_case
         await self._log.append(entry)
 
-    async def requested(self, action: Action, target: Target, decision: Decision, case: str, also: Persist) -> None:
+    async def requested(
+        self, action: Action, target: Target, decision: Decision, case: str, also: Persist, labels: dict[str, str]
+    ) -> None:
         """An action that waits for people from here on, and its case, in one transaction."""
         entry = records.requested(action, target, decision, case)
+        entry.leaf.labels.update(labels)
         entry.also = also
         await self._log.append(entry)
 

@@ -141,6 +141,11 @@ class People:
                 raise Refusal(
                     "conflict", f"The person {person_id!r} exists already; `gateway people update` changes them."
                 )
+            like = next((one for one in self._all if one != person_id and one.casefold() == person_id.casefold()), None)
+            if like is not None:  # two who look like one would count as two
+                raise Refusal(
+                    "conflict", f"There is a person {like!r} already; take a name that differs in more than case."
+                )
             known, belongs = tuple(sorted(set(roles))), tuple(sorted(set(groups)))
             person = Person(person_id, name, known, self._clock.now_ns(), groups=belongs)
             subject = _standing_of(person)

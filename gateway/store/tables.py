@@ -233,6 +233,15 @@ class CaseRow(SQLModel, table=True):
     ending: bytes | None = Field(default=None, sa_type=LargeBinary)  # sealed JSON: the stored end, for replay
 
 
+class CaseKeyRow(SQLModel, table=True):
+    """An idempotency key that met a case which was opened without it."""
+
+    __tablename__: ClassVar[Any] = "case_key"
+    __table_args__ = (Index("case_key_case", "case_id"), _BARE)
+    idempotency: str = Field(primary_key=True)
+    case_id: str
+
+
 class CaseVoteRow(SQLModel, table=True):
     """One person's vote on one card. Only ever added."""
 

@@ -167,7 +167,7 @@ async def test_a_proposal_is_released_once_and_to_one_answer(house: House) -> No
     case = await house.vote(met.case, "ada")
     ends = await asyncio.gather(
         *(
-            code_of(house.room.release(case, proposal, TARGET, escalate(), answer))
+            code_of(house.room.release(case, proposal, TARGET, escalate(), case.requirement, answer))
             for answer in ("answer-1", "answer-2")
         )
     )

@@ -169,7 +169,7 @@ async def test_a_kept_answer_stays_while_one_of_its_proposals_waits(house: House
     house.clock.advance(80_000)
     await house.room.tick()
     assert await house.room.kept_answer(model) is not None
-    await house.room.release(two, proposals[1], TARGET, escalate(day), model.id)
+    await house.room.release(two, proposals[1], TARGET, escalate(day), two.requirement, model.id)
     house.clock.advance(house.settings.replay_s + 1)
     await house.room.tick()
     assert await house.room.kept_answer(model) is None

@@ -126,7 +126,7 @@ async def test_an_attempt_that_a_crash_left_open_ends_as_part_of_its_case_and_ve
     [
         ("UPDATE approval_case SET state = 'pending'", "is pending, but on record it is approved"),
         ("UPDATE approval_case SET state = 'succeeded'", "is succeeded, but on record it is approved"),
-        ("UPDATE approval_case SET agent = 'other'", "belongs to another agent or action"),
+        ("UPDATE approval_case SET agent = 'other'", "has another agent than recorded"),
         ("UPDATE approval_case SET id = 'made-up'", "no record says that it was opened"),
         ("DELETE FROM approval_case", "is on record, but is not there"),
     ],

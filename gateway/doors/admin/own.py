@@ -90,6 +90,9 @@ async def show_action(
     deadline_s = parts.clock.monotonic_s() + wait
     while True:
         mine = await _records(parts, caller, action_id)
+        joined = next((one["labels"]["joined"] for one in mine if "joined" in one["labels"]), None)
+        if joined is not None:  # an identical call was in flight, and its end is this one's too
+            mine = await _records(parts, caller, joined)
         case_id = await _case_of(parts, caller, action_id, mine)
         left_s = max(0.0, deadline_s - parts.clock.monotonic_s())
         if case_id is not None:

@@ -194,9 +194,9 @@ class ReconcileIn(In):
 
 
 # No comma: records list groups by it.
-GroupName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+GroupName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,58}$")]
 Roles = Annotated[list[Role], Field(max_length=len(Role))]
-Groups = Annotated[list[GroupName], Field(max_length=16, description="Of reviewers, as policies name them.")]
+Groups = Annotated[list[GroupName], Field(max_length=8, description="Of reviewers, as policies name them.")]
 
 
 class PersonIn(In):

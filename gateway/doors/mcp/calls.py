@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.actions import Action, Kind, Trace
+from gateway.actions import Action, Effect, Kind, Trace
 from gateway.doors.desk import Desk, Intake, Receive
 from gateway.doors.mcp import envelope, own_tools, results
 from gateway.doors.mcp.answer import Answer
@@ -183,7 +183,9 @@ class Calls:
 
         async def tell() -> None:
             answer.decision, answer.replayed = running.decision, running.replayed
-            await answer.progress(token, f"Waiting for approval: case {running.case}.")
+            asked = running.decision is None or running.decision.effect is Effect.ESCALATE
+            what = "Waiting for approval" if asked else "Being carried out"
+            await answer.progress(token, f"{what}: case {running.case}.")
 
         return tell
 

@@ -58,6 +58,8 @@ def upgrade() -> None:
     waiting, ending = sa.text("state = 'pending'"), sa.text("ending IS NOT NULL AND open = 0")
     op.create_index("approval_case_waiting", "approval_case", ["agent"], sqlite_where=waiting)
     op.create_index("approval_case_ending", "approval_case", ["told_until_ns"], sqlite_where=ending)
+    op.create_table("case_key", _text("idempotency", key=True), _text("case_id"), sqlite_with_rowid=False)
+    op.create_index("case_key_case", "case_key", ["case_id"])
     op.create_table(
         "case_vote",
         _text("id", key=True),
