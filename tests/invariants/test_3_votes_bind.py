@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from gateway.actions import Reply
 from gateway.identity import Role
 from gateway.quickstart.account import TOOLS
 from tests.bank_house import LARGE, Bank
@@ -405,3 +406,57 @@ async def test_a_rule_that_asks_who_approved_is_told_of_votes_that_count_today_o
     assert (await counter.status(agent, case_id))["state"] == "invalidated"
     assert (await counter.last(case_id, "case.invalidated"))["labels"]["rules"] == "rita_must"
     assert counter.bank.transfers() == 0
+
+
+# ---------------------------------------------------------------- what policy makes of the approval itself
+
+READS_THE_APPROVAL = """\
+escalate contains {"rule": "ask", "reason": "People decide."} if {
+	ledger_transfer
+	input.approval == null
+}
+
+allow contains {"rule": "people_said_so", "reason": "People have approved it."} if {
+	ledger_transfer
+	count(input.approval.votes) > 0
+}
+"""
+LARGE_RULE = 'escalate contains {"rule": "ledger_large_transfer", "reason": reason} if {'
+
+
+@pytest.mark.parametrize("changed", [False, True])
+async def test_an_allow_that_owes_itself_to_the_votes_stands_on_what_they_were_for(
+    counter: Counter, agent: httpx.AsyncClient, rita: httpx.AsyncClient, *, changed: bool
+) -> None:
+    await counter.edit("policies/ledger/ledger.rego", LARGE_RULE, f"{LARGE_RULE}\n\tinput.approval == null")
+    await counter.rule(READS_THE_APPROVAL)
+    case_id = await counter.approved(agent, rita)
+    if changed:
+        await counter.edit(LEDGER, 'sentence: "Transfer', 'sentence: "Give')
+        assert refused(await counter.call(agent))[0] == "approval_required"
+        assert await counter.went(case_id) == AGAIN
+        assert await counter.approve(rita, case_id) == "approved"
+    assert is_paid(await counter.call(agent))
+    assert counter.bank.transfers() == 1
+
+
+async def test_what_stood_on_no_card_is_not_sent_with_what_people_approved(
+    counter: Counter, rita: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[dict[str, object] | None] = []
+    call = counter.app.tools.call
+
+    async def tapped(server: str, tool: str, arguments: dict[str, object], *, meta: dict[str, object] | None) -> Reply:
+        sent.append(meta)
+        return await call(server, tool, arguments, meta=meta)
+
+    monkeypatch.setattr(counter.app.tools, "call", tapped)
+    params = {"name": "ledger__transfer", "arguments": LARGE, "_meta": {"bank.example/debit": "somebody-else"}}
+    async with await counter.bank.running.agent() as agent:
+        headers = {"accept": "application/json", "mcp-protocol-version": "2025-11-25", "host": "127.0.0.1"}
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+        assert "Waiting for approval" in (await agent.post("/mcp", json=message, headers=headers)).text
+        (case,) = (await counter.app.approvals.find(status="pending")).cases
+        assert await counter.approve(rita, case.id) == "approved"
+        assert "tr-1" in (await agent.post("/mcp", json=message, headers=headers)).text
+    assert [list(meta or {}) for meta in sent] == [["traceparent"]]

@@ -73,6 +73,32 @@ async def test_other_keys_and_no_key_are_other_actions(bank: Bank) -> None:
     assert bank.transfers() == 4
 
 
+async def test_a_key_holds_although_an_identical_call_without_one_was_in_flight(bank: Bank) -> None:
+    agent = await bank.running.agent()
+    _, keyed = await asyncio.gather(pay(bank, agent), pay(bank, agent, "order-8"))
+    paid = bank.transfers()
+    again = await pay(bank, agent, "order-8")  # as after an answer that got lost
+    assert transfer_id(again) == transfer_id(keyed)
+    assert again.headers["x-gateway-replayed"] == "true"
+    assert bank.transfers() == paid
+
+
+async def test_of_two_keys_at_once_each_gets_its_answer_again(bank: Bank) -> None:
+    agent = await bank.running.agent()
+    keys = ("order-9", "order-10")
+    first = [transfer_id(one) for one in await asyncio.gather(*(pay(bank, agent, key) for key in keys))]
+    paid = bank.transfers()
+    assert [transfer_id(await pay(bank, agent, key)) for key in keys] == first
+    assert bank.transfers() == paid
+
+
+async def test_a_used_key_is_a_conflict_also_while_an_identical_call_is_in_flight(bank: Bank) -> None:
+    agent = await bank.running.agent()
+    await pay(bank, agent, "order-11", amount_cents=5)
+    _, other = await asyncio.gather(pay(bank, agent), pay(bank, agent, "order-11"))
+    assert other.json()["result"]["_meta"]["gateway/code"] == "conflict"
+
+
 async def test_a_key_of_another_agent_is_another_key(bank: Bank) -> None:
     one, other = await bank.running.agent("reader"), await bank.running.agent("writer")
     assert transfer_id(await pay(bank, one, "order-6")) != transfer_id(await pay(bank, other, "order-6"))

@@ -407,6 +407,11 @@ async def test_a_quorum_counts_persons_before_the_answer_leaves(desk: Desk) -> N
     assert case.action.arguments == REFUND
 
 
+async def test_under_the_name_of_the_gateways_own_tool_nothing_else_passes(desk: Desk) -> None:
+    answer = await desk.told(desk.answers(refund(name="gateway__approval_status", cmd="rm -rf /")))
+    assert released(answer) == []
+
+
 async def test_a_proposed_call_of_the_gateways_own_tool_reaches_the_agent(desk: Desk) -> None:
     name = "gateway__approval_status"
     answer = await desk.told(desk.answers(refund(name=name, case_id="c")))
