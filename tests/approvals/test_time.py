@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 
 from gateway.approvals.case import Choice, State
 from tests.approvals.house import House, code_of
@@ -134,3 +139,35 @@ async def test_a_vote_reaches_its_waiter_at_once_among_a_thousand_open_cases(hou
     assert sorted(took_s)[10] < 0.1  # a few milliseconds on a quiet machine
     house.room.stop_waiting()
     await asyncio.gather(*waits, return_exceptions=True)
+
+
+async def test_a_tick_ends_although_the_clock_steps_back_in_it(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = await house.opened({"ttl_s": 10})
+    house.clock.advance(11)
+    read = house.writer.read
+    steps = iter([3600])
+
+    async def stepped_back(fn: Callable[[sqlite3.Connection], Any]) -> Any:
+        found = await read(fn)
+        house.clock.advance(-next(steps, 0))
+        return found
+
+    monkeypatch.setattr(house.writer, "read", stepped_back)
+    async with asyncio.timeout(20):
+        await house.room.tick()
+    assert (await house.room.case(case.id)).state is State.PENDING
+    house.clock.advance(3601)
+    await house.room.tick()
+    assert (await house.room.case(case.id)).state is State.EXPIRED
+
+
+async def test_a_case_that_can_not_be_opened_holds_up_no_other(house: House) -> None:
+    house.room.reconfigure(house.settings.model_copy(update={"ttl_s": 10}))
+    broken, other = await house.opened(), await house.opened(arguments={"amount": 1})
+    spoil = "UPDATE approval_case SET asked = zeroblob(64) WHERE id = ?"
+    await house.writer.write(lambda db: db.execute(spoil, (broken.id,)))
+    assert [case.id for case in (await house.room.find(status="pending")).cases] == [other.id]
+    house.clock.advance(11)
+    await house.room.tick()
+    assert (await house.room.case(other.id)).state is State.EXPIRED
+    assert await code_of(house.room.case(broken.id)) == "store_unavailable"
