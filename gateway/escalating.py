@@ -208,8 +208,12 @@ class Escalating:
         )
 
     async def _own(self, action: Action, case_id: str) -> Case:
-        case = await self._approvals.case(case_id)
+        none = Refusal("not_found", "You have no case of this id; it stands in the answer that told you to wait.")
+        try:
+            case = await self._approvals.case(case_id)
+        except Refusal as refusal:
+            raise (none if refusal.code == "not_found" else refusal) from None  # in the words for somebody else's
         caller, asked = action.caller, case.action.caller
         if (caller.agent.tenant, caller.agent.id, caller.user) != (asked.agent.tenant, asked.agent.id, asked.user):
-            raise Refusal("not_found", "You have no case of this id; it stands in the answer that told you to wait.")
+            raise none
         return case

@@ -130,6 +130,10 @@ class Catalog:
         found = self._now.tools.get(tool)
         return None if found is None else found.definition
 
+    def described(self, tool: str) -> ToolTarget | None:
+        """What is known of `server__tool`, also where agents execute it themselves."""
+        return self._now.tools.get(tool) or self._now.client_ids.get(tool)
+
     def client_tool(self, name: str) -> ToolTarget | None:
         """An agent's own tool by its bare name; where two manifests have it, the more dangerous one."""
         return self._now.client_names.get(name)

@@ -133,6 +133,8 @@ def deny(
     """
     from gateway.commands.client import Api
 
+    if not guidance.strip():
+        raise CommandError("A denial needs guidance; say what the agent should do instead.", USAGE)
     api = Api(data_dir)
     _vote(api, _shown(api, case), "deny", digest, reason, guidance, as_json)
 

@@ -90,7 +90,7 @@ async def test_a_vote_on_another_card_or_version_is_stale_and_a_second_one_comes
         ):
             answer = await rita.post(path, json=body, headers=headers)
             assert (answer.status_code, answer.json()["code"]) == (status, code)
-        late = await rob.post(path, json={**vote, "decision": "deny"})
+        late = await rob.post(path, json={**vote, "decision": "deny", "guidance": "No."})
         assert (late.status_code, late.json()["code"]) == (409, "decided")
 
 
@@ -137,7 +137,7 @@ async def test_the_same_key_and_body_get_the_same_answer_again(bank: Bank) -> No
         assert {answer.status_code for answer in answers} == {200}
         assert len({answer.text for answer in answers}) == 1
         assert sorted("idempotency-replayed" in answer.headers for answer in answers) == [False, True, True, True]
-        other = await rita.post(path, json={**vote, "decision": "deny"}, headers=key)
+        other = await rita.post(path, json={**vote, "decision": "deny", "guidance": "No."}, headers=key)
         assert (other.status_code, other.json()["code"]) == (409, "conflict")
         assert (await rita.post(path, json=vote)).json()["code"] == "decided"
         assert len((await rita.get(f"{API}/{case_id}")).json()["votes"]) == 1

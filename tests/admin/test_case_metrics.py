@@ -21,7 +21,7 @@ async def test_cases_are_counted_while_they_wait_and_timed_once_decided(bank: Ba
     reviewer = await bank.reviewer()
     for one, decision in ((case_id, "approve"), (other, "deny")):
         shown = (await reviewer.get(f"/api/v1/approvals/{one}")).json()
-        vote = {"decision": decision, "presented_digest": shown["presented_digest"]}
+        vote = {"decision": decision, "presented_digest": shown["presented_digest"], "guidance": "Not now."}
         assert (await reviewer.post(f"/api/v1/approvals/{one}/reviews", json=vote)).status_code == 200
     found = await samples(bank)
     assert found["gateway_approvals_pending"] == 0

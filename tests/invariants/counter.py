@@ -66,7 +66,8 @@ class Counter:
     ) -> httpx.Response:
         """A vote on what the person is shown now."""
         digest = (await self.shown(person, case_id))["presented_digest"]
-        vote = {"decision": decision, "presented_digest": digest, **said}
+        guidance = {"guidance": "Not now."} if decision == "deny" else {}
+        vote = {"decision": decision, "presented_digest": digest, **guidance, **said}
         return await person.post(f"{API}/{case_id}/reviews", json=vote)
 
     async def approve(self, person: httpx.AsyncClient, case_id: str) -> str:

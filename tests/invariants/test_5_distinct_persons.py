@@ -143,7 +143,9 @@ async def test_a_vote_on_what_is_not_shown_any_more_is_stale_and_counts_for_noth
     async with await counter.bank.reviewer("ruth") as ruth:
         for person in (rob, ruth):
             for decision in ("approve", "deny"):
-                stale = await person.post(f"{API}/{case_id}/reviews", json={**vote, "decision": decision})
+                stale = await person.post(
+                    f"{API}/{case_id}/reviews", json={**vote, "decision": decision, "guidance": "No."}
+                )
                 assert (stale.status_code, stale.json()["code"]) == (409, "stale")
         shown = await counter.shown(rob, case_id)
         assert (shown["state"], shown["quorum"][0]["approved"]) == ("pending", 0)
@@ -201,3 +203,43 @@ async def test_a_repeated_request_of_a_person_is_one_vote_and_the_same_answer(
     assert (await rita.post(path.format(other), json=vote, headers=key)).json()["code"] == "conflict"
     assert [vote["person"] for vote in (await counter.shown(rita, case_id))["votes"]] == ["rita", "rob"]
     assert counter.bank.transfers() == 1
+
+
+async def test_who_has_the_group_again_may_complete_what_the_votes_carry(
+    counter: Counter, agent: httpx.AsyncClient
+) -> None:
+    """A quorum that is full while nobody counts it is no dead end: who voted is offered to say so again."""
+    bank, people = counter.bank, counter.people
+    await counter.asks('{"quorum": [{"approve": 2, "group": "treasury"}]}')
+    async with await bank.reviewer("tom") as tom, await bank.reviewer("tina") as tina:
+        for person in ("tom", "tina"):
+            await people.update(person, by="operator", groups=["treasury"])
+        case_id = await bank.case(agent)
+        assert await counter.approve(tom, case_id) == "pending"
+        assert (await counter.shown(tom, case_id))["may_decide"]["ok"] is False
+        await people.update("tom", by="operator", groups=[])
+        assert await counter.approve(tina, case_id) == "pending"
+        await people.update("tom", by="operator", groups=["treasury"])
+        for voter in (tom, tina):
+            assert (await counter.shown(voter, case_id))["may_decide"] == {"ok": True, "why": ""}
+        assert await counter.approve(tom, case_id) in ("approved", "executing", "succeeded")
+    assert len(await counter.app.approvals.votes(case_id)) == 2
+
+
+async def test_a_denial_without_guidance_is_refused(
+    counter: Counter, agent: httpx.AsyncClient, rita: httpx.AsyncClient
+) -> None:
+    case_id = await counter.bank.case(agent)
+    for guidance in ("", "  "):
+        denied = await counter.vote(rita, case_id, "deny", guidance=guidance)
+        assert (denied.status_code, denied.json()["code"]) == (400, "malformed")
+    assert (await counter.shown(rita, case_id))["state"] == "pending"
+
+
+async def test_a_case_of_somebody_else_and_none_at_all_are_told_in_the_same_words(counter: Counter) -> None:
+    async with await counter.bank.running.agent("reader") as one, await counter.bank.running.agent("writer") as other:
+        case_id = await counter.bank.case(one)
+        asked = (case_id, "0" * 8 + case_id[8:])
+        told = [await counter.call(other, "gateway__approval_status", case_id=case) for case in asked]
+    assert refused(told[0]) == refused(told[1])
+    assert refused(told[0])[0] == "not_found"

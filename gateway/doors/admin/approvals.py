@@ -134,12 +134,15 @@ async def summaries(parts: Parts, cases: Sequence[Case], person: SignedIn | None
     for case in cases:
         votes = None
         if case.state is State.PENDING:
-            alone = len(case.requirement.quorum) == 1 and case.requirement.quorum[0].approve == 1
+            untouched = case.version == 1  # nobody has voted on it, so that its votes need not be asked for
+            alone = untouched and len(case.requirement.quorum) == 1 and case.requirement.quorum[0].approve == 1
             votes = [] if alone and case.requirement.quorum[0].deny == 1 else await parts.approvals.votes(case.id)
         line = case_json.summary(case, votes, _counting(parts, case))
         if person is not None:
             owners = _owners(parts, case)
-            line["may_decide"] = case_json.may_decide(case, person.person.id, standing, owners, votes or ())
+            line["may_decide"] = case_json.may_decide(
+                case, person.person.id, standing, owners, votes or (), _counting(parts, case)
+            )
         found.append(line)
     return found
 
@@ -158,7 +161,9 @@ async def show(parts: Parts, person: SignedIn, case_id: str) -> dict[str, Any]:
         await room.attempts(case.id),
         await room.like(case) if case.state is State.PENDING else [],
         counts=_counting(parts, case),
-        may_decide=case_json.may_decide(case, who, parts.registry.people.standing(who), owners, votes),
+        may_decide=case_json.may_decide(
+            case, who, parts.registry.people.standing(who), owners, votes, _counting(parts, case)
+        ),
     )
 
 

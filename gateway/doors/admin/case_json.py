@@ -15,6 +15,7 @@ from gateway.actions import ArgumentKind
 from gateway.approvals import deciders
 from gateway.approvals.case import Attempt, Case, Choice, Comment, Quorum, State, Vote
 from gateway.approvals.deciders import Standings, Stands, groups_of, hindrance
+from gateway.approvals.requirement import enough
 from gateway.catalog.sentences import show
 from gateway.clock import rfc3339
 
@@ -105,11 +106,18 @@ def full(
 
 
 def may_decide(
-    case: Case, person: str, standing: Stands | None, owners: Iterable[str], votes: Sequence[Vote] = ()
+    case: Case,
+    person: str,
+    standing: Stands | None,
+    owners: Iterable[str],
+    votes: Sequence[Vote] = (),
+    counts: Counts | None = None,
 ) -> dict[str, Any]:
     """Whether a person could vote on a case now, and if not why: `{"ok": bool, "why": str}`.
 
-    `owners` of the agent as registered now. It only helps to show the right thing: the vote itself decides anew.
+    `owners` of the agent as registered now. One who has approved may say so again where the votes are enough by now
+    and nobody has counted them since, as when a reviewer has the role back. It only helps to show the right thing: the
+    vote itself decides anew.
     """
     why = ""
     if case.state is not State.PENDING:
@@ -120,9 +128,16 @@ def may_decide(
             "party": f"You own the agent {case.agent_id} or it acts for you, so another reviewer must decide.",
             "group": f"Only members of {groups_of(case)} decide this case.",
         }[hindered]
-    elif any(one.person == person and one.counts for one in votes):
+    elif (said := [one for one in votes if one.person == person and one.counts]) and not (
+        said[0].choice is Choice.APPROVE and _is_enough(case, votes, counts)
+    ):
         why = "You have voted already; others must decide."
     return {"ok": not why, "why": why}
+
+
+def _is_enough(case: Case, votes: Sequence[Vote], counts: Counts | None) -> bool:
+    approving = [one.person for one in votes if one.counts and one.choice is Choice.APPROVE]
+    return counts is not None and enough(case.requirement.quorum, approving, counts)
 
 
 def counting(case: Case, standing: Standings, owners: Iterable[str]) -> Counts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from gateway.actions import Agent, ModelTarget, usd_text
 from gateway.clock import rfc3339
@@ -171,7 +171,13 @@ class ReviewIn(In):
     decision: Literal["approve", "deny"]
     presented_digest: Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
     reason: Prose = Field(default="", description="For the trail.")
-    guidance: Prose = Field(default="", description="For the agent: what it should do instead.")
+    guidance: Prose = Field(default="", description="For the agent: what it should do instead. A denial needs it.")
+
+    @model_validator(mode="after")
+    def _a_denial_says_what_instead(self) -> ReviewIn:
+        if self.decision == "deny" and not self.guidance.strip():
+            raise ValueError("a denial needs guidance: say what the agent should do instead.")
+        return self
 
 
 class CommentIn(In):

@@ -145,7 +145,7 @@ async def show_tool(tool_id: str, parts: PartsDep, person: Person) -> ToolShown:
     found = next((tool for tool in tools(parts) if tool.id == tool_id), None)
     if found is None:
         raise Refusal("not_found", f"There is no tool {tool_id[:200]!r}; `gateway tools list` shows those there are.")
-    live = next((one for one in parts.catalog.tools(found.server) if one.tool == found.tool), None)
+    live = parts.catalog.described(found.id)
     if live is None:
         return ToolShown(**found.model_dump())
     return ToolShown(
