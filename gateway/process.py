@@ -6,21 +6,16 @@ The only reader of the environment beside `gateway/references.py`; the `Field` d
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from gateway.documents import Problem, suggest
 
 PREFIX = "GATEWAY_"
 _PLAIN = {"otlp_endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT", "service_name": "OTEL_SERVICE_NAME"}
-_LATER = {
-    "GATEWAY_DATABASE_URL": "PostgreSQL is not supported yet; unset it to use the embedded store.",
-    "GATEWAY_REDIS_URL": "Redis is not supported yet; unset it to keep limits in memory.",
-    "GATEWAY_OPA_URL": "An OPA server is not supported yet; unset it to use the embedded engine.",
-}
 
 
 class Process(BaseModel):
@@ -35,11 +30,31 @@ class Process(BaseModel):
     public_url: str | None = Field(
         default=None, pattern=r"^https?://[^\s]+$", description="Where people and agents reach the gateway."
     )
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="PostgreSQL, as postgresql://user:password@host/name; absent: SQLite in the data directory.",
+    )
+    redis_url: SecretStr | None = Field(
+        default=None, description="Redis, as redis://host:6379/0; with GATEWAY_DATABASE_URL, and only with it."
+    )
+    opa_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s]+$",
+        description="An OPA server that decides; absent: Rego in the process.",
+    )
+    keys_dir: Path | None = Field(
+        default=None, description="Folder of the keys that all replicas share; absent: keys in the data directory."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     otlp_endpoint: str | None = Field(
         default=None, pattern=r"^https?://[^\s]+$", description="Where spans are exported to; absent: nowhere."
     )
     service_name: str = Field(default="agent-governance-gateway", description="Name of the service in spans.")
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether state is shared with other replicas (PostgreSQL and Redis), not held in the data directory."""
+        return self.database_url is not None
 
 
 def variable(field: str) -> str:
@@ -53,11 +68,9 @@ def load(environ: Mapping[str, str] = os.environ) -> tuple[Process | None, list[
     given = {field: environ[name] for name, field in names.items() if environ.get(name)}
     if "log_level" in given:
         given["log_level"] = given["log_level"].lower()
-    problems = [
-        Problem("environment", 0, f"{name} is set.", mend) for name, mend in _LATER.items() if environ.get(name)
-    ]
+    problems = list(_half_scaled(given))
     for name in sorted(environ):
-        if name.startswith(PREFIX) and name not in names and name not in _LATER:
+        if name.startswith(PREFIX) and name not in names:
             # Manifests may refer to any variable, so only a near miss is worth a word.
             near = suggest(name.removeprefix(PREFIX), (known.removeprefix(PREFIX).lower() for known in names))
             if near is not None:
@@ -72,6 +85,19 @@ def load(environ: Mapping[str, str] = os.environ) -> tuple[Process | None, list[
         return None, problems
     failed = any(problem.severity == "error" for problem in problems)
     return (None if failed else process), problems
+
+
+def _half_scaled(given: Mapping[str, str]) -> Iterator[Problem]:
+    """PostgreSQL and Redis come together: replicas that share one and not the other would overspend or not be told."""
+    for one, other in (("database_url", "redis_url"), ("redis_url", "database_url")):
+        if one in given and other not in given:
+            mend = f"Set {variable(other)} too: replicas need both, and a single process needs neither."
+            yield Problem("environment", 0, f"{variable(one)} is set without {variable(other)}.", mend)
+    for field, schemes in (("database_url", ("postgresql", "postgres")), ("redis_url", ("redis", "rediss", "unix"))):
+        scheme = given.get(field, "").partition("://")[0]
+        if field in given and scheme not in schemes:
+            mend = f"It begins with {schemes[0]}://."
+            yield Problem("environment", 0, f"{variable(field)} is no address of that kind of server.", mend)
 
 
 def child_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import CODES
-from gateway.process import _LATER, Process, variable
+from gateway.process import Process, variable
 from gateway.telemetry.reference import reference as metrics_markdown
 from tests.docs.pages import ROOT, anchors, code_words, links, pages, prose, written
 
@@ -56,7 +56,7 @@ def test_files_named_on_a_page_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", written(), ids=_page_id)
 def test_environment_variables_named_on_a_page_exist(page: Path) -> None:
-    known = {variable(field) for field in Process.model_fields} | set(_LATER) | _OTHER_VARIABLES
+    known = {variable(field) for field in Process.model_fields} | _OTHER_VARIABLES
     named = set(re.findall(r"\b(?:GATEWAY|OTEL)_[A-Z_]+\b", page.read_text()))
     assert named <= known, named - known
 
