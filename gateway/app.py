@@ -10,7 +10,6 @@ import asyncio
 import itertools
 import os
 import random
-import sqlite3
 from typing import Any
 
 import structlog
@@ -55,6 +54,7 @@ from gateway.policy import Decider
 from gateway.process import Process
 from gateway.settings import child_environment, resolve, resolve_text
 from gateway.store import Writer
+from gateway.store.interface import Connection
 from gateway.telemetry import Metrics, Observer, names, start_tracing, trace_parser
 from gateway.upstreams.models import Models
 from gateway.upstreams.performing import Performing
@@ -377,12 +377,12 @@ class App:
             agent_id, Refusal("agent_suspended", f"The agent {agent_id} was suspended; its streams were ended.")
         )
 
-    def _settle_unknown(self, connection: sqlite3.Connection, held: Reservation) -> None:
+    def _settle_unknown(self, connection: Connection, held: Reservation) -> None:
         """Book what an action that nobody ended may have cost, in the window it began in."""
         began_ns = int(held.id[:8] + held.id[9:13], 16) * 1_000_000  # a UUIDv7 begins with its milliseconds
         self.limits.persist_unknown(held, began_ns)(connection)
 
-    def _lost_call(self, connection: sqlite3.Connection, intent: Leaf) -> str | None:
+    def _lost_call(self, connection: Connection, intent: Leaf) -> str | None:
         """An effect that may have happened, and nobody knows: a case for people to find out."""
         lost = lost_call(intent, self.log.arguments_of(connection, intent))
         if lost is None:

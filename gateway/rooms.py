@@ -5,7 +5,6 @@ Most have one implementation today; the design's table of embedded and scaled fo
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -29,9 +28,10 @@ from gateway.approvals.case import Attempt, Case, Comment, Ending, KeptAnswer, L
 from gateway.errors import Refusal
 from gateway.proposals import Proposal, Verdict
 from gateway.running import Rates
+from gateway.store.interface import Connection
 
 # What rides in a record's transaction; it runs in the writer's thread, and what it raises undoes both.
-Persist = Callable[[sqlite3.Connection], None]
+Persist = Callable[[Connection], None]
 
 
 class LooksUp(Protocol):
@@ -157,7 +157,7 @@ class Audit(Protocol):
         target: Target,
         decision: Decision,
         result: Result,
-        also: Callable[[sqlite3.Connection], str | None],
+        also: Callable[[Connection], str | None],
     ) -> None: ...
     def refused(self, action: Action, target: Target | None, decision: Decision | None, refusal: Refusal) -> None: ...
     async def decided(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from gateway.approvals.changing import NANOS
 from gateway.approvals.machine import Change
 from gateway.approvals.meeting import Meeting
 from gateway.errors import Refusal
+from gateway.store.interface import Connection
 
 _BATCH = 100  # cases that a tick ends at a time
 _MAX_TEXT = 2000  # characters of a reason, guidance, a comment or a note
@@ -28,7 +28,7 @@ class Approvals(Meeting):
     async def load(self) -> None:
         """Fill the indexes, and end what a crash cut off: what such an attempt did is not known."""
 
-        def read(db: sqlite3.Connection) -> list[Any]:
+        def read(db: Connection) -> list[Any]:
             self._kept.load(db)
             self._rows.select(db, "ORDER BY id DESC LIMIT 1", ())  # another key file would be told now, not later
             return db.execute(
@@ -159,7 +159,7 @@ class Approvals(Meeting):
             "presented_digest": case.presented_digest,
         }
 
-    def begin(self, case: Case, requirement: Requirement) -> Callable[[sqlite3.Connection], None]:
+    def begin(self, case: Case, requirement: Requirement) -> Callable[[Connection], None]:
         """The one right to carry it out, for the intent's transaction; then `changed`. See `Machine.begin`."""
         return self._machine.begin(case.id, requirement)
 
@@ -167,7 +167,7 @@ class Approvals(Meeting):
         """What `begin` does to this case may become durable late, and nothing was or will be sent for it."""
         self._given_up[case.id] = case.fence + 1
 
-    def end(self, case: Case, status: Status, ending: Ending) -> Callable[[sqlite3.Connection], None]:
+    def end(self, case: Case, status: Status, ending: Ending) -> Callable[[Connection], None]:
         """The end of the attempt `case.fence`, for the result's transaction; then `changed`."""
         return self._machine.end(case, status, ending)
 
@@ -187,7 +187,7 @@ class Approvals(Meeting):
         """Let an approved proposal pass, in one answer and no other. Raises `decided`, `agent_suspended`."""
         change = self._machine.release(case.id, requirement, answer_id)
 
-        def also(db: sqlite3.Connection) -> None:
+        def also(db: Connection) -> None:
             change(db)
             self._kept.shorten(db, answer_id, self._clock.now_ns() + self._settings.replay_s * NANOS)
 
@@ -202,7 +202,7 @@ class Approvals(Meeting):
         until_ns = self._clock.now_ns() + self._settings.ttl_s * NANOS + replay_ns
         answer = KeptAnswer(answer_id, body, stream)
 
-        def keep(db: sqlite3.Connection) -> int:
+        def keep(db: Connection) -> int:
             # A policy may give one of its proposals more time than the settings do.
             longest_ns = db.execute(
                 "SELECT max(expires_ns) FROM approval_case WHERE parent = ? AND open = 1", (answer_id,)
@@ -261,7 +261,7 @@ class Approvals(Meeting):
                 self.on_approved(case)
 
     @staticmethod
-    def _has_old(db: sqlite3.Connection, now_ns: int) -> bool:
+    def _has_old(db: Connection, now_ns: int) -> bool:
         found = db.execute(
             "SELECT EXISTS (SELECT 1 FROM kept_answer WHERE until_ns <= ?)"  # noqa: S608 - our own words
             f" OR EXISTS (SELECT 1 FROM approval_case WHERE {_OLD_ENDING})",
@@ -269,7 +269,7 @@ class Approvals(Meeting):
         ).fetchone()
         return bool(found[0])
 
-    def _drop_old(self, db: sqlite3.Connection) -> None:
+    def _drop_old(self, db: Connection) -> None:
         db.execute(
             f"UPDATE approval_case SET ending = NULL WHERE {_OLD_ENDING}",  # noqa: S608 - our own words
             (self._clock.now_ns(),),

@@ -12,7 +12,6 @@ A proposal of a tool that the agent executes itself has no `executing`: it is ap
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.actions import Action, Agent, Decision, Kind, ToolTarget
+from gateway.store.interface import Connection
 
 
 class State(StrEnum):
@@ -203,7 +203,7 @@ class LostSight(NamedTuple):
     """A case to write. `insert` returns its id, or None where an identical action has an open one already."""
 
     case: Case
-    insert: Callable[[sqlite3.Connection], str | None]
+    insert: Callable[[Connection], str | None]
 
 
 class KeptAnswer(msgspec.Struct, frozen=True):

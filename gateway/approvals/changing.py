@@ -6,7 +6,6 @@ Memory is told after the commit, and only spares the database questions whose an
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -24,6 +23,7 @@ from gateway.approvals.wakeups import Listener, Wakeups
 from gateway.clock import Clock, Ids
 from gateway.config import Approvals as Settings
 from gateway.errors import Refusal
+from gateway.store.interface import Connection
 
 T = TypeVar("T")
 NANOS = 1_000_000_000
@@ -35,7 +35,7 @@ _GOES_ON = frozenset({"case.approved", "case.requeued"})
 class Stores(Reads, Protocol):
     """store/: durable writes, and reads beside them."""
 
-    async def write(self, fn: Callable[[sqlite3.Connection], T]) -> T: ...
+    async def write(self, fn: Callable[[Connection], T]) -> T: ...
 
 
 class Records(Protocol):
@@ -48,7 +48,7 @@ class Records(Protocol):
         target: ToolTarget,
         decision: Decision,
         case: str,
-        also: Callable[[sqlite3.Connection], None],
+        also: Callable[[Connection], None],
         labels: dict[str, str],
     ) -> None: ...
     async def decided(
@@ -57,7 +57,7 @@ class Records(Protocol):
         *,
         case: str | None = None,
         replayed: bool = False,
-        also: Callable[[sqlite3.Connection], None] | None = None,
+        also: Callable[[Connection], None] | None = None,
     ) -> None: ...
 
 
@@ -74,9 +74,9 @@ class Changing(Looking):
         ids: Ids,
         sentence: Sentence,
         standing: Callable[[str], Stands | None],
-        standing_in: Callable[[sqlite3.Connection, str], Stands | None],
+        standing_in: Callable[[Connection, str], Stands | None],
         owners: Callable[[str], Iterable[str]],
-        active: Callable[[sqlite3.Connection, str], bool],
+        active: Callable[[Connection, str], bool],
         settings: Settings,
     ) -> None:
         """`standing_in` and `active` look inside a transaction: what a person may do, whether an agent may act."""
@@ -138,7 +138,7 @@ class Changing(Looking):
         lengthened: list[str] = []
         replay_ns = self._settings.replay_s * NANOS
 
-        def with_answer(db: sqlite3.Connection) -> Note:
+        def with_answer(db: Connection) -> Note:
             note = change(db)
             parent = before.action.parent
             if before.kind is Kind.TOOL_PROPOSE and parent is not None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 import msgspec
 
 from gateway.actions import Action
 from gateway.approvals.case import KeptAnswer
 from gateway.approvals.sealing import Sealing
 from gateway.clock import Clock
+from gateway.store.interface import Connection
 
 
 class KeptAnswers:
@@ -24,7 +23,7 @@ class KeptAnswers:
         self._clock = clock
         self._until_ns: dict[str, int] = {}  # digest of the action -> until when there may be an answer
 
-    def load(self, db: sqlite3.Connection) -> None:
+    def load(self, db: Connection) -> None:
         """Fill the index."""
         self._until_ns = dict(db.execute("SELECT digest, max(until_ns) FROM kept_answer GROUP BY digest"))
 
@@ -44,17 +43,19 @@ class KeptAnswers:
 
     # ------------------------------------------------------------ in a transaction
 
-    def keep(self, db: sqlite3.Connection, action: Action, answer: KeptAnswer, until_ns: int) -> None:
+    def keep(self, db: Connection, action: Action, answer: KeptAnswer, until_ns: int) -> None:
         """Store an answer for requests that are identical to `action`."""
         request = self._request(action)
         sealed = self._sealing.seal(msgspec.json.encode(answer), f"{request}/answer")
         db.execute(
-            "INSERT OR REPLACE INTO kept_answer (request, digest, answer_id, sealed, stream, until_ns)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO kept_answer (request, digest, answer_id, sealed, stream, until_ns)"
+            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (request) DO UPDATE SET digest = excluded.digest,"
+            " answer_id = excluded.answer_id, sealed = excluded.sealed, stream = excluded.stream,"
+            " until_ns = excluded.until_ns",
             (request, action.digest, answer.id, sealed, int(answer.stream), until_ns),
         )
 
-    def find(self, db: sqlite3.Connection, action: Action) -> KeptAnswer | None:
+    def find(self, db: Connection, action: Action) -> KeptAnswer | None:
         """The answer for a request, if its time is not up."""
         request = self._request(action)
         row = db.execute(
@@ -64,20 +65,22 @@ class KeptAnswers:
             return None
         return msgspec.json.decode(self._sealing.unseal(row[0], f"{request}/answer"), type=KeptAnswer)
 
-    def shorten(self, db: sqlite3.Connection, answer_id: str, until_ns: int) -> None:
+    def shorten(self, db: Connection, answer_id: str, until_ns: int) -> None:
         """One of its proposals is decided: once all are, it is given again for the replay window only."""
         db.execute(
-            "UPDATE kept_answer SET until_ns = min(until_ns, ?) WHERE answer_id = ?"
+            "UPDATE kept_answer SET until_ns = ? WHERE answer_id = ? AND until_ns > ?"
             " AND NOT EXISTS (SELECT 1 FROM approval_case WHERE parent = ? AND open = 1)",
-            (until_ns, answer_id, answer_id),
+            (until_ns, answer_id, until_ns, answer_id),
         )
 
-    def lengthen(self, db: sqlite3.Connection, answer_id: str, until_ns: int) -> list[str]:
+    def lengthen(self, db: Connection, answer_id: str, until_ns: int) -> list[str]:
         """One of its proposals may be released until then; the digests to `expect`."""
-        db.execute("UPDATE kept_answer SET until_ns = max(until_ns, ?) WHERE answer_id = ?", (until_ns, answer_id))
+        db.execute(
+            "UPDATE kept_answer SET until_ns = ? WHERE answer_id = ? AND until_ns < ?", (until_ns, answer_id, until_ns)
+        )
         return [row[0] for row in db.execute("SELECT digest FROM kept_answer WHERE answer_id = ?", (answer_id,))]
 
-    def drop_old(self, db: sqlite3.Connection) -> None:
+    def drop_old(self, db: Connection) -> None:
         """Delete what nobody is given any more."""
         db.execute("DELETE FROM kept_answer WHERE until_ns <= ?", (self._clock.now_ns(),))
 

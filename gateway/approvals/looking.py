@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -13,6 +12,7 @@ from gateway.actions import Action
 from gateway.approvals.case import Attempt, Case, Comment, Ending, State, Vote
 from gateway.approvals.rows import Rows
 from gateway.errors import Refusal
+from gateway.store.interface import Connection
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ _PLACE = re.compile(r"([0-2])_(-?[0-9]{1,18}|-?[1-8][0-9]{18})_([0-9a-f-]{1,64})
 class Reads(Protocol):
     """store/: what is committed."""
 
-    async def read(self, fn: Callable[[sqlite3.Connection], T]) -> T: ...
+    async def read(self, fn: Callable[[Connection], T]) -> T: ...
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -88,7 +88,7 @@ class Looking:
             else:
                 must("tool = ?", tool)
         if rule is not None:
-            must("instr(rules, ?) > 0", f"|{rule}|")
+            must("replace(rules, ?, '') <> rules", f"|{rule}|")
         if risk is not None:
             must("risk = ?", risk)
         if cursor is not None:

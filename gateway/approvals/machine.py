@@ -6,7 +6,6 @@ did; the compare-and-swap on `version` keeps that true on any store. Nothing her
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
@@ -30,9 +29,10 @@ from gateway.approvals.requirement import enough
 from gateway.approvals.rows import Rows
 from gateway.clock import Clock
 from gateway.errors import Refusal
+from gateway.store.interface import Connection
 
 _NANOS = 1_000_000_000
-Change = Callable[[sqlite3.Connection], Note]
+Change = Callable[[Connection], Note]
 _replace = msgspec.structs.replace
 
 
@@ -45,9 +45,9 @@ class Machine:
         *,
         clock: Clock,
         new_id: Callable[[], str],
-        standing: Callable[[sqlite3.Connection, str], Stands | None],
+        standing: Callable[[Connection, str], Stands | None],
         owners: Callable[[str], Iterable[str]],
-        active: Callable[[sqlite3.Connection, str], bool],
+        active: Callable[[Connection, str], bool],
         replay_s: Callable[[], int],
     ) -> None:
         self._rows = rows
@@ -73,7 +73,7 @@ class Machine:
     ) -> Change:
         """Count one person's vote. Raises `decided`, `stale`, `forbidden`, `separation_of_duties`, `not_found`."""
 
-        def change(db: sqlite3.Connection) -> Note:
+        def change(db: Connection) -> Note:
             case = self._load(db, case_id)
             self._still_open(case)
             if presented_digest != case.presented_digest or version not in (None, case.version):
@@ -113,7 +113,7 @@ class Machine:
         return change
 
     def _counted_again(
-        self, db: sqlite3.Connection, case: Case, votes: Sequence[Vote], standings: Standings, *, same: bool
+        self, db: Connection, case: Case, votes: Sequence[Vote], standings: Standings, *, same: bool
     ) -> Note:
         """A vote that stands already is no second one; but what was given may be enough by now, as when a reviewer has
         the role again that was taken away in between."""
@@ -126,7 +126,7 @@ class Machine:
     def approve_by_policy(self, case_id: str) -> Change:
         """Policy allows now what it escalated before, so nobody has to be asked."""
 
-        def change(db: sqlite3.Connection) -> Note:
+        def change(db: Connection) -> Note:
             case = self._load(db, case_id)
             self._still_open(case)
             self._move(db, case, self._approved(case))
@@ -137,7 +137,7 @@ class Machine:
     def comment(self, case_id: str, comment: Comment) -> Change:
         """Add a remark; the case stays as it is."""
 
-        def change(db: sqlite3.Connection) -> Note:
+        def change(db: Connection) -> Note:
             self._load(db, case_id)
             db.execute(
                 "INSERT INTO case_comment (id, case_id, person, text, ts_ns) VALUES (?, ?, ?, ?, ?)",
@@ -158,7 +158,7 @@ class Machine:
         """Whether a person's vote counts for any quorum of a case today."""
         return hindrance(case, person, standings(person), self._owners(case.agent_id)) is None
 
-    def _as_of_now(self, db: sqlite3.Connection) -> Standings:
+    def _as_of_now(self, db: Connection) -> Standings:
         return lambda person: self._standing(db, person)
 
     def _counted(self, case: Case, votes: Sequence[Vote], standings: Standings) -> Case:
@@ -201,7 +201,7 @@ class Machine:
     def expire(self, case_id: str) -> Change:
         """Time is up: denied. Raises `decided` where it is not."""
 
-        def change(db: sqlite3.Connection) -> Note:
+        def change(db: Connection) -> Note:
             case = self._load(db, case_id)
             if case.state not in (State.PENDING, State.APPROVED) or case.expires_ns > self._clock.now_ns():
                 raise self._late(case)
@@ -214,7 +214,7 @@ class Machine:
     def cancel(self, case_id: str, *, by: str, why: str) -> Change:
         """It is not wanted any more. Raises `decided` where it is too late."""
 
-        def change(db: sqlite3.Connection) -> Note:
+        def change(db: Connection) -> Note:
             case = self._load(db, case_id)
             if case.state not in (State.PENDING, State.APPROVED):
                 raise self._late(case)
@@ -226,7 +226,7 @@ class Machine:
     def invalidate(self, case_id: str, *, code: str, why: str, rules: tuple[str, ...]) -> Change:
         """Something stands against it that no vote can lift. Raises `decided` where it is too late."""
 
-        def change(db: sqlite3.Connection) -> Note:
+        def change(db: Connection) -> Note:
             case = self._load(db, case_id)
             if case.state not in (State.PENDING, State.APPROVED):
                 raise self._late(case)
@@ -239,7 +239,7 @@ class Machine:
     def requeue(self, case_id: str, card: Card, requirement: Requirement, presented: str, *, why: str) -> Change:
         """People must look again: a new card, on which earlier votes do not count, or the votes that are left."""
 
-        def change(db: sqlite3.Connection) -> Note:
+        def change(db: Connection) -> Note:
             case = self._load(db, case_id)
             if case.state is not State.APPROVED:
                 raise self._late(case)
@@ -262,13 +262,13 @@ class Machine:
 
     # ------------------------------------------------------------ carrying out
 
-    def begin(self, case_id: str, requirement: Requirement) -> Callable[[sqlite3.Connection], None]:
+    def begin(self, case_id: str, requirement: Requirement) -> Callable[[Connection], None]:
         """Take the one right to carry it out: the attempt's row stands before anything is sent.
 
         Raises `decided` where another was first, it expired, or the votes do not carry it today; `agent_suspended`.
         """
 
-        def change(db: sqlite3.Connection) -> None:
+        def change(db: Connection) -> None:
             case = self._claim(db, case_id, requirement)
             self._move(db, case, _replace(case, state=State.EXECUTING, fence=case.fence + 1))
             db.execute(
@@ -278,10 +278,10 @@ class Machine:
 
         return change
 
-    def end(self, case: Case, status: Status, ending: Ending) -> Callable[[sqlite3.Connection], None]:
+    def end(self, case: Case, status: Status, ending: Ending) -> Callable[[Connection], None]:
         """How the attempt that `case.fence` names ended. What certainly did nothing leaves the case approved."""
 
-        def change(db: sqlite3.Connection) -> None:
+        def change(db: Connection) -> None:
             now = self._load(db, case.id)
             if now.fence != case.fence or now.state not in (State.EXECUTING, State.UNKNOWN):
                 return  # a person has reconciled it in the meantime; the record of the result tells all the same
@@ -304,7 +304,7 @@ class Machine:
     def lost(self, case_id: str, why: str) -> Change:
         """An attempt that nobody carries on: what it did is not known. Raises `decided` where there is none."""
 
-        def change(db: sqlite3.Connection) -> Note:
+        def change(db: Connection) -> Note:
             case = self._load(db, case_id)
             if case.state is not State.EXECUTING:
                 raise self._late(case)
@@ -317,7 +317,7 @@ class Machine:
     def not_begun(self, case_id: str, fence: int) -> Change:
         """An attempt that was given up while its beginning was being written: certainly nothing was sent."""
 
-        def change(db: sqlite3.Connection) -> Note:
+        def change(db: Connection) -> Note:
             case = self._load(db, case_id)
             if case.state is not State.EXECUTING or case.fence != fence:
                 raise self._late(case)
@@ -327,10 +327,10 @@ class Machine:
 
         return change
 
-    def release(self, case_id: str, requirement: Requirement, answer_id: str) -> Callable[[sqlite3.Connection], None]:
+    def release(self, case_id: str, requirement: Requirement, answer_id: str) -> Callable[[Connection], None]:
         """Let an approved proposal pass, in one answer and no other. Raises `decided`."""
 
-        def change(db: sqlite3.Connection) -> None:
+        def change(db: Connection) -> None:
             case = self._claim(db, case_id, requirement)
             moved = _replace(self._ended(case, State.SUCCEEDED, code=None, why=""), released_to=answer_id)
             self._move(db, case, moved)
@@ -340,7 +340,7 @@ class Machine:
     def reconcile(self, case_id: str, outcome: State, note: str) -> Change:
         """A person found out what became of an unknown attempt. Raises `decided`."""
 
-        def change(db: sqlite3.Connection) -> Note:
+        def change(db: Connection) -> Note:
             case = self._load(db, case_id)
             if case.state is not State.UNKNOWN:
                 raise Refusal(
@@ -354,7 +354,7 @@ class Machine:
 
     # ------------------------------------------------------------ parts
 
-    def _claim(self, db: sqlite3.Connection, case_id: str, requirement: Requirement) -> Case:
+    def _claim(self, db: Connection, case_id: str, requirement: Requirement) -> Case:
         """The approved case, if nothing that is durable by now stands against it."""
         case = self._load(db, case_id)
         if case.state is not State.APPROVED or case.expires_ns <= self._clock.now_ns():
@@ -365,7 +365,7 @@ class Machine:
             raise Refusal("decided", "The votes do not carry the case any more.", detail=_of(case))
         return case
 
-    def _load(self, db: sqlite3.Connection, case_id: str) -> Case:
+    def _load(self, db: Connection, case_id: str) -> Case:
         case = self._rows.case(db, case_id)
         if case is None:
             raise Refusal("not_found", "There is no case of this id; `gateway approvals list` shows those there are.")
@@ -380,7 +380,7 @@ class Machine:
             return Refusal("decided", "The case has run out of time, so it counts as denied.", detail=_of(case))
         return Refusal("decided", f"The case is {case.state} already; nothing was changed.", detail=_of(case))
 
-    def _move(self, db: sqlite3.Connection, case: Case, moved: Case) -> None:
+    def _move(self, db: Connection, case: Case, moved: Case) -> None:
         if not self._rows.move(db, moved, case):
             raise Refusal("decided", "Somebody was faster; look at the case again.", detail=_of(case))
 
@@ -397,7 +397,7 @@ class Machine:
             why=why,
         )
 
-    def note_lost(self, db: sqlite3.Connection, case: Case) -> None:
+    def note_lost(self, db: Connection, case: Case) -> None:
         """The attempt of a call that went ahead without a case, and got lost."""
         began_ns = case.action.received_ns or case.opened_ns
         db.execute(
@@ -405,7 +405,7 @@ class Machine:
             (case.id, case.fence, began_ns, case.ended_ns, case.state.value, case.why),
         )
 
-    def _end_attempt(self, db: sqlite3.Connection, case: Case, outcome: str, note: str | None) -> None:
+    def _end_attempt(self, db: Connection, case: Case, outcome: str, note: str | None) -> None:
         db.execute(
             "UPDATE case_attempt SET ended_ns = ?, outcome = ?, note = ? WHERE case_id = ? AND fence = ?",
             (self._clock.now_ns(), outcome, note, case.id, case.fence),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 
 import msgspec
 
@@ -14,6 +13,7 @@ from gateway.approvals.case import OPEN, TOLD_AGAIN, Case, LostSight, Met, Requi
 from gateway.approvals.changing import NANOS, Changing, keys_of
 from gateway.approvals.rows import idempotency_of
 from gateway.errors import Refusal
+from gateway.store.interface import Connection
 
 
 class Meeting(Changing):
@@ -68,7 +68,7 @@ class Meeting(Changing):
     async def _find(self, action: Action, answer_id: str | None) -> Case | None:
         return await self._store.read(lambda db: self._look(db, action, answer_id))
 
-    def _look(self, db: sqlite3.Connection, action: Action, answer_id: str | None) -> Case | None:
+    def _look(self, db: Connection, action: Action, answer_id: str | None) -> Case | None:
         """The case that an action meets. Raises `conflict` where its idempotency key stands for another."""
         idempotency = idempotency_of(action)
         keyed = None if idempotency is None else self._rows.last_by_key(db, idempotency)
@@ -125,7 +125,7 @@ class Meeting(Changing):
         kept_until_ns = case.expires_ns + self._settings.replay_s * NANOS
         kept: list[str] = []  # requests whose answer is kept already, and proposes this
 
-        def insert(db: sqlite3.Connection) -> None:
+        def insert(db: Connection) -> None:
             if self._look(db, action, answer_id) is not None:
                 raise _TakenError
             waiting = "SELECT count(*) FROM approval_case WHERE agent = ? AND state = 'pending'"
@@ -135,10 +135,8 @@ class Meeting(Changing):
                     f"{cap} calls of this agent wait for people already; wait until some are decided.",
                     retry_after_s=60,
                 )
-            try:
-                self._rows.insert(db, case)
-            except sqlite3.IntegrityError as error:
-                raise _TakenError from error
+            if not self._rows.insert(db, case):
+                raise _TakenError
             if answer_id is not None:
                 kept.extend(self._kept.lengthen(db, answer_id, kept_until_ns))
 
@@ -178,7 +176,7 @@ class Meeting(Changing):
             why=why,
         )
 
-        def insert(db: sqlite3.Connection) -> str | None:
+        def insert(db: Connection) -> str | None:
             if self._rows.open_by_digest(db, action.digest) is not None:
                 return None  # people look at an identical one already
             self._rows.insert(db, case)

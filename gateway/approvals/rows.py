@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from typing import Any
 
 import msgspec
@@ -13,6 +12,7 @@ from gateway.actions import Action, Kind
 from gateway.approvals.case import OPEN, Attempt, Card, Case, Choice, Comment, Ending, Requirement, State, Vote
 from gateway.approvals.sealing import Sealing
 from gateway.errors import Refusal
+from gateway.store.interface import Connection
 
 log = structlog.get_logger("gateway.approvals")
 
@@ -52,19 +52,19 @@ class Rows:
 
     # ------------------------------------------------------------ reading
 
-    def case(self, db: sqlite3.Connection, case_id: str) -> Case | None:
+    def case(self, db: Connection, case_id: str) -> Case | None:
         """The case of an id."""
         return self._one(db, "WHERE id = ?", (case_id,))
 
-    def open_by_digest(self, db: sqlite3.Connection, digest: str) -> Case | None:
+    def open_by_digest(self, db: Connection, digest: str) -> Case | None:
         """The open case of an identity; there is at most one."""
         return self._one(db, "WHERE digest = ? AND open = 1", (digest,))
 
-    def last_by_digest(self, db: sqlite3.Connection, digest: str) -> Case | None:
+    def last_by_digest(self, db: Connection, digest: str) -> Case | None:
         """The newest case of an identity, whatever its state. By the order of writing: clocks step back."""
-        return self._one(db, "WHERE digest = ? ORDER BY rowid DESC LIMIT 1", (digest,))
+        return self._one(db, "WHERE digest = ? ORDER BY written DESC LIMIT 1", (digest,))
 
-    def of_answer(self, db: sqlite3.Connection, digest: str, answer_id: str) -> Case | None:
+    def of_answer(self, db: Connection, digest: str, answer_id: str) -> Case | None:
         """The case of an identity that was released to a model's answer, or that this opened and people refused."""
         return self._one(
             db,
@@ -73,17 +73,17 @@ class Rows:
             (digest, answer_id, answer_id),
         )
 
-    def last_by_key(self, db: sqlite3.Connection, idempotency: str) -> Case | None:
+    def last_by_key(self, db: Connection, idempotency: str) -> Case | None:
         """The newest case of an idempotency key."""
-        own = self._one(db, "WHERE idempotency = ? ORDER BY rowid DESC LIMIT 1", (idempotency,))
+        own = self._one(db, "WHERE idempotency = ? ORDER BY written DESC LIMIT 1", (idempotency,))
         bound = self._one(db, "WHERE id = (SELECT case_id FROM case_key WHERE idempotency = ?)", (idempotency,))
         return bound if own is None or (bound is not None and bound.state in OPEN) else own
 
-    def select(self, db: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> list[Case]:
+    def select(self, db: Connection, where: str, values: tuple[Any, ...]) -> list[Case]:
         """Cases by a condition of this room's own. Raises `store_unavailable` for one that can't be opened."""
         return [self._case(row) for row in self._found(db, where, values)]
 
-    def readable(self, db: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> list[Case]:
+    def readable(self, db: Connection, where: str, values: tuple[Any, ...]) -> list[Case]:
         """The same for lists and for what time does: one that can't be opened is told in the log and left out."""
         cases = []
         for row in self._found(db, where, values):
@@ -93,10 +93,10 @@ class Rows:
                 log.error("case_unreadable", case=row[0], message=refusal.message)  # noqa: TRY400 - told, not a fault
         return cases
 
-    def _found(self, db: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    def _found(self, db: Connection, where: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         return db.execute(f"SELECT {_COLUMNS} FROM approval_case {where}", values).fetchall()  # noqa: S608
 
-    def votes(self, db: sqlite3.Connection, case: Case) -> list[Vote]:
+    def votes(self, db: Connection, case: Case) -> list[Vote]:
         """All votes, oldest first; those on an earlier card do not count."""
         return [
             Vote(
@@ -116,14 +116,14 @@ class Rows:
             )
         ]
 
-    def comments(self, db: sqlite3.Connection, case_id: str) -> list[Comment]:
+    def comments(self, db: Connection, case_id: str) -> list[Comment]:
         """Oldest first."""
         found = db.execute(
             "SELECT id, person, text, ts_ns FROM case_comment WHERE case_id = ? ORDER BY ts_ns, id", (case_id,)
         )
         return [Comment(id=id_, person=person, text=text, ts_ns=ts_ns) for id_, person, text, ts_ns in found]
 
-    def attempts(self, db: sqlite3.Connection, case_id: str) -> list[Attempt]:
+    def attempts(self, db: Connection, case_id: str) -> list[Attempt]:
         """Oldest first."""
         found = db.execute(
             "SELECT fence, started_ns, ended_ns, outcome, note FROM case_attempt WHERE case_id = ? ORDER BY fence",
@@ -134,14 +134,14 @@ class Rows:
             for fence, started_ns, ended_ns, outcome, note in found
         ]
 
-    def ending(self, db: sqlite3.Connection, case_id: str) -> Ending | None:
+    def ending(self, db: Connection, case_id: str) -> Ending | None:
         """The stored end, if it is still kept."""
         row = db.execute("SELECT ending FROM approval_case WHERE id = ?", (case_id,)).fetchone()
         if row is None or row[0] is None:
             return None
         return _decode_ending(self._sealing.unseal(row[0], f"{case_id}/ending"))
 
-    def _one(self, db: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> Case | None:
+    def _one(self, db: Connection, where: str, values: tuple[Any, ...]) -> Case | None:
         return next(iter(self.select(db, where, values)), None)
 
     def _case(self, row: tuple[Any, ...]) -> Case:
@@ -176,14 +176,16 @@ class Rows:
 
     # ------------------------------------------------------------ writing
 
-    def insert(self, db: sqlite3.Connection, case: Case) -> None:
-        """A new case. Raises sqlite3.IntegrityError where its identity has an open one."""
+    def insert(self, db: Connection, case: Case) -> bool:
+        """Write a new case; False where its identity has an open one."""
         action = case.action
-        db.execute(
-            "INSERT INTO approval_case (id, tenant, kind, action_id, parent, digest, idempotency, agent, user, server,"
+        done = db.execute(
+            "INSERT INTO approval_case (id, tenant, kind, action_id, parent, digest, idempotency, agent,"
+            ' "user", server,'
             " tool, risk, effect, rules, definition_digest, state, open, version, fence, requirement, presented_digest,"
-            " asked, opened_ns, expires_ns, decided_ns, ended_ns, code, why) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
-            " ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " asked, opened_ns, expires_ns, decided_ns, ended_ns, code, why, written) VALUES (?, ?, ?, ?, ?, ?, ?, ?,"
+            " ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
+            " (SELECT coalesce(max(written), 0) + 1 FROM approval_case)) ON CONFLICT DO NOTHING",
             (
                 case.id,
                 case.tenant,
@@ -215,12 +217,17 @@ class Rows:
                 case.why,
             ),
         )
+        return done.rowcount == 1
 
-    def bind_key(self, db: sqlite3.Connection, idempotency: str, case_id: str) -> None:
+    def bind_key(self, db: Connection, idempotency: str, case_id: str) -> None:
         """Let a key stand for a case that was opened without it."""
-        db.execute("INSERT OR REPLACE INTO case_key (idempotency, case_id) VALUES (?, ?)", (idempotency, case_id))
+        db.execute(
+            "INSERT INTO case_key (idempotency, case_id) VALUES (?, ?)"
+            " ON CONFLICT (idempotency) DO UPDATE SET case_id = excluded.case_id",
+            (idempotency, case_id),
+        )
 
-    def move(self, db: sqlite3.Connection, case: Case, expected: Case) -> bool:
+    def move(self, db: Connection, case: Case, expected: Case) -> bool:
         """Write a transition where the row still is what `expected` says (its version); False if somebody was first."""
         done = db.execute(
             "UPDATE approval_case SET state = ?, open = ?, version = ?, fence = ?, requirement = ?, rules = ?,"
@@ -250,12 +257,12 @@ class Rows:
         )
         return done.rowcount == 1
 
-    def store_ending(self, db: sqlite3.Connection, case_id: str, ending: Ending) -> None:
+    def store_ending(self, db: Connection, case_id: str, ending: Ending) -> None:
         """Seal how an attempt ended."""
         sealed = self._sealing.seal(_encode(ending), f"{case_id}/ending")
         db.execute("UPDATE approval_case SET ending = ? WHERE id = ?", (sealed, case_id))
 
-    def drop_ending(self, db: sqlite3.Connection, case_id: str) -> None:
+    def drop_ending(self, db: Connection, case_id: str) -> None:
         """Forget a stored end that is not the last word any more."""
         db.execute("UPDATE approval_case SET ending = NULL WHERE id = ?", (case_id,))
 

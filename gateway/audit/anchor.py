@@ -6,13 +6,13 @@ is a consistent extension of it.
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 from typing import NamedTuple
 
 from gateway.audit.files import replace_durably
 from gateway.audit.leaf import Leaf, decode_leaf
 from gateway.errors import Refusal
+from gateway.store.interface import Connection
 from gateway.verify.checkpoints import Checkpoint, open_checkpoint
 from gateway.verify.notes import NoteError, Verifier
 from gateway.verify.tree import Frontier, leaf_hash
@@ -54,7 +54,7 @@ class Restored(NamedTuple):
     writer: str | None
 
 
-def restore(connection: sqlite3.Connection, note: bytes | None, verifier: Verifier, tenant: str) -> Restored:
+def restore(connection: Connection, note: bytes | None, verifier: Verifier, tenant: str) -> Restored:
     """Rebuild the tree from the database and hold it against the last signed checkpoint.
 
     Reads only what came after the last checkpoint: `gateway audit verify` reads everything. Raises
@@ -97,7 +97,7 @@ def restore(connection: sqlite3.Connection, note: bytes | None, verifier: Verifi
     )
 
 
-def _size(connection: sqlite3.Connection) -> int:
+def _size(connection: Connection) -> int:
     row = connection.execute("SELECT max(idx) FROM leaf").fetchone()
     return 0 if row[0] is None else int(row[0]) + 1
 
@@ -112,7 +112,7 @@ def _opened(note: bytes, verifier: Verifier, where: str) -> Checkpoint:
         ) from error
 
 
-def _known(head: tuple[str, int, bytes] | None, connection: sqlite3.Connection, verifier: Verifier) -> Frontier:
+def _known(head: tuple[str, int, bytes] | None, connection: Connection, verifier: Verifier) -> Frontier:
     """The stored frontier, if a signed checkpoint of that size vouches for it; else an empty one."""
     if head is None:
         return Frontier()
@@ -126,7 +126,7 @@ def _known(head: tuple[str, int, bytes] | None, connection: sqlite3.Connection, 
     return Frontier()
 
 
-def _extend(connection: sqlite3.Connection, frontier: Frontier, size: int) -> None:
+def _extend(connection: Connection, frontier: Frontier, size: int) -> None:
     while frontier.size < size:
         rows = connection.execute(
             "SELECT idx, CAST(body AS BLOB), CAST(hash AS BLOB) FROM leaf"

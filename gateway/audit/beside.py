@@ -8,13 +8,13 @@ say: who was created, revoked, removed and suspended, and the roles and groups o
 from __future__ import annotations
 
 import json
-import sqlite3
 from typing import Any, NamedTuple
 
 import msgspec
 
 from gateway.audit.leaf import decode_leaf
 from gateway.audit.view import COLUMNS, row_of
+from gateway.store.interface import Connection
 from gateway.verify.trail import Findings
 
 UNCHECKED = (
@@ -42,7 +42,7 @@ class _Told(NamedTuple):
 class ProjectionCheck:
     """Takes the records in order, in steps, with `step` before and `add` for each. Rows may lag at the end only."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._rows: dict[int, tuple[Any, ...]] = {}
         (mark,) = connection.execute("SELECT max(idx) FROM record_view").fetchone()
@@ -76,7 +76,7 @@ class ProjectionCheck:
 class RegisterCheck:
     """Takes the records in order. Rows are read before and after, so that a change in between is no finding."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._before = self._read()
         self._keys: dict[str, _Told] = {}

@@ -6,14 +6,14 @@ and only those that stood still are compared, so a decision in between is no fin
 
 from __future__ import annotations
 
-import sqlite3
 from hashlib import sha256
 from typing import Any
 
+from gateway.store.interface import Connection
 from gateway.verify.trail import Findings
 
 _ROWS = (
-    "SELECT id, state, version, agent, action_id, kind, server, tool, digest, definition_digest, user,"
+    'SELECT id, state, version, agent, action_id, kind, server, tool, digest, definition_digest, "user",'
     " presented_digest, requirement, open, fence FROM approval_case"
 )
 _VOTES = "SELECT id, case_id, person, choice, presented_digest FROM case_vote"
@@ -60,7 +60,7 @@ class _Told:
 class CaseCheck:
     """Takes the records in order with `add`; `finish` compares cases, votes and attempts with them."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._before = self._read(_ROWS)
         self._votes_before = self._read(_VOTES)

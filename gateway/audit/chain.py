@@ -6,7 +6,6 @@ no result yet. Only the writer's thread touches it, except `durable`, which is r
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from gateway.audit.vault import Sealed, Vault
 from gateway.clock import Clock, rfc3339
 from gateway.errors import Refusal
 from gateway.store.connections import is_disk_error
+from gateway.store.interface import Connection
 from gateway.verify.tree import Frontier, leaf_hash
 
 INTENT = "action.intent"
@@ -58,7 +58,7 @@ class Chain:
         """The batch is durable."""
         self.durable = (self.frontier.size, tuple(self.frontier.peaks))
 
-    def apply(self, connection: sqlite3.Connection, items: list[Any]) -> list[Any]:
+    def apply(self, connection: Connection, items: list[Any]) -> list[Any]:
         """Write a batch of appends; the outcome of each is None or what refused it."""
         rows = _Rows()
         outcomes = [self._take(connection, entries, rows) for entries in items]
@@ -67,7 +67,7 @@ class Chain:
 
     # ------------------------------------------------------------ one append
 
-    def _take(self, connection: sqlite3.Connection, entries: tuple[Entry, ...], rows: _Rows) -> Exception | None:
+    def _take(self, connection: Connection, entries: tuple[Entry, ...], rows: _Rows) -> Exception | None:
         """Prepare all entries or none. What fails here is the caller's and touches no other append."""
         first, opened = self._seq, dict[str, str]()
         closed: dict[str, str] = {}
@@ -159,7 +159,7 @@ class _Rows:
         self.opened: dict[str, tuple[str, str, bytes | None]] = {}
         self.closed: list[tuple[str]] = []
 
-    def write(self, connection: sqlite3.Connection) -> None:
+    def write(self, connection: Connection) -> None:
         many = connection.executemany
         if self.leaves:
             many("INSERT INTO leaf (idx, id, body, hash) VALUES (?, ?, ?, ?)", self.leaves)

@@ -24,6 +24,7 @@ from gateway.audit.case_check import CaseCheck
 from gateway.audit.keys import wrapping_key
 from gateway.audit.payload_check import PayloadCheck
 from gateway.store.connections import DATABASE_NAME, open_for_reading
+from gateway.store.interface import Connection
 from gateway.store.lock import is_held
 from gateway.verify.checkpoints import Checkpoint, open_checkpoint
 from gateway.verify.notes import NoteError, Verifier
@@ -172,7 +173,7 @@ class _Check:
             self.findings.add("signature_bad", f"the {where} does not hold: {error}")
             return None
 
-    def _walk(self, connection: sqlite3.Connection, anchors: list[tuple[str, Checkpoint | None]]) -> None:
+    def _walk(self, connection: Connection, anchors: list[tuple[str, Checkpoint | None]]) -> None:
         wanted: dict[int, list[tuple[str, bytes]]] = {}
         for where, anchor in anchors:
             if anchor is not None:
@@ -312,7 +313,7 @@ _WITH_PAYLOADS = (
 
 
 def _rows(
-    connection: sqlite3.Connection, payloads: bool, step: Callable[[int, int], None]
+    connection: Connection, payloads: bool, step: Callable[[int, int], None]
 ) -> Iterator[tuple[int, str, str, bytes, bytes, Any, Any]]:
     """All records, with their sealed payloads if wanted, in steps, so that a running gateway's WAL is not held back."""
     what = _WITH_PAYLOADS if payloads else _ALONE

@@ -6,13 +6,13 @@ written. Text that comes from outside is bounded by the builders in `records`.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from gateway.actions import Reservation
+from gateway.store.interface import Connection
 
 MAX_LEAF_BYTES = 65_535  # an entry of a C2SP tile has a 16 bit length
 
@@ -168,7 +168,7 @@ class Entry(msgspec.Struct):
 
     leaf: Leaf
     payloads: tuple[Payload, ...] = ()
-    also: Callable[[sqlite3.Connection], None] | None = None
+    also: Callable[[Connection], None] | None = None
     reservation: Reservation | None = None
 
 

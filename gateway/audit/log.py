@@ -34,6 +34,7 @@ from gateway.clock import Clock, Ids, SystemClock
 from gateway.errors import Refusal
 from gateway.store import Writer
 from gateway.store.connections import open_for_reading
+from gateway.store.interface import Connection
 
 HEARTBEAT_S = 60.0
 _TICK_S = 0.25
@@ -303,7 +304,7 @@ class AuditLog:
         size = self.signed_size
         return await self.writer.read(lambda c: show(c, self.vault, self.tenant, wanted, size, disclose=disclose))
 
-    def arguments_of(self, connection: sqlite3.Connection, intent: Leaf) -> dict[str, Any] | None:
+    def arguments_of(self, connection: Connection, intent: Leaf) -> dict[str, Any] | None:
         """The arguments that an intent's record keeps; None where they were not kept, erased or altered."""
         for payload in open_payloads(connection, self.vault, intent):
             if payload.name == "arguments" and payload.text is not None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 
 from gateway.audit.anchor import Anchor
 from gateway.audit.chain import Chain
 from gateway.clock import Clock
 from gateway.store import Writer
+from gateway.store.interface import Connection
 from gateway.verify.checkpoints import Checkpoint
 from gateway.verify.notes import Signer
 from gateway.verify.tree import Frontier
@@ -76,10 +76,12 @@ class Notary:
             row = (size, checkpoint.root, note, self._clock.now_ns())
             head = (self._tenant, self._chain.writer_id, size, frontier.to_bytes())
 
-            def keep(connection: sqlite3.Connection) -> None:
+            def keep(connection: Connection) -> None:
                 connection.execute("INSERT INTO checkpoint (size, root, note, ts_ns) VALUES (?, ?, ?, ?)", row)
                 connection.execute(
-                    "INSERT OR REPLACE INTO log_head (tenant, writer, size, frontier) VALUES (?, ?, ?, ?)", head
+                    "INSERT INTO log_head (tenant, writer, size, frontier) VALUES (?, ?, ?, ?)"
+                    " ON CONFLICT (tenant) DO UPDATE SET writer = excluded.writer, size = excluded.size, frontier = excluded.frontier",
+                    head,
                 )
 
             await self._writer.write(keep)

@@ -6,7 +6,6 @@ counts as spent, marked as estimated: never below the truth.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -14,10 +13,11 @@ import msgspec
 from gateway.actions import Reservation, Status, usd_text
 from gateway.audit.chain import RESULT
 from gateway.audit.leaf import CostPart, Entry, Leaf, ResultPart, decode_leaf
+from gateway.store.interface import Connection
 
-Settle = Callable[[sqlite3.Connection, Reservation], None]
+Settle = Callable[[Connection, Reservation], None]
 # Told of an intent that ends unknown, in the transaction of its result; the case in which people find out, if any.
-Lost = Callable[[sqlite3.Connection, Leaf], str | None]
+Lost = Callable[[Connection, Leaf], str | None]
 
 _decode_reservation = msgspec.json.Decoder(Reservation).decode
 
@@ -41,14 +41,12 @@ def ending(intent: Leaf, status: Status, code: str, cost: CostPart) -> Leaf:
     )
 
 
-def open_intents(connection: sqlite3.Connection) -> dict[str, str]:
+def open_intents(connection: Connection) -> dict[str, str]:
     """Action id -> record id of every intent without a result."""
     return dict(connection.execute("SELECT action_id, leaf_id FROM open_intent ORDER BY leaf_id"))
 
 
-def endings(
-    connection: sqlite3.Connection, code: str, settle: Settle | None, lost: Lost | None = None
-) -> Iterator[Entry]:
+def endings(connection: Connection, code: str, settle: Settle | None, lost: Lost | None = None) -> Iterator[Entry]:
     """A result `unknown` for each open intent; `settle` persists the reserved spend in the same transaction."""
     rows = connection.execute(
         "SELECT leaf.body, open_intent.reservation FROM open_intent JOIN leaf ON leaf.id = open_intent.leaf_id"
@@ -65,8 +63,8 @@ def endings(
 
 def _with(
     entry: Entry, intent: Leaf, reservation: Reservation | None, settle: Settle | None, lost: Lost | None
-) -> Callable[[sqlite3.Connection], None]:
-    def also(connection: sqlite3.Connection) -> None:
+) -> Callable[[Connection], None]:
+    def also(connection: Connection) -> None:
         if reservation is not None and settle is not None:
             settle(connection, reservation)
         if lost is not None and intent.case is None:

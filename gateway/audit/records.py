@@ -6,7 +6,6 @@ canonical form.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Protocol
@@ -44,6 +43,7 @@ from gateway.audit.leaf import (
 )
 from gateway.audit.lost import IDEMPOTENT
 from gateway.errors import Refusal
+from gateway.store.interface import Connection
 from gateway.verify.canonical import MAX_INT, encode
 
 _JSON = "application/json"
@@ -93,7 +93,7 @@ def result(
     decision: Decision | None,
     result: Result,
     reservation: Reservation | None = None,
-    also: Callable[[sqlite3.Connection], None] | None = None,
+    also: Callable[[Connection], None] | None = None,
     *,
     inspected: tuple[str, ...] = (),
 ) -> Entry:

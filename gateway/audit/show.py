@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import sqlite3
 from typing import Any
 
 import msgspec
@@ -12,6 +11,7 @@ from gateway.audit.leaf import Leaf, decode_leaf
 from gateway.audit.vault import Kept, Sealed, Vault, VaultError
 from gateway.audit.view import as_document
 from gateway.errors import Refusal
+from gateway.store.interface import Connection
 from gateway.verify.commitments import commitment_holds
 
 _RELATED_LIMIT = 200
@@ -42,9 +42,7 @@ class Shown(msgspec.Struct, frozen=True):
     payloads: list[Disclosed]
 
 
-def show(
-    connection: sqlite3.Connection, vault: Vault, tenant: str, wanted: str, signed_size: int, *, disclose: bool
-) -> Shown:
+def show(connection: Connection, vault: Vault, tenant: str, wanted: str, signed_size: int, *, disclose: bool) -> Shown:
     """The record `wanted`: its id, or that of an action or case for the first record of it. Refusal(not_found)."""
     row = connection.execute("SELECT idx, body FROM leaf WHERE id = ?", (wanted,)).fetchone()
     if row is None:
@@ -68,7 +66,7 @@ def show(
     return Shown(as_document(idx, row[1]), idx < signed_size, related, payloads)
 
 
-def _related(connection: sqlite3.Connection, leaf: Leaf, idx: int) -> list[dict[str, Any]]:
+def _related(connection: Connection, leaf: Leaf, idx: int) -> list[dict[str, Any]]:
     if leaf.action is None and leaf.case is None:
         return []
     action = None if leaf.action is None else leaf.action.id
@@ -82,7 +80,7 @@ def _related(connection: sqlite3.Connection, leaf: Leaf, idx: int) -> list[dict[
     return [as_document(*row) for row in rows]
 
 
-def open_payloads(connection: sqlite3.Connection, vault: Vault, leaf: Leaf) -> list[Disclosed]:
+def open_payloads(connection: Connection, vault: Vault, leaf: Leaf) -> list[Disclosed]:
     """What the vault holds of a record, checked against the commitments in it."""
     if not leaf.payloads:
         return []
@@ -129,7 +127,7 @@ def _as_text(data: bytes) -> tuple[str | None, str | None]:
         return None, base64.b64encode(data).decode()
 
 
-def erase(connection: sqlite3.Connection, leaf_id: str) -> None:
+def erase(connection: Connection, leaf_id: str) -> None:
     """Destroy the key, and the sealed bytes with it. Refusal(not_found) or Refusal(conflict) if there is none."""
     connection.execute("PRAGMA secure_delete=ON")  # leave no copy of the key on a free page
     try:

@@ -7,7 +7,6 @@ commit: nobody waits for them, and a crash in between shows as `unknown`, never 
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,8 +14,9 @@ from gateway.actions import Action, Decision, Effect, Kind, Reservation, Result,
 from gateway.audit import records
 from gateway.audit.log import AuditLog
 from gateway.errors import Refusal
+from gateway.store.interface import Connection
 
-Persist = Callable[[sqlite3.Connection], None]
+Persist = Callable[[Connection], None]
 
 _log = logging.getLogger("gateway.audit")
 
@@ -82,12 +82,12 @@ class Trail:
         target: Target,
         decision: Decision,
         result: Result,
-        also: Callable[[sqlite3.Connection], str | None],
+        also: Callable[[Connection], str | None],
     ) -> None:
         """The result of a call of which nobody knows whether it was done; `also` says in which case people find out."""
         entry = records.result(action, target, decision, result)
 
-        def with_case(connection: sqlite3.Connection) -> None:
+        def with_case(connection: Connection) -> None:
             entry.leaf.case = also(connection)
 
         entry.also = with_case
@@ -105,7 +105,7 @@ class Trail:
     async def case(
         self,
         case: records.CaseFacts,
-        change: Callable[[sqlite3.Connection], records.Named],
+        change: Callable[[Connection], records.Named],
         *,
         person: str | None = None,
     ) -> None:
@@ -115,7 +115,7 @@ class Trail:
         """
         entry = records.case(case, person)
 
-        def also(connection: sqlite3.Connection) -> None:
+        def also(connection: Connection) -> None:
             records.name(entry, change(connection))
 
         entry.also = also

@@ -5,7 +5,6 @@ It can be thrown away and built again from the records; nothing is proved by it.
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any
 
 import msgspec
@@ -14,16 +13,18 @@ from gateway.audit.leaf import Leaf, decode_leaf
 from gateway.clock import rfc3339
 from gateway.errors import Refusal
 from gateway.store import Writer
+from gateway.store.interface import Connection
 
 _STEP = 100  # records per transaction: a few milliseconds of the writer's thread
 _IDLE_STEPS = 50
 MAX_LIMIT = 1000
 
 COLUMNS = (
-    "idx, id, ts, type, tenant, agent, user, session, action, parent, kind, server, tool, model, effect, status, "
+    'idx, id, ts, type, tenant, agent, "user", session, action, parent, kind, server, tool, model, effect, status, '
     "code, rules, case_id"
 )
-_INSERT = f"INSERT OR REPLACE INTO record_view ({COLUMNS}) VALUES ({', '.join('?' * 19)})"  # noqa: S608 - constants
+# A record never changes: one that stands there already was projected by somebody else a moment ago.
+_INSERT = f"INSERT INTO record_view ({COLUMNS}) VALUES ({', '.join('?' * 19)}) ON CONFLICT DO NOTHING"  # noqa: S608
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +92,7 @@ class View:
         return await self._writer.read(lambda connection: _query(connection, self._tenant, wanted))
 
 
-def _fill_step(connection: sqlite3.Connection) -> int:
+def _fill_step(connection: Connection) -> int:
     row = connection.execute("SELECT max(idx) FROM record_view").fetchone()
     start = 0 if row[0] is None else int(row[0]) + 1
     rows = connection.execute(
@@ -132,7 +133,7 @@ def _of_case(leaf: Leaf) -> str | None:
     return None if leaf.case is None else leaf.labels.get("agent")
 
 
-def _query(connection: sqlite3.Connection, tenant: str, wanted: Filter) -> Page:
+def _query(connection: Connection, tenant: str, wanted: Filter) -> Page:
     if not 1 <= wanted.limit <= MAX_LIMIT:
         raise Refusal("malformed", f"The limit is between 1 and {MAX_LIMIT}.")
     clauses, values = ["view.tenant = ?"], list[Any]([tenant])
@@ -144,7 +145,7 @@ def _query(connection: sqlite3.Connection, tenant: str, wanted: Filter) -> Page:
     for column in ("agent", "user", "session", "kind", "model", "effect", "status", "code", "action"):
         value = getattr(wanted, column)
         if value is not None:
-            add(f"view.{column} = ?", value)
+            add(f'view."{column}" = ?', value)
     if wanted.tool is not None:
         add("(view.tool = ? OR view.server || '__' || view.tool = ?)", wanted.tool, wanted.tool)
     if wanted.type is not None and wanted.type.endswith("*"):
@@ -152,7 +153,7 @@ def _query(connection: sqlite3.Connection, tenant: str, wanted: Filter) -> Page:
     elif wanted.type is not None:
         add("view.type = ?", wanted.type)
     if wanted.rule is not None:
-        add("instr(view.rules, ?) > 0", f"|{wanted.rule}|")
+        add("replace(view.rules, ?, '') <> view.rules", f"|{wanted.rule}|")
     if wanted.case is not None:
         add("view.case_id = ?", wanted.case)
     if wanted.since_ns is not None:

@@ -9,7 +9,6 @@ much is left out, and a crash forgets what was seen since the last save.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
@@ -18,6 +17,7 @@ import structlog
 from gateway.actions import Action, DeclaredTool
 from gateway.catalog.seen_tool import MAX_NAME, SeenTool, cut, delete_before, names_or_whole, row_of, rows, upsert
 from gateway.clock import Clock
+from gateway.store.interface import Connection
 
 MAX_PER_AGENT = 500
 MAX_IN_ALL = 2000
@@ -35,8 +35,8 @@ log = structlog.get_logger("gateway.catalog")
 class Store(Protocol):
     """Where the list is kept."""
 
-    async def read(self, fn: Callable[[sqlite3.Connection], T]) -> T: ...
-    async def write(self, fn: Callable[[sqlite3.Connection], T]) -> T: ...
+    async def read(self, fn: Callable[[Connection], T]) -> T: ...
+    async def write(self, fn: Callable[[Connection], T]) -> T: ...
 
 
 class _Set:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
+
+from gateway.store.interface import Connection
 
 MAX_NAME = 128
 MAX_DESCRIPTION = 1000
@@ -80,7 +81,7 @@ def _short(names: Iterable[Any]) -> Iterator[str]:
 _COLUMNS = "agent, tool, tenant, description, parameters, first_ns, last_ns, count"
 
 
-def rows(connection: sqlite3.Connection) -> list[SeenTool]:
+def rows(connection: Connection) -> list[SeenTool]:
     """All that was saved."""
     return [SeenTool(*row) for row in connection.execute(f"SELECT {_COLUMNS} FROM seen_tool")]  # noqa: S608 - ours
 
@@ -99,10 +100,10 @@ def row_of(seen: SeenTool) -> tuple[str | int, ...]:
     )
 
 
-def upsert(values: list[tuple[str | int, ...]]) -> Callable[[sqlite3.Connection], None]:
+def upsert(values: list[tuple[str | int, ...]]) -> Callable[[Connection], None]:
     """A function that saves tools; when one was first seen stays as it was."""
 
-    def write(connection: sqlite3.Connection) -> None:
+    def write(connection: Connection) -> None:
         connection.executemany(
             f"INSERT INTO seen_tool ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - ours
             " ON CONFLICT (agent, tool) DO UPDATE SET description = excluded.description,"
@@ -113,10 +114,10 @@ def upsert(values: list[tuple[str | int, ...]]) -> Callable[[sqlite3.Connection]
     return write
 
 
-def delete_before(last_ns: int) -> Callable[[sqlite3.Connection], None]:
+def delete_before(last_ns: int) -> Callable[[Connection], None]:
     """A function that deletes what nobody has declared since."""
 
-    def write(connection: sqlite3.Connection) -> None:
+    def write(connection: Connection) -> None:
         connection.execute("DELETE FROM seen_tool WHERE last_ns < ?", (last_ns,))
 
     return write

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import sqlite3
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+from gateway.store.interface import Connection
+
 T = TypeVar("T")
-Change = Callable[[sqlite3.Connection], None]
+Change = Callable[[Connection], None]
 
 
 class Journal(Protocol):
@@ -34,7 +35,7 @@ class Journal(Protocol):
 class Reads(Protocol):
     """Runs a function on a read-only connection."""
 
-    async def read(self, fn: Callable[[sqlite3.Connection], T]) -> T: ...
+    async def read(self, fn: Callable[[Connection], T]) -> T: ...
 
 
 async def warm() -> None:

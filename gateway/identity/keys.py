@@ -20,7 +20,7 @@ from gateway.identity.journal import Change, Journal, Reads, warm
 
 DEFAULT_OVERLAP_S = 24 * 3600
 _NANOS = 1_000_000_000
-_COLUMNS = "id, tenant, agent_id, key_sha256, user, created_ns, expires_ns, revoked_ns"
+_COLUMNS = 'id, tenant, agent_id, key_sha256, "user", created_ns, expires_ns, revoked_ns'
 
 
 class Key(msgspec.Struct, frozen=True):

@@ -7,7 +7,6 @@ the data directory), becomes a console session. Only hashes of links and session
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import Any
@@ -18,6 +17,7 @@ from gateway.clock import Clock
 from gateway.errors import Refusal
 from gateway.identity import tokens
 from gateway.identity.journal import Change, Journal, Reads, warm
+from gateway.store.interface import Connection
 
 LOCAL_OPERATOR = "operator"
 LINK_VALID_S = 15 * 60
@@ -76,7 +76,7 @@ class People:
         """Read persons and what of their links and sessions is still good."""
         now_ns = self._clock.now_ns()
 
-        def read(db: sqlite3.Connection) -> tuple[list[Any], list[Any], list[Any]]:
+        def read(db: Connection) -> tuple[list[Any], list[Any], list[Any]]:
             return (
                 db.execute("SELECT id, name, roles, created_ns, removed_ns, tenant, groups FROM person").fetchall(),
                 db.execute(
@@ -193,7 +193,7 @@ class People:
             await warm()
             write_person = _person_row(person)
 
-            def also(connection: sqlite3.Connection) -> None:
+            def also(connection: Connection) -> None:
                 write_person(connection)
                 connection.execute(
                     "UPDATE console_session SET revoked_ns = ? WHERE person_id = ? AND revoked_ns IS NULL",
@@ -241,7 +241,7 @@ class People:
             await warm()
             write_session = _session_row(session_hash, session, now_ns)
 
-            def also(connection: sqlite3.Connection) -> None:
+            def also(connection: Connection) -> None:
                 used = connection.execute(
                     "UPDATE sign_in SET used_ns = ? WHERE token_sha256 = ? AND used_ns IS NULL", (now_ns, hashed)
                 )
@@ -265,7 +265,7 @@ class People:
             if until is None:
                 return
 
-            def also(connection: sqlite3.Connection) -> None:
+            def also(connection: Connection) -> None:
                 connection.execute("UPDATE console_session SET revoked_ns = ? WHERE token_sha256 = ?", (now_ns, hashed))
 
             await self._write("person.signed_out", until.person_id, {"person": until.person_id}, also)

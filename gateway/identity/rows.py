@@ -7,7 +7,6 @@ it is imported in a thread at the first change, never at a start and never in th
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 from sqlmodel import Session, SQLModel, select
 
+from gateway.store.interface import Connection
 from gateway.store.tables import AgentKeyRow, AgentRow, ConsoleSessionRow, PersonRow, SignInRow
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
 class _Lent:
     """A connection that is used but not owned: ending a transaction is left to its owner."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def __getattr__(self, name: str) -> Any:
@@ -55,7 +55,7 @@ _engine = create_engine("sqlite://", creator=lambda: _Lent(_lent.connection), po
 
 
 @contextmanager
-def session(connection: sqlite3.Connection) -> Iterator[Session]:
+def session(connection: Connection) -> Iterator[Session]:
     """A session on `connection`; what was added is flushed at the end, and durable when the owner commits."""
     _lent.connection = connection
     try:
@@ -66,13 +66,13 @@ def session(connection: sqlite3.Connection) -> Iterator[Session]:
         del _lent.connection
 
 
-def merging(*rows: SQLModel) -> Callable[[sqlite3.Connection], None]:
+def merging(*rows: SQLModel) -> Callable[[Connection], None]:
     """A function that inserts or updates `rows` by their primary key.
 
     It may be repeated: a change that became durable after its caller had given up is simply made again.
     """
 
-    def write(connection: sqlite3.Connection) -> None:
+    def write(connection: Connection) -> None:
         with session(connection) as inner:
             for row in rows:
                 inner.merge(row)

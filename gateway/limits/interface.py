@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Protocol
@@ -11,6 +10,7 @@ import msgspec
 
 from gateway.actions import Action, Cost, Reservation, Target
 from gateway.limits.allowance import AllowanceTable
+from gateway.store.interface import Connection
 
 Level = str
 """`agent:ID` or `user:NAME`."""
@@ -18,7 +18,7 @@ Level = str
 SpendRow = tuple[str, Level, str, int, int]
 """(tenant, level, window, nano-dollars, tokens): a row of table `spend`, or what is added to one."""
 
-Persist = Callable[[sqlite3.Connection], None]
+Persist = Callable[[Connection], None]
 """Books spend on disk; called inside the transaction that makes the action's result durable."""
 
 

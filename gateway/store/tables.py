@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sqlalchemy import Index, LargeBinary, UniqueConstraint, text
+from sqlalchemy import BigInteger, Index, Integer, LargeBinary, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 _BARE: dict[str, Any] = {"sqlite_with_rowid": False}  # the primary key is the table: one B-tree less per row
@@ -81,13 +81,17 @@ class ConsoleSessionRow(SQLModel, table=True):
 
 
 class SpendRow(SQLModel, table=True):
-    """What a level has spent in a window, e.g. ('default', 'agent:reader', 'day:2026-11-22')."""
+    """What a level has spent in a window, e.g. ('default', 'agent:reader', 'day:2026-11-22'), through one replica.
+
+    A replica adds to its own rows only; what was spent is the sum over replicas. The embedded gateway is replica ''.
+    """
 
     __tablename__: ClassVar[Any] = "spend"
     __table_args__ = _BARE
     tenant: str = Field(primary_key=True)
     level: str = Field(primary_key=True)
     window: str = Field(primary_key=True)
+    replica: str = Field(primary_key=True)
     nanousd: int
     tokens: int
 
@@ -143,14 +147,26 @@ class PayloadKeyRow(SQLModel, table=True):
     wrapped: bytes = Field(sa_type=LargeBinary)
 
 
+_ALONE = text("digest IS NOT NULL")
+
+
 class OpenIntentRow(SQLModel, table=True):
-    """An intent whose result is not yet recorded."""
+    """An intent whose result is not yet recorded. `replica`: who performs it, '' in the embedded gateway.
+
+    `digest` stands where an identical call with an effect must not be made meanwhile, by whichever replica.
+    """
 
     __tablename__: ClassVar[Any] = "open_intent"
-    __table_args__ = _BARE
+    __table_args__ = (
+        Index("open_intent_digest", "digest", unique=True, sqlite_where=_ALONE, postgresql_where=_ALONE),
+        Index("open_intent_replica", "replica"),
+        _BARE,
+    )
     action_id: str = Field(primary_key=True)
     leaf_id: str
     reservation: bytes | None = Field(default=None, sa_type=LargeBinary)  # JSON of actions.Reservation
+    replica: str = ""
+    digest: str | None = None
 
 
 class RecordViewRow(SQLModel, table=True):
@@ -186,19 +202,24 @@ class RecordViewRow(SQLModel, table=True):
     case_id: str | None = None
 
 
+_OPEN, _WAITING = text("open = 1"), text("state = 'pending'")
+_TOLD = text("ending IS NOT NULL AND open = 0")
+
+
 class CaseRow(SQLModel, table=True):
     """An action that waits for people, and what became of it. What was asked is sealed."""
 
     __tablename__: ClassVar[Any] = "approval_case"
     __table_args__ = (
-        Index("approval_case_open", "digest", unique=True, sqlite_where=text("open = 1")),
+        Index("approval_case_open", "digest", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),
         Index("approval_case_digest", "digest", "opened_ns"),
         Index("approval_case_key", "idempotency"),
         Index("approval_case_state", "state", "expires_ns"),
         Index("approval_case_agent", "agent", "id"),
         Index("approval_case_parent", "parent"),
-        Index("approval_case_waiting", "agent", sqlite_where=text("state = 'pending'")),
-        Index("approval_case_ending", "told_until_ns", sqlite_where=text("ending IS NOT NULL AND open = 0")),
+        Index("approval_case_written", "written"),
+        Index("approval_case_waiting", "agent", sqlite_where=_WAITING, postgresql_where=_WAITING),
+        Index("approval_case_ending", "told_until_ns", sqlite_where=_TOLD, postgresql_where=_TOLD),
     )
     id: str = Field(primary_key=True)
     tenant: str
@@ -231,6 +252,7 @@ class CaseRow(SQLModel, table=True):
     why: str
     released_to: str | None = None
     ending: bytes | None = Field(default=None, sa_type=LargeBinary)  # sealed JSON: the stored end, for replay
+    written: int | None = None  # the order in which cases were opened, whatever clocks said
 
 
 class CaseKeyRow(SQLModel, table=True):
@@ -307,3 +329,54 @@ class SeenToolRow(SQLModel, table=True):
     first_ns: int
     last_ns: int
     count: int
+
+
+# ---------------------------------------------------------------- many replicas
+
+
+class ReplicaRow(SQLModel, table=True):
+    """A process that serves, from its start to its end. Rows of an embedded gateway: none."""
+
+    __tablename__: ClassVar[Any] = "replica"
+    id: str = Field(primary_key=True)
+    name: str  # host and process id, for people
+    url: str
+    version: str
+    started_ns: int
+    beat_ns: int  # of the database's clock, as are the other times here
+    seq: int  # transactions that it made; tells after a lost connection whether the last one became durable
+    ended_ns: int | None = None  # from here on it can write nothing more
+    told: str  # JSON: the revisions that it runs, and what is degraded
+
+
+class IngestRow(SQLModel, table=True):
+    """A durable record that the sequencer has not given its place in the log yet."""
+
+    __tablename__: ClassVar[Any] = "ingest"
+    __table_args__ = (UniqueConstraint("id"),)
+    seq: int | None = Field(default=None, primary_key=True)
+    id: str
+    body: bytes = Field(sa_type=LargeBinary)
+
+
+class ChangedRow(SQLModel, table=True):
+    """How often something that replicas hold in memory was changed: agents, keys, people."""
+
+    __tablename__: ClassVar[Any] = "changed"
+    topic: str = Field(primary_key=True)
+    version: int
+
+
+class SharedKeyRow(SQLModel, table=True):
+    """What tells that a replica has the keys that the others have. Never a key."""
+
+    __tablename__: ClassVar[Any] = "shared_key"
+    name: str = Field(primary_key=True)
+    fingerprint: str
+
+
+# 64 bits everywhere: times are nanoseconds. SQLite's INTEGER has them, and only as INTEGER is a key the row's own id.
+for _table in SQLModel.metadata.tables.values():
+    for _column in _table.columns:
+        if isinstance(_column.type, Integer):
+            _column.type = BigInteger().with_variant(Integer(), "sqlite")

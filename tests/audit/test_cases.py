@@ -12,6 +12,7 @@ from gateway.approvals.case import Choice, Note, State
 from gateway.audit.check import verify_data_dir
 from gateway.audit.view import Filter
 from gateway.errors import Refusal
+from gateway.store.interface import Connection
 from tests.approvals.house import TARGET, House, escalate
 
 
@@ -75,7 +76,7 @@ async def test_a_transition_that_is_refused_leaves_neither_change_nor_record(tmp
     case = await house.room.case(await voted(house))
     size = house.log.size
 
-    def change(db: sqlite3.Connection) -> Note:
+    def change(db: Connection) -> Note:
         db.execute("UPDATE approval_case SET state = 'denied'")
         raise Refusal("decided", "Somebody was faster.")
 
@@ -92,7 +93,7 @@ async def test_an_intent_whose_case_was_taken_by_another_is_not_recorded(tmp_pat
     held = Reservation(id=case.action.id, nanousd=0, tokens=0, levels=())
     size = house.log.size
 
-    def taken(db: sqlite3.Connection) -> None:
+    def taken(db: Connection) -> None:
         raise Refusal("decided", "Somebody was faster.")
 
     with pytest.raises(Refusal):

@@ -18,6 +18,7 @@ from gateway.audit.view import Filter
 from gateway.clock import ManualClock
 from gateway.errors import Refusal
 from gateway.store import Writer
+from gateway.store.interface import Connection
 from tests.audit.house import ORIGIN, House
 
 FIELDS = {"v", "id", "type", "ts", "writer", "tenant", "env", "actor", "session", "trace", "action", "model"}
@@ -91,9 +92,12 @@ async def test_a_second_result_for_an_intent_is_refused_and_leaves_no_gap(house:
 
 
 async def test_an_append_is_all_or_nothing_with_what_rides_along(house: House) -> None:
-    def boom(connection: sqlite3.Connection) -> None:
-        connection.execute("INSERT INTO spend VALUES ('t', 'a', 'day', 1, 1)")
+    def boom(connection: Connection) -> None:
+        connection.execute("INSERT INTO spend VALUES ('t', 'a', 'day', '', 1, 1)")
         raise ValueError("no")
+
+    def spends(connection: Connection) -> None:
+        connection.execute("INSERT INTO spend VALUES ('t', 'a', 'day', '', 1, 1)")
 
     async with house.log() as log:
         one, two = house.action(), house.action()
@@ -104,7 +108,7 @@ async def test_an_append_is_all_or_nothing_with_what_rides_along(house: House) -
         assert log.open_intents == 0
         assert await log.writer.read(lambda c: c.execute("SELECT count(*) FROM spend").fetchone()[0]) == 0
         good = house.intent(two)
-        good.also = lambda c: c.execute("INSERT INTO spend VALUES ('t', 'a', 'day', 1, 1)").close()
+        good.also = spends
         await log.append(house.intent(one), good)
         assert log.open_intents == 2
         assert await log.writer.read(lambda c: c.execute("SELECT count(*) FROM spend").fetchone()[0]) == 1
@@ -184,7 +188,7 @@ async def test_a_flood_of_refusals_leaves_no_intent_without_its_result(house: Ho
         await log.append(house.intent(action))
         go, begun = threading.Event(), threading.Event()
 
-        def slow(_: sqlite3.Connection) -> None:
+        def slow(_: Connection) -> None:
             begun.set()
             go.wait(30)
 
@@ -212,7 +216,7 @@ async def test_an_intent_that_became_durable_after_its_caller_was_refused_is_end
     await log.start()
     go, begun = threading.Event(), threading.Event()
 
-    def slow(_: sqlite3.Connection) -> None:
+    def slow(_: Connection) -> None:
         begun.set()
         go.wait(30)
 

@@ -21,6 +21,7 @@ from gateway.audit.reverify import Reverification
 from gateway.audit.view import Filter
 from gateway.errors import Refusal
 from gateway.store import Writer
+from gateway.store.interface import Connection
 from gateway.verify.checkpoints import Checkpoint
 from gateway.verify.tree import leaf_hash
 from tests.audit.house import ORIGIN, House
@@ -308,7 +309,7 @@ async def registered(house: House) -> None:
     def told(type_: str, row: str, **subject: str) -> Entry:
         entry = records.event(type_, tenant="default", subject=subject)
 
-        def also(connection: sqlite3.Connection) -> None:
+        def also(connection: Connection) -> None:
             connection.execute(row)
 
         entry.also = also

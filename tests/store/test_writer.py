@@ -34,7 +34,7 @@ class put:  # noqa: N801 - reads as a verb where it is used
 
     def __call__(self, connection: sqlite3.Connection) -> int:
         connection.execute(
-            "INSERT INTO spend (tenant, level, window, nanousd, tokens) VALUES ('t', ?, 'day', 1, 1)",
+            "INSERT INTO spend (tenant, level, window, replica, nanousd, tokens) VALUES ('t', ?, 'day', '', 1, 1)",
             (str(self.number),),
         )
         return self.number

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import hmac
 import os
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any, NamedTuple, cast
@@ -43,6 +42,7 @@ from gateway.govern import Governor
 from gateway.identity.identify import Identity
 from gateway.limits.memory import MemoryAdmission
 from gateway.proposals import Proposal
+from gateway.store.interface import Connection
 from gateway.telemetry.trace import trace_parser
 
 KEY = "test-key-of-the-reader"
@@ -121,7 +121,7 @@ class Rooms:
         self._step("reserve")
         return Reservation(id=action.id, nanousd=0, tokens=0, levels=())
 
-    def settle(self, _: Reservation, __: Cost) -> Callable[[sqlite3.Connection], None]:
+    def settle(self, _: Reservation, __: Cost) -> Callable[[Connection], None]:
         return lambda _: None
 
     # guards
@@ -151,7 +151,7 @@ class Rooms:
         self._step("intent")
 
     def result(
-        self, action: Action, _: Target, __: Decision, result: Result, ___: Callable[[sqlite3.Connection], None]
+        self, action: Action, _: Target, __: Decision, result: Result, ___: Callable[[Connection], None]
     ) -> None:
         self.results.append((action, result))
 
@@ -164,12 +164,12 @@ class Rooms:
         self.strangers += 1
 
     async def ended(
-        self, _: Action, __: Target, ___: Decision, ____: Result, _____: Callable[[sqlite3.Connection], None], case: str
+        self, _: Action, __: Target, ___: Decision, ____: Result, _____: Callable[[Connection], None], case: str
     ) -> None:
         raise NotImplementedError
 
     async def lost(
-        self, _: Action, __: Target, ___: Decision, ____: Result, _____: Callable[[sqlite3.Connection], str | None]
+        self, _: Action, __: Target, ___: Decision, ____: Result, _____: Callable[[Connection], str | None]
     ) -> None:
         raise NotImplementedError
 

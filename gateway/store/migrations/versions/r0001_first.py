@@ -13,13 +13,15 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+_BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # 64 bits everywhere: times are nanoseconds
+
 
 def _text(name: str, *, null: bool = False, key: bool = False) -> sa.Column[str]:
     return sa.Column(name, sa.String(), nullable=null, primary_key=key)
 
 
 def _int(name: str, *, null: bool = False, key: bool = False) -> sa.Column[int]:
-    return sa.Column(name, sa.Integer(), nullable=null, primary_key=key, autoincrement=False if key else "auto")
+    return sa.Column(name, _BIG, nullable=null, primary_key=key, autoincrement=False if key else "auto")
 
 
 def _blob(name: str, *, null: bool = False) -> sa.Column[bytes]:
@@ -99,7 +101,7 @@ def _log() -> None:
     op.create_table("log_head", _text("tenant", key=True), _text("writer"), _int("size"), _blob("frontier"))
     op.create_table(
         "payload",
-        sa.Column("seq", sa.Integer(), nullable=False, primary_key=True),
+        sa.Column("seq", _BIG, nullable=False, primary_key=True),
         _text("leaf_id"),
         _blob("sealed"),
         sa.UniqueConstraint("leaf_id"),

@@ -13,17 +13,24 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+_BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # 64 bits everywhere: times are nanoseconds
+
 
 def _text(name: str, *, null: bool = False, key: bool = False) -> sa.Column[str]:
     return sa.Column(name, sa.String(), nullable=null, primary_key=key)
 
 
 def _int(name: str, *, null: bool = False, key: bool = False) -> sa.Column[int]:
-    return sa.Column(name, sa.Integer(), nullable=null, primary_key=key, autoincrement=False if key else "auto")
+    return sa.Column(name, _BIG, nullable=null, primary_key=key, autoincrement=False if key else "auto")
 
 
 def _blob(name: str, *, null: bool = False) -> sa.Column[bytes]:
     return sa.Column(name, sa.LargeBinary(), nullable=null)
+
+
+def _partial(name: str, column: str, where: str, *, unique: bool = False) -> None:
+    only = sa.text(where)
+    op.create_index(name, "approval_case", [column], unique=unique, sqlite_where=only, postgresql_where=only)
 
 
 def upgrade() -> None:
@@ -49,15 +56,14 @@ def upgrade() -> None:
         _text("released_to", null=True),
         _blob("ending", null=True),
     )
-    op.create_index("approval_case_open", "approval_case", ["digest"], unique=True, sqlite_where=sa.text("open = 1"))
+    _partial("approval_case_open", "digest", "open = 1", unique=True)
     op.create_index("approval_case_digest", "approval_case", ["digest", "opened_ns"])
     op.create_index("approval_case_key", "approval_case", ["idempotency"])
     op.create_index("approval_case_state", "approval_case", ["state", "expires_ns"])
     op.create_index("approval_case_agent", "approval_case", ["agent", "id"])
     op.create_index("approval_case_parent", "approval_case", ["parent"])
-    waiting, ending = sa.text("state = 'pending'"), sa.text("ending IS NOT NULL AND open = 0")
-    op.create_index("approval_case_waiting", "approval_case", ["agent"], sqlite_where=waiting)
-    op.create_index("approval_case_ending", "approval_case", ["told_until_ns"], sqlite_where=ending)
+    _partial("approval_case_waiting", "agent", "state = 'pending'")
+    _partial("approval_case_ending", "told_until_ns", "ending IS NOT NULL AND open = 0")
     op.create_table("case_key", _text("idempotency", key=True), _text("case_id"), sqlite_with_rowid=False)
     op.create_index("case_key_case", "case_key", ["case_id"])
     op.create_table(

@@ -13,13 +13,15 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
+_BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # 64 bits everywhere: times are nanoseconds
+
 
 def _text(name: str, *, key: bool = False) -> sa.Column[str]:
     return sa.Column(name, sa.String(), nullable=False, primary_key=key)
 
 
 def _int(name: str) -> sa.Column[int]:
-    return sa.Column(name, sa.Integer(), nullable=False)
+    return sa.Column(name, _BIG, nullable=False)
 
 
 def upgrade() -> None:
