@@ -54,6 +54,13 @@ class Chain:
 
     # ------------------------------------------------------------ store.Group
 
+    def alone(self, _item: Any) -> bool:
+        """Nothing else writes the embedded database."""
+        return True
+
+    def undone(self) -> None:
+        """It is not undone here: where a commit failed the writer has latched, and the next start reads anew."""
+
     def committed(self) -> None:
         """The batch is durable."""
         self.durable = (self.frontier.size, tuple(self.frontier.peaks))

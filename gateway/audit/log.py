@@ -33,7 +33,6 @@ from gateway.audit.view import Filter, Page, View
 from gateway.clock import Clock, Ids, SystemClock
 from gateway.errors import Refusal
 from gateway.store import Writer
-from gateway.store.connections import open_for_reading
 from gateway.store.interface import Connection
 
 HEARTBEAT_S = 60.0
@@ -98,7 +97,7 @@ class AuditLog:
         """Read the keys, or make them for a log that is still empty. Raises Refusal(audit_unavailable)."""
         clock = clock or SystemClock()
         (data_dir / "audit").mkdir(mode=0o700, exist_ok=True)
-        is_new = not (data_dir / "audit" / "checkpoint").exists() and _is_empty(writer.path)
+        is_new = not (data_dir / "audit" / "checkpoint").exists() and _is_empty(writer)
         keys = key_files.load(data_dir, origin, create=is_new, random_bytes=random_bytes)
         vault = Vault(
             keys.wrapping,
@@ -329,16 +328,13 @@ class AuditLog:
         self.writer.forget_deleted()
 
 
-def _is_empty(path: Path) -> bool:
-    connection = open_for_reading(path)
+def _is_empty(writer: Writer) -> bool:
     try:
-        return connection.execute("SELECT 1 FROM leaf LIMIT 1").fetchone() is None
-    except sqlite3.DatabaseError as error:
+        return writer.database.read(lambda c: c.execute("SELECT 1 FROM leaf LIMIT 1").fetchone()) is None
+    except writer.database.faults as error:
         raise Refusal(
             "audit_unavailable", f"The database can't be read ({error}): restore it from a backup."
         ) from error
-    finally:
-        connection.close()
 
 
 def _previous(restored: Restored, gap: Gap | None) -> str:

@@ -80,7 +80,8 @@ class Notary:
                 connection.execute("INSERT INTO checkpoint (size, root, note, ts_ns) VALUES (?, ?, ?, ?)", row)
                 connection.execute(
                     "INSERT INTO log_head (tenant, writer, size, frontier) VALUES (?, ?, ?, ?)"
-                    " ON CONFLICT (tenant) DO UPDATE SET writer = excluded.writer, size = excluded.size, frontier = excluded.frontier",
+                    " ON CONFLICT (tenant) DO UPDATE SET writer = excluded.writer, size = excluded.size,"
+                    " frontier = excluded.frontier",
                     head,
                 )
 

@@ -42,6 +42,10 @@ class Group(Protocol):
         """Write the items inside the open transaction; one outcome each, an exception instance for a failure."""
         ...
 
+    def alone(self, item: Any) -> bool:
+        """Whether no other such item may be written meanwhile, by whichever process."""
+        ...
+
     def committed(self) -> None:
         """What was applied is now durable."""
         ...

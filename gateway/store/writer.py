@@ -1,15 +1,16 @@
-"""The one writer: a thread, a connection, a queue, and group commit.
+"""The one writer: a thread, a transaction at a time, a queue, and group commit.
 
 Everything that waits in the queue is committed together. Where somebody awaits, the commit happens at once;
-where nobody does, it may linger up to 20 ms so that more can join. After the first disk error nothing is
-written any more (`latched`): a failed fsync may be reported only once and later ones succeed without the data.
+where nobody does, it may linger up to 20 ms so that more can join. After an error of the disk nothing is written any
+more (`latched`): a failed fsync may be reported only once and later ones succeed without the data. A database that is
+only away (another machine) is waited for: what already happened is kept and written when it is back, and whoever
+awaits is refused at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import threading
 import time
 from collections import deque
@@ -17,19 +18,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from gateway.errors import Refusal
-from gateway.store import schema
-from gateway.store.connections import (
-    DATABASE_NAME,
-    is_busy,
-    is_disk_error,
-    open_for_reading,
-    open_for_writing,
-)
-from gateway.store.lock import DirectoryLock
-from gateway.store.wal import WalCheckpointer
+from gateway.store.database import Database, LostError, part
+from gateway.store.interface import Connection, Group
+from gateway.store.sqlite import SqliteDatabase
 
 T = TypeVar("T")
 _Future = asyncio.Future[Any]
@@ -42,22 +36,8 @@ _AWAITED, _UNAWAITED, _CERTAIN = range(3)  # each is counted by itself, so that 
 _LIMITS = (QUEUE_LIMIT, _UNAWAITED_LIMIT, _CERTAIN_LIMIT)
 _LINGER_S = 0.02
 _TIMEOUT_S = 2.0
-_POKE_EVERY = 64  # commits between two looks at the size of the write-ahead log
-
-
-class Group(Protocol):
-    """Takes all items of a kind in a batch at once; both methods run in the writer's thread.
-
-    An item's own failure is its outcome and must leave no row behind; a disk error must be raised.
-    """
-
-    def apply(self, connection: sqlite3.Connection, items: list[Any]) -> list[Any]:
-        """Write the items inside the open transaction; one outcome each, an exception instance for a failure."""
-        ...
-
-    def committed(self) -> None:
-        """What was applied is now durable."""
-        ...
+_READ_TIMEOUT_S = 10.0
+_PROBE_S = 0.1  # between two tries to reach a database that is away
 
 
 class _Job:
@@ -74,14 +54,13 @@ class _Job:
 
 
 class Writer:
-    """Durable writes of one data directory. One event loop uses it; made by `Writer.open`."""
+    """Durable writes to one database: an `interface.Store`. One event loop uses it."""
 
-    def __init__(self, path: Path, lock: DirectoryLock, *, timeout_s: float, linger_s: float) -> None:
-        self.path = path
+    def __init__(self, database: Database, *, timeout_s: float = _TIMEOUT_S, linger_s: float = _LINGER_S) -> None:
+        self.database = database
         self.latched: str | None = None
         self.on_commit: Callable[[int, float], None] | None = None
         """Told, in the writer's thread, how many items each commit made durable and how long it took, in seconds."""
-        self._lock = lock
         self._timeout_s = timeout_s
         self._linger_s = linger_s
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -91,34 +70,21 @@ class Writer:
         self._deadlines: deque[tuple[float, _Future]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._began_s: float | None = None  # when the transaction of now began
         self.commits = 0
-        self._connection = open_for_writing(path)
-        self._wal = WalCheckpointer(path, self.latch)
-        self._reader: sqlite3.Connection | None = None
-        self._readers = ThreadPoolExecutor(1, thread_name_prefix="gateway-read")
+        database.latch = self.latch
+        self._readers = ThreadPoolExecutor(database.readers, thread_name_prefix="gateway-read")
         self._thread = threading.Thread(target=self._run, name="gateway-write", daemon=True)
         self._thread.start()
 
-    @classmethod
-    def open(cls, data_dir: Path, *, timeout_s: float = _TIMEOUT_S, linger_s: float = _LINGER_S) -> Writer:
-        """Lock the data directory, migrate the database if need be, start the thread.
-
-        Raises Refusal(store_unavailable) if another gateway has the directory or the database is newer than
-        the code or unreadable.
-        """
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = DirectoryLock(data_dir)
-        try:
-            path = data_dir / DATABASE_NAME
-            schema.migrate(path)
-            return cls(path, lock, timeout_s=timeout_s, linger_s=linger_s)
-        except BaseException:
-            lock.release()
-            raise
+    @staticmethod
+    def open(data_dir: Path, *, timeout_s: float = _TIMEOUT_S, linger_s: float = _LINGER_S) -> Writer:
+        """A writer of the embedded database. Raises Refusal(store_unavailable): see `SqliteDatabase`."""
+        return Writer(SqliteDatabase(data_dir), timeout_s=timeout_s, linger_s=linger_s)
 
     # ------------------------------------------------------------ for the event loop
 
-    async def write(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+    async def write(self, fn: Callable[[Connection], T]) -> T:
         """Run `fn` in the writer's transaction; durable when this returns.
 
         `fn` runs in the writer's thread, must not commit, and should take well under a millisecond. What it
@@ -128,13 +94,24 @@ class Writer:
         result: T = await self.submit(None, fn)
         return result
 
-    def write_soon(self, fn: Callable[[sqlite3.Connection], object]) -> None:
+    def write_soon(self, fn: Callable[[Connection], object]) -> None:
         """Run `fn` with the next commit, at most about 20 ms away. Raises Refusal(audit_unavailable)."""
         self.submit_soon(None, fn)
 
-    async def read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `fn` on a read-only connection in another thread; sees what is committed."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, fn)
+    async def read(self, fn: Callable[[Connection], T]) -> T:
+        """Run `fn` on a read-only connection in another thread; sees what is committed.
+
+        Raises Refusal(store_unavailable) where the database can't be reached or takes too long.
+        """
+        reading = asyncio.get_running_loop().run_in_executor(self._readers, self.database.read, fn)
+        try:
+            async with asyncio.timeout(_READ_TIMEOUT_S):
+                return await asyncio.shield(reading)
+        except LostError as error:
+            raise unreachable(str(error)) from error
+        except TimeoutError:
+            reading.add_done_callback(lambda done: done.cancelled() or done.exception())
+            raise unreachable(f"it did not answer within {_READ_TIMEOUT_S:g} s") from None
 
     def submit(
         self, group: Group | None, item: Any, late: Callable[[], None] | None = None, *, certain: bool = False
@@ -173,7 +150,12 @@ class Writer:
 
     def forget_deleted(self) -> None:
         """Empty the write-ahead log soon: it still holds what was deleted from the database."""
-        self._wal.truncate()
+        self.database.forget_deleted()
+
+    @property
+    def away(self) -> str | None:
+        """Why the database can't be reached just now; it comes back by itself. None while it can."""
+        return self.database.away
 
     @property
     def queued(self) -> int:
@@ -196,13 +178,17 @@ class Writer:
         await loop.run_in_executor(None, self._join)
         if self._timer is not None:
             self._timer.cancel()
-        self._lock.release()
 
     def _check(self, lane: int) -> None:
         if self.latched is not None:
             raise _refused(self.latched)
         if self._closed:
             raise _refused("the gateway is stopping")
+        if lane == _AWAITED:
+            if self.database.away is not None:
+                raise _refused(self.database.away)
+            if self._began_s is not None and time.monotonic() - self._began_s > self._timeout_s:
+                raise _refused(f"the database has not answered for {self._timeout_s:g} s")
         if self._put[lane] - self._taken[lane] >= _LIMITS[lane]:
             reason = f"{_LIMITS[lane]} writes are waiting for the disk already"
             if lane == _CERTAIN:
@@ -221,30 +207,15 @@ class Writer:
 
     # ------------------------------------------------------------ in the threads
 
-    def _read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
-        if self._reader is None:
-            self._reader = open_for_reading(self.path)
-        return fn(self._reader)
-
     def _join(self) -> None:
         self._thread.join()
-        self._readers.shutdown()
-        self._wal.stop()
-        if self._reader is not None:
-            self._reader.close()
-        try:
-            if self.latched is None:
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except sqlite3.Error as error:  # the log is whole without it: the next start reads the WAL
-            _log.warning("the write-ahead log stays for the next start: %s", error)
-        finally:
-            self._connection.close()
+        self._readers.shutdown(wait=self.database.away is None, cancel_futures=True)
+        self.database.close(latched=self.latched is not None)
 
     def _run(self) -> None:
-        take = self._queue.get
         going = True
         while going:
-            job = take()
+            job = self._next()
             if job is None:
                 return
             batch = [job]
@@ -253,8 +224,21 @@ class Writer:
                 self._taken[job.lane] += 1
             self._commit(batch)
             self.commits += 1
-            if self.commits % _POKE_EVERY == 0:
-                self._wal.poke()
+            self.database.committed(self.commits)
+
+    def _next(self) -> _Job | None:
+        """The next job; while the database is away, not before it is back, or else only what can't wait: the end."""
+        while self.database.away is not None and self.latched is None and not self._closed:
+            time.sleep(_PROBE_S)
+            self._probe()
+        return self._queue.get()
+
+    def _probe(self) -> None:
+        try:
+            self.database.begin(alone=False)
+        except self.database.faults:
+            return
+        self.database.roll_back()
 
     def _gather(self, batch: list[_Job]) -> bool:
         """Add what is queued, and while nobody awaits, what comes within the linger. False: the last batch."""
@@ -278,19 +262,21 @@ class Writer:
         if not batch:
             return
         outcomes: list[Any]
-        began_s = time.monotonic()
+        self._began_s = began_s = time.monotonic()
         try:
             outcomes = self._transact(batch)
             if self.on_commit is not None and self.latched is None:
                 self.on_commit(len(batch), time.monotonic() - began_s)
-        except sqlite3.Error as error:
+        except self.database.faults as error:
             if self.latched is None:
                 batch = self._again(batch)
             outcomes = [_refused(f"the database said: {error}")] * len(batch)
         except Exception as error:  # noqa: BLE001 - a fault of ours: told to all, and whatever it left behind must not become durable
             self.latch(f"a fault in the writer: {error!r}")
-            self._roll_back()
+            self.database.roll_back()
             outcomes = [_refused(f"a fault in the writer: {error!r}")] * len(batch)
+        finally:
+            self._began_s = None
         ends: list[tuple[_Job, Any]] = []
         for job, outcome in zip(batch, outcomes, strict=True):
             if job.future is not None:
@@ -304,7 +290,7 @@ class Writer:
                 _log.warning("%d writes ended after the event loop did", len(ends))
 
     def _again(self, batch: list[_Job]) -> list[_Job]:
-        """The file was only busy: what already happened is tried again until it is written; the rest."""
+        """It was only busy or away: what already happened is tried again until it is written; the rest."""
         if self._closed:  # there is no later
             return batch
         for job in batch:
@@ -314,65 +300,54 @@ class Writer:
         return [job for job in batch if job.lane != _CERTAIN]
 
     def _transact(self, batch: list[_Job]) -> list[Any]:
-        """Write the batch as one transaction. Raises sqlite3.Error, latched unless the file was only busy."""
+        """Write the batch as one transaction. Raises an error of the database, latched where it lasts."""
         if self.latched is not None:
             return [_refused(self.latched)] * len(batch)
-        connection = self._connection
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            if not is_busy(error):
-                self.latch(f"the database said at the start of a commit: {error}")
-            raise
-        outcomes: list[Any] = []
+        database = self.database
         groups: list[Group] = []
+        began = False
         try:
-            at = 0
-            while at < len(batch):
-                group = batch[at].group
-                if group is None:
-                    outcomes.append(self._run_one(batch[at].item))
-                    at += 1
-                    continue
-                end = at + 1
-                while end < len(batch) and batch[end].group is group:
-                    end += 1
-                outcomes += group.apply(connection, [job.item for job in batch[at:end]])
-                if group not in groups:
-                    groups.append(group)
-                at = end
-            connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            self.latch(f"the database said at a commit: {error}")
-            self._roll_back()
+            database.begin(alone=any(job.group is None or job.group.alone(job.item) for job in batch))
+            began = True
+            outcomes = self._apply(batch, groups)
+            database.commit()
+        except database.faults as error:
+            if not isinstance(error, LostError) and database.is_lasting(error, began=began):
+                self.latch(f"the database said at {'a commit' if began else 'the start of a commit'}: {error}")
+            database.roll_back()
+            for group in groups:
+                group.undone()
             raise
         for group in groups:
             group.committed()
         return outcomes
 
-    def _run_one(self, fn: Callable[[sqlite3.Connection], Any]) -> Any:
-        connection = self._connection
-        connection.execute("SAVEPOINT part")
-        try:
-            value = fn(connection)
-        except Exception as error:
-            if is_disk_error(error) or not connection.in_transaction:
-                raise
-            connection.execute("ROLLBACK TO part")
-            value = error
-        connection.execute("RELEASE part")
-        return value
-
-    def _roll_back(self) -> None:
-        try:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-        except sqlite3.Error as error:  # latched already; SQLite undoes it when the file is next opened
-            _log.warning("the failed commit could not be rolled back: %s", error)
+    def _apply(self, batch: list[_Job], groups: list[Group]) -> list[Any]:
+        outcomes: list[Any] = []
+        at = 0
+        while at < len(batch):
+            group = batch[at].group
+            if group is None:
+                outcomes.append(part(self.database, batch[at].item))
+                at += 1
+                continue
+            end = at + 1
+            while end < len(batch) and batch[end].group is group:
+                end += 1
+            if group not in groups:
+                groups.append(group)
+            outcomes += group.apply(self.database.connection, [job.item for job in batch[at:end]])
+            at = end
+        return outcomes
 
 
 def _refused(reason: str) -> Refusal:
     return Refusal("audit_unavailable", f"Nothing can be recorded, so nothing may happen: {reason}.", retry_after_s=5)
+
+
+def unreachable(reason: str) -> Refusal:
+    """What a reader is told of a database that is away."""
+    return Refusal("store_unavailable", f"The database can't be read now: {reason}; try again.", retry_after_s=2)
 
 
 def _resolve(ends: list[tuple[_Job, Any]]) -> None:

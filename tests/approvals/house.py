@@ -32,6 +32,7 @@ from gateway.config import Approvals as Settings
 from gateway.errors import Refusal
 from gateway.identity import now
 from gateway.store import Writer
+from gateway.store.interface import Connection
 
 ORIGIN = "gateway.local/audit/default"
 TARGET = ToolTarget(
@@ -94,7 +95,7 @@ class House:
         await self.stop()
         await self.start()
 
-    def _people(self, db: sqlite3.Connection) -> None:
+    def _people(self, db: Connection) -> None:
         for person, groups in (
             ("ada", ["treasury"]),
             ("ben", ["risk"]),
@@ -118,7 +119,7 @@ class House:
         )
 
     def _standing(self, person: str) -> Standing | None:
-        connection = sqlite3.connect(f"file:{self.writer.path}?mode=ro", uri=True)
+        connection = sqlite3.connect(f"file:{self.writer.database.place}?mode=ro", uri=True)
         try:
             found = now.standing(connection, person)
         finally:

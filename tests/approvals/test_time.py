@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.approvals.case import Choice, State
+from gateway.store.interface import Connection
 from tests.approvals.house import House, code_of
 
 ENDED = frozenset(State) - {State.PENDING, State.APPROVED, State.EXECUTING}
@@ -147,7 +147,7 @@ async def test_a_tick_ends_although_the_clock_steps_back_in_it(house: House, mon
     read = house.writer.read
     steps = iter([3600])
 
-    async def stepped_back(fn: Callable[[sqlite3.Connection], Any]) -> Any:
+    async def stepped_back(fn: Callable[[Connection], Any]) -> Any:
         found = await read(fn)
         house.clock.advance(-next(steps, 0))
         return found

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from gateway.clock import Ids, ManualClock
 from gateway.identity import Registry
 from gateway.identity.journal import Change
 from gateway.store import Writer
+from gateway.store.interface import Connection
 
 
 @dataclass
@@ -46,7 +46,7 @@ class House:
         return registry
 
     async def rows(self, statement: str) -> list[Any]:
-        def read(db: sqlite3.Connection) -> list[Any]:
+        def read(db: Connection) -> list[Any]:
             return db.execute(statement).fetchall()
 
         return await self.writer.read(read)

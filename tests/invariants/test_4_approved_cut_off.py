@@ -140,7 +140,7 @@ async def test_a_disk_that_takes_its_time_with_the_answer_loses_nothing(
     writer = counter.app.writer
     monkeypatch.setattr(writer, "_timeout_s", 0.1)  # longer than this nobody is kept waiting for a record
     pays = Account.transfer
-    with contextlib.closing(sqlite3.connect(writer.path, isolation_level=None)) as disk:
+    with contextlib.closing(sqlite3.connect(writer.database.place, isolation_level=None)) as disk:
 
         def pays_and_stalls(account: Account, **arguments: Any) -> dict[str, Any]:
             answer = pays(account, **arguments)

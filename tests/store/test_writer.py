@@ -12,9 +12,10 @@ import pytest
 from gateway.errors import Refusal
 from gateway.store import Writer
 from gateway.store.connections import open_for_reading
+from gateway.store.interface import Connection
 
 
-def count(connection: sqlite3.Connection) -> int:
+def count(connection: Connection) -> int:
     return int(connection.execute("SELECT count(*) FROM spend").fetchone()[0])
 
 
@@ -32,7 +33,7 @@ class put:  # noqa: N801 - reads as a verb where it is used
     def __init__(self, number: int) -> None:
         self.number = number
 
-    def __call__(self, connection: sqlite3.Connection) -> int:
+    def __call__(self, connection: Connection) -> int:
         connection.execute(
             "INSERT INTO spend (tenant, level, window, replica, nanousd, tokens) VALUES ('t', ?, 'day', '', 1, 1)",
             (str(self.number),),
@@ -76,7 +77,7 @@ async def test_an_awaited_write_takes_along_what_lingers(data_dir: Path) -> None
 async def test_a_fault_of_one_write_undoes_only_its_own_part(data_dir: Path) -> None:
     writer = Writer.open(data_dir)
 
-    def faulty(connection: sqlite3.Connection) -> None:
+    def faulty(connection: Connection) -> None:
         put(100)(connection)
         raise ValueError("mine")
 
@@ -95,7 +96,7 @@ async def test_a_fault_of_one_write_undoes_only_its_own_part(data_dir: Path) -> 
 async def test_a_disk_error_latches_until_the_next_start(data_dir: Path) -> None:
     writer = Writer.open(data_dir)
 
-    def full(connection: sqlite3.Connection) -> None:
+    def full(connection: Connection) -> None:
         connection.execute("PRAGMA max_page_count=1")
         connection.execute("CREATE TABLE filler (data BLOB)")
         connection.execute("INSERT INTO filler VALUES (zeroblob(10000000))")
@@ -120,7 +121,7 @@ async def test_a_write_that_takes_too_long_is_refused_and_skipped(data_dir: Path
     writer = Writer.open(data_dir, timeout_s=0.1)
     go, begun = threading.Event(), threading.Event()
 
-    def block(_: sqlite3.Connection) -> None:
+    def block(_: Connection) -> None:
         begun.set()
         go.wait(30)
 
@@ -141,7 +142,7 @@ async def test_a_full_queue_refuses_instead_of_growing(data_dir: Path) -> None:
     go = threading.Event()
     begun = threading.Event()
 
-    def block(_: sqlite3.Connection) -> None:
+    def block(_: Connection) -> None:
         begun.set()
         go.wait(30)
 
@@ -173,7 +174,7 @@ class Stuck:
         self.go.set()
         await self.writer.close()
 
-    def _block(self, _: sqlite3.Connection) -> None:
+    def _block(self, _: Connection) -> None:
         self.begun.set()
         self.go.wait(30)
 
@@ -212,7 +213,7 @@ async def test_a_late_commit_is_told_to_who_gave_up(data_dir: Path) -> None:
     writer = Writer.open(data_dir)
     go, begun, told = threading.Event(), threading.Event(), asyncio.Event()
 
-    def block(_: sqlite3.Connection) -> None:
+    def block(_: Connection) -> None:
         begun.set()
         go.wait(30)
 
@@ -230,7 +231,7 @@ async def test_what_already_happened_is_written_however_long_the_file_is_busy(
 ) -> None:
     monkeypatch.setattr("gateway.store.connections.BUSY_TIMEOUT_S", 0.02)
     writer = Writer.open(data_dir, timeout_s=0.1)
-    other = sqlite3.connect(writer.path, isolation_level=None)
+    other = sqlite3.connect(writer.database.place, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     waited, left = (writer.submit(None, put(number), certain=True) for number in (1, 2))
     writer.submit_soon(None, put(3), certain=True)
@@ -253,9 +254,15 @@ async def test_what_already_happened_is_written_however_long_the_file_is_busy(
 
 async def test_a_fault_in_the_writer_itself_is_told_and_latches(data_dir: Path) -> None:
     class Broken:
-        def apply(self, connection: sqlite3.Connection, items: list[object]) -> list[object]:
+        def apply(self, connection: Connection, items: list[object]) -> list[object]:
             put(1)(connection)
             raise RuntimeError("broken")
+
+        def alone(self, item: object) -> bool:
+            return False
+
+        def undone(self) -> None:
+            raise AssertionError("the writer latched, so nobody goes on")
 
         def committed(self) -> None:
             raise AssertionError("nothing was committed")
