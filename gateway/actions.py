@@ -92,11 +92,31 @@ class Session(msgspec.Struct, frozen=True):
 
 
 class Trace(msgspec.Struct, frozen=True):
-    """W3C trace context: 32 and 16 lower-case hex digits."""
+    """W3C trace context: 32 and 16 lower-case hex digits.
+
+    `state` is the caller's `tracestate`; `link` is a second context that came along, as (trace id, span id).
+    """
 
     trace_id: str
     span_id: str
     parent_id: str | None = None
+    state: str = ""
+    link: tuple[str, str] | None = None
+
+
+class ParsesTrace(Protocol):
+    """Makes the trace of an action from `traceparent` and `tracestate`; `link` is a further context that came along."""
+
+    def __call__(
+        self, header: bytes | None, state: bytes | None = None, link: tuple[str, str] | None = None
+    ) -> Trace: ...
+
+
+class Rpc(msgspec.Struct, frozen=True):
+    """A JSON-RPC request as it stood on the wire: the protocol's version, and its id as text."""
+
+    version: str
+    request_id: str
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -191,6 +211,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     request_id: str
     received_ns: int
+    rpc: Rpc | None = None  # where it came as JSON-RPC
     arguments: dict[str, Any] = {}
     body: bytes | None = None
     stream: bool = False
@@ -213,17 +234,19 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     revision: str = ""
     hidden: bool = False
     input: bytes = b""  # the input document as decided on; goes to the payload vault
+    decision_id: str = ""  # what a policy server called it in its own decision log
 
 
 # ---------------------------------------------------------------- how it ended
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens. `cached_input_tokens` are part of `input_tokens`; reasoning tokens are part of output."""
+    """Tokens. `cached_input_tokens` are part of `input_tokens`, `reasoning_tokens` of `output_tokens`."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_input_tokens: int = 0
+    reasoning_tokens: int = 0
     estimated: bool = False  # True: an upper bound, not what the provider said
 
 
@@ -260,6 +283,15 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes = b""
     headers: dict[str, str] = {}
     usage: Usage | None = None
+    rpc: Rpc | None = None  # how it was asked for, where that was JSON-RPC
+
+
+class Answered(NamedTuple):
+    """What a model's answer says of itself, beside its usage."""
+
+    id: str | None = None
+    model: str | None = None
+    finish_reasons: tuple[str, ...] = ()
 
 
 class ReplyStream(Protocol):

@@ -206,8 +206,24 @@ class Limits(Room):
 # ---------------------------------------------------------------- policy, audit, server
 
 
+class OpaServer(Room):
+    """How an OPA server is asked, where GATEWAY_OPA_URL names one, and how it gets the policies."""
+
+    timeout_s: Annotated[float, Field(ge=0.01, le=30)] = Field(
+        default=1.0, description="An answer that takes longer is none."
+    )
+    token: Secret | None = Field(default=None, description="What OPA is shown, as a bearer token.")
+    bundle_token: Secret | None = Field(
+        default=None, description="What OPA shows to fetch /api/v1/policy/bundle; absent: only people may."
+    )
+    rollout_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        default=300.0, description="So long a server may decide by a revision that was in force here before or is next."
+    )
+
+
 class Policy(Room):
     path: Path = Field(default=Path("policies"), description="Folder of Rego and data.")
+    opa: OpaServer = OpaServer()
 
 
 class Audit(Room):

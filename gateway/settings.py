@@ -150,6 +150,9 @@ def _missing_paths(document: Document, config: Config) -> list[Problem]:
 
 def _references(document: Document, config: Config, environ: Mapping[str, str]) -> list[Problem]:
     found: list[tuple[tuple[str, ...], str]] = []
+    for name, secret in (("token", config.policy.opa.token), ("bundle_token", config.policy.opa.bundle_token)):
+        if secret is not None:
+            found.append((("policy", "opa", name), secret.reference))
     for name, provider in config.providers.items():
         if isinstance(provider, DemoProvider):
             continue

@@ -76,7 +76,7 @@ def intent(
 ) -> Entry:
     """What is about to be done; it must be durable before any side effect. Carries the decision."""
     leaf = _leaf("action.intent", action, target)
-    leaf.decision = _decision(decision)
+    _put_decision(leaf, decision)
     leaf.obligations = _obligations(decision)
     if reservation is not None:
         leaf.limits = LimitsPart(reservation.levels, usd_text(reservation.nanousd), _int(reservation.tokens))
@@ -122,7 +122,7 @@ def refused(action: Action, target: Target | None, decision: Decision | None, re
     leaf = _leaf("action.refused", action, target)
     payloads: tuple[Payload, ...] = ()
     if decision is not None:
-        leaf.decision = _decision(decision)
+        _put_decision(leaf, decision)
         leaf.obligations = _obligations(decision)
         payloads = _asked(action, target, decision)
     leaf.case = refusal.detail.get("case")
@@ -134,7 +134,7 @@ def refused(action: Action, target: Target | None, decision: Decision | None, re
 def decided(action: Action, target: Target | None, decision: Decision, inspected: tuple[str, ...] = ()) -> Entry:
     """The decision on an action that the gateway does not perform itself: a proposed tool call."""
     leaf = _leaf("action.decided", action, target)
-    leaf.decision = _decision(decision)
+    _put_decision(leaf, decision)
     leaf.obligations = _obligations(decision)
     if inspected:
         leaf.labels["inspected"] = _text(",".join(inspected), _MAX_REASON)
@@ -257,6 +257,12 @@ def _leaf(type_: str, action: Action, target: Target | None) -> Leaf:
         refs=None if action.parent is None else RefsPart(parent=action.parent),
         labels=labels,
     )
+
+
+def _put_decision(leaf: Leaf, decision: Decision) -> None:
+    leaf.decision = _decision(decision)
+    if decision.decision_id:  # where a policy server decided: its own log knows it by this
+        leaf.labels["decision_id"] = _text(decision.decision_id, _MAX_RULE)
 
 
 def _decision(decision: Decision) -> DecisionPart:

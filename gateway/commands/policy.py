@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
-from gateway.commands.shared import DATA_DIR, PROBLEM, USAGE, CommandError, DataDir, Json, group, show
+from gateway.commands.shared import (
+    CONFIG,
+    DATA_DIR,
+    PROBLEM,
+    USAGE,
+    CommandError,
+    ConfigFile,
+    DataDir,
+    Json,
+    group,
+    show,
+)
 
 app = group("The policies: checked, tested, explained. The running gateway looks at its own policy folder.")
 
@@ -49,6 +61,36 @@ def run_tests(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
 
 
 @app.command()
+def bundle(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.", metavar="FILE")],
+    config: ConfigFile = CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Write the checked policies as one file that OPA servers load. Needs no running gateway.
+
+    \b
+    Example:
+      gateway policy bundle -o gateway-policies.tar.gz
+    """
+    from gateway import settings
+    from gateway.policy import load
+
+    found, problems = settings.load(config)
+    engine = None
+    if found is not None:
+        engine, problems = load(found.policy.path)
+    if engine is None:
+        raise CommandError("\n".join(["Nothing was written; mend this first.", *(str(one) for one in problems)]))
+    packed = engine.bundle()
+    try:
+        output.write_bytes(packed)
+    except OSError as error:
+        raise CommandError(f"{output} cannot be written: {error.strerror}. Name another file.") from error
+    told = {"id": engine.revision, "revision": engine.revision, "file": str(output), "bytes": len(packed)}
+    show(told, as_json, f"{output}: revision {engine.revision}, {len(packed)} bytes.")
+
+
+@app.command()
 def explain(
     action: Annotated[str | None, typer.Argument(help="A recorded action's id.", metavar="[ACTION]")] = None,
     agent: Annotated[str | None, typer.Option("--agent", help="Or an action to imagine: the agent,")] = None,
@@ -82,6 +124,10 @@ def explain(
 
 def _lines(found: dict[str, Any]) -> list[str]:
     lines = [f"{found['effect']}: {', '.join(found['rules']) or 'no rule'}", *(f"  {one}" for one in found["reasons"])]
+    decided = found.get("decided") or {"engine": "embedded"}
+    if decided["engine"] == "opa":
+        where = "by the same revision" if decided["revision"] == found["revision"] else "by another revision"
+        lines.append(f"The OPA server says {decided['effect']}, {where}; the engine in the gateway explains:")
     if found.get("recorded"):
         lines.append(f"recorded then: {found['recorded'].get('effect')}")
     for effect, entries in found["matched"].items():

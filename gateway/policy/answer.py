@@ -26,7 +26,11 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def read_answer(value: object, revision: str, document: bytes) -> Decision:
     """The decision that an engine's result document means. Raises `msgspec.ValidationError` for any other shape."""
-    answer = msgspec.convert(value, Answer)
+    return decision_of(msgspec.convert(value, Answer), revision, document)
+
+
+def decision_of(answer: Answer, revision: str, document: bytes, decision_id: str = "") -> Decision:
+    """The decision that an answer to `document` is."""
     return Decision(
         effect=Effect(answer.effect),
         rules=answer.rules,
@@ -35,10 +39,11 @@ def read_answer(value: object, revision: str, document: bytes) -> Decision:
         revision=revision,
         hidden=answer.hidden and answer.effect == "deny",
         input=document,
+        decision_id=decision_id,
     )
 
 
-def policy_error(reason: str, revision: str, document: bytes) -> Decision:
+def policy_error(reason: str, revision: str, document: bytes, decision_id: str = "") -> Decision:
     """The deny that every fault of a policy turns into."""
     return Decision(
         effect=Effect.DENY,
@@ -46,4 +51,5 @@ def policy_error(reason: str, revision: str, document: bytes) -> Decision:
         reasons=(reason,),
         revision=revision,
         input=document,
+        decision_id=decision_id,
     )

@@ -9,13 +9,12 @@ import msgspec
 
 from gateway.actions import Decision
 from gateway.policy.answer import policy_error, read_answer
-from gateway.policy.memo import Memo, paths_read
+from gateway.policy.bundle import bundle
+from gateway.policy.memo import Memo, Path, paths_read
+from gateway.policy.reading import Unreadable, read_document
 from gateway.policy.rego import Machine, RegoFault, parse
 
 ENTRY_POINT = "data.gateway.decision"
-
-# The event loop waits while a policy is evaluated, and reading the document is part of that.
-MAX_DOCUMENT_BYTES = 1024 * 1024
 
 _SETS = {
     effect: (f"data.gateway.{effect}", f"data.gateway.otherwise_{effect}") for effect in ("deny", "escalate", "allow")
@@ -29,7 +28,10 @@ class PolicyEngine(Protocol):
     def revision(self) -> str: ...
 
     async def decide(self, document: bytes) -> Decision:
-        """Decide on an input document (version 1, JSON). Never raises for a fault of a policy: that is a deny."""
+        """Decide on an input document (version 1, JSON). Never raises for a fault of a policy: that is a deny.
+
+        Raises Refusal `policy_unavailable` where the engine cannot be asked now.
+        """
         ...
 
 
@@ -62,11 +64,12 @@ class EmbeddedEngine:
         self.revision = revision
         self.faults = 0  # decisions that a fault turned into a deny
         self.on_fault = on_fault
-        self._modules = dict(modules)
-        self._data_json = data_json
+        self.modules = dict(modules)
+        self.data_json = data_json
         self._machine = Machine(modules, data_json)
-        paths = paths_read(parse(file, text) for file, text in modules.items())
-        self._memo = None if paths is None else Memo(paths)
+        # The parts of the input that decisions depend on; None: on all of it.
+        self.paths: tuple[Path, ...] | None = paths_read(parse(file, text) for file, text in modules.items())
+        self._memo = None if self.paths is None else Memo(self.paths)
         self._explainer: Machine | None = None
 
     async def decide(self, document: bytes) -> Decision:
@@ -75,10 +78,11 @@ class EmbeddedEngine:
 
     def decide_now(self, document: bytes) -> Decision:
         """As `decide`, for callers outside a coroutine."""
-        if len(document) > MAX_DOCUMENT_BYTES:
-            reason = f"The arguments are larger than policy reads ({MAX_DOCUMENT_BYTES} bytes). Send less at once."
-            return self._failed(reason, f"document of {len(document)} bytes", document)
-        key = None if self._memo is None else self._memo.key(document)
+        try:
+            whole = read_document(document)
+        except Unreadable as fault:
+            return self._failed(fault.reason, fault.detail, document)
+        key = None if self._memo is None else self._memo.key(whole)
         if self._memo is not None and key is not None:
             known = self._memo.recall(key, document)
             if known is not None:
@@ -89,8 +93,6 @@ class EmbeddedEngine:
             if self._memo is not None and key is not None:
                 self._memo.remember(key, decision)
             return decision
-        except UnicodeDecodeError:
-            return self._failed("The policy's input is not UTF-8, so nothing is allowed.", "not UTF-8", document)
         except RegoFault as fault:
             where = f" at {fault.place}" if fault.place else ""
             reason = f"The policy failed{where}, so nothing is allowed. Its author must mend it."
@@ -114,7 +116,7 @@ class EmbeddedEngine:
         finally:
             self.on_fault, self.faults = watched, before
         if self._explainer is None:
-            self._explainer = Machine(self._modules, self._data_json, coverage=True)
+            self._explainer = Machine(self.modules, self.data_json, coverage=True)
         explainer, matched = self._explainer, dict[str, list[dict[str, Any]]]()
         explainer.forget_coverage()
         text = document.decode(errors="replace")
@@ -122,6 +124,10 @@ class EmbeddedEngine:
             entries = [entry for rule in rules for entry in self._entries(explainer, rule, text)]
             matched[effect] = sorted(entries, key=lambda entry: str(entry.get("rule")))
         return Explanation(decision, matched, explainer.covered(), "; ".join(faults) or None)
+
+    def bundle(self) -> bytes:
+        """The policies and data in force as a bundle for OPA servers."""
+        return bundle(self.modules, self.data_json, self.revision)
 
     @staticmethod
     def _entries(machine: Machine, rule: str, document: str) -> list[dict[str, Any]]:

@@ -24,7 +24,6 @@ MAX_KEY_BYTES = 4096
 _IMPURE = frozenset({"http.send", "net.lookup_ip_addr", "opa.runtime", "rand.intn", "time.now_ns", "uuid.rfc4122"})
 _INPUT = "input"
 
-_decode = msgspec.json.decode
 _encode = msgspec.msgpack.encode
 _replace = msgspec.structs.replace
 
@@ -87,11 +86,10 @@ class Memo:
         self._paths = paths
         self._known: dict[bytes, Decision] = {}
 
-    def key(self, document: bytes) -> bytes | None:
-        """What the decision on `document` depends on; None if it is too large to remember it by."""
+    def key(self, whole: Any) -> bytes | None:
+        """What the decision on a document depends on; None if it is too large to remember it by."""
         values: list[list[Any]] = []
         try:
-            whole = _decode(document)
             for path in self._paths:
                 here = whole
                 for step in path:
@@ -102,8 +100,8 @@ class Memo:
                 else:
                     values.append([here])
             key = _encode(values)
-        except (msgspec.DecodeError, OverflowError, UnicodeError, RecursionError):
-            return None  # the engine says what is wrong with it
+        except (OverflowError, RecursionError):
+            return None
         return key if len(key) <= MAX_KEY_BYTES else None
 
     def recall(self, key: bytes, document: bytes) -> Decision | None:

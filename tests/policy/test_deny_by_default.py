@@ -11,7 +11,7 @@ import pytest
 from gateway.actions import Decision, Effect, Kind
 from gateway.policy import POLICY_ERROR, EmbeddedEngine, load
 from gateway.policy import rego as rego_module
-from gateway.policy.engine import MAX_DOCUMENT_BYTES
+from gateway.policy.reading import MAX_DOCUMENT_BYTES
 from gateway.policy.rego import RegoFault, guarded
 from tests.policy.asking import answer, asked, engine_of, folder, ledger, model, shipped
 

@@ -83,7 +83,7 @@ def test_three_thousand_documents_get_the_decision_of_an_engine_that_remembers_n
     remembered = 0
     for _ in range(3000):
         document = msgspec.json.encode(_mutated(BASE, pick))
-        key = remembering._memo.key(document)
+        key = remembering._memo.key(msgspec.json.decode(document))
         remembered += key is not None and remembering._memo.recall(key, document) is not None
         forgetting._memo = None
         assert remembering.decide_now(document) == forgetting.decide_now(document)
@@ -96,7 +96,7 @@ def test_what_policies_do_not_read_does_not_matter() -> None:
     other = copy.deepcopy(BASE)
     other["now_ns"], other["session"]["id"], other["action"]["arguments"]["reference"] = 2, "t", "b"
     first, second = msgspec.json.encode(BASE), msgspec.json.encode(other)
-    assert engine._memo.key(first) == engine._memo.key(second)
+    assert engine._memo.key(msgspec.json.decode(first)) == engine._memo.key(msgspec.json.decode(second))
     assert engine.decide_now(second).input == second  # the record gets its own document
 
 
@@ -137,16 +137,15 @@ def test_missing_null_and_kinds_of_numbers_are_told_apart() -> None:
         b'{"a":7}',
         b"[]",
     ]
-    keys = [memo.key(document) for document in documents]
+    keys = [memo.key(msgspec.json.decode(document)) for document in documents]
     assert len(set(keys[:5])) == 5
     assert keys[5] == keys[6] == keys[0]  # undefined is undefined, wherever the path ends
 
 
 def test_what_cannot_be_a_key_is_evaluated_every_time() -> None:
     memo = Memo((("a",),))
-    assert memo.key(b"not json") is None
-    assert memo.key(b'{"a":%d}' % 10**30) is None
-    assert memo.key(b'{"a":"%s"}' % (b"x" * 5000)) is None
+    assert memo.key({"a": 10**30}) is None
+    assert memo.key({"a": "x" * 5000}) is None
 
 
 def test_what_reads_the_approval_is_not_told_the_answer_without_one(tmp_path: Path) -> None:

@@ -44,13 +44,13 @@ def test_up_to_the_limit_a_listed_payee_is_paid(engine: EmbeddedEngine, to: str,
         assert transfer(engine, {"to": to, "amount_cents": amount}, kind) == ("allow", ("ledger_small_transfer",))
 
 
-@pytest.mark.parametrize("amount", [10_001, 10_001.0, 1_000_000, 2**53 + 1, 2**63, 2**64 + 1, 10**30, 10**300, 1e20])
+@pytest.mark.parametrize("amount", [10_001, 10_001.0, 1_000_000, 2**53 + 1, 2**63, 2**64 - 1, 1e16, 1e19])
 def test_more_than_the_limit_waits_for_a_person(engine: EmbeddedEngine, amount: float) -> None:
     arguments = {"to": "acme-gmbh", "amount_cents": amount}
     assert transfer(engine, arguments) == ("escalate", ("ledger_large_transfer",))
 
 
-NOT_AMOUNTS = [0, -1, -10_000, -(10**30), 0.5, 9_999.99, 10_000.000001, "100", "1e4", "", True, False, None, [100], {}]
+NOT_AMOUNTS = [0, -1, -10_000, -(2**63), 0.5, 9_999.99, 10_000.000001, "100", "1e4", "", True, False, None, [100], {}]
 
 
 @pytest.mark.parametrize("amount", NOT_AMOUNTS, ids=repr)
@@ -64,8 +64,8 @@ def test_a_missing_amount_is_denied(engine: EmbeddedEngine, arguments: dict[str,
     assert transfer(engine, arguments) == ("deny", ("ledger_amount_invalid",))
 
 
-@pytest.mark.parametrize("amount", [10**309, -(10**309), 10**4000])
-def test_numbers_beyond_any_engine_are_denied_not_crashed_on(engine: EmbeddedEngine, amount: int) -> None:
+@pytest.mark.parametrize("amount", [2**64, -(2**63) - 1, 1e20, 10**30, 1e300, 10**309, -(10**309), 10**4000])
+def test_numbers_that_engines_do_not_read_alike_are_denied(engine: EmbeddedEngine, amount: int) -> None:
     assert transfer(engine, {"to": "acme-gmbh", "amount_cents": amount}) == ("deny", ("policy_error",))
     assert transfer(engine, {"to": "acme-gmbh", "amount_cents": 5})[0] == "allow"
 

@@ -116,9 +116,13 @@ class Policy(Protocol):
 
 
 class Engine(Protocol):
-    """policy/: the engine itself, for those who want to know why."""
+    """policy/: the engine itself, for those who want to know why, or to have its policies."""
+
+    @property
+    def revision(self) -> str: ...
 
     def explain(self, document: bytes) -> Explanation: ...
+    def bundle(self) -> bytes: ...
 
 
 class Configured(Protocol):

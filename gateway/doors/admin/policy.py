@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from gateway.actions import Action, Caller, Kind, Session, Target, ToolTarget, Trace
+from gateway.actions import Action, Caller, Decision, Kind, Session, Target, ToolTarget, Trace
 from gateway.documents import Problem
 from gateway.doors.admin.parts import Parts
-from gateway.doors.admin.people_in import PartsDep, Person, Reader
+from gateway.doors.admin.people_in import PartsDep, Person, Reader, anyone_signed_in
 from gateway.doors.admin.schemas import AgentId, In, Text
 from gateway.doors.admin.trail import record_read
 from gateway.errors import Refusal
 from gateway.policy import Explanation, load, test
+from gateway.policy.bundle import MEDIA_TYPE
+from gateway.settings import UnresolvedReference
 
 routes = APIRouter(prefix="/policy", tags=["policy"])
 
@@ -40,6 +43,28 @@ class ActionIn(In):
 async def show_policy(parts: PartsDep, person: Person) -> dict[str, Any]:
     """The policy in force."""
     return {"id": parts.policy.revision, "revision": parts.policy.revision, "path": str(_folder(parts))}
+
+
+@routes.get("/bundle", response_class=Response, responses={200: {"content": {MEDIA_TYPE: {}}}, 304: {}})
+async def fetch_bundle(request: Request, parts: PartsDep) -> Response:
+    """The policies in force as a bundle, for OPA servers to poll. Open to people and to `policy.opa.bundle_token`."""
+    if not _is_opa(request, parts):
+        await anyone_signed_in(request, parts)
+    engine = parts.configured.engine
+    headers = {"ETag": f'"{engine.revision}"', "Cache-Control": "no-cache"}
+    if headers["ETag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(engine.bundle(), media_type=MEDIA_TYPE, headers=headers)
+
+
+def _is_opa(request: Request, parts: Parts) -> bool:
+    secret = parts.configured.config.policy.opa.bundle_token
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if secret is None or scheme.lower() != "bearer":
+        return False
+    with contextlib.suppress(UnresolvedReference):
+        return hmac.compare_digest(token.strip().encode(), secret.resolve().encode())
+    return False
 
 
 @routes.post("/check")
@@ -78,7 +103,7 @@ async def explain(wanted: ActionIn, parts: PartsDep, person: Person) -> dict[str
         arguments=wanted.arguments,
     )
     decision = await parts.policy.decide(*_aimed(parts, action))
-    return _explained(parts.configured.engine.explain(decision.input))
+    return {**_explained(parts.configured.engine.explain(decision.input)), "decided": _decided(parts, decision)}
 
 
 @routes.post("/explain/{action_id}")
@@ -111,6 +136,12 @@ def _aimed(parts: Parts, action: Action) -> tuple[Action, Target]:
     if target is None:
         return action, parts.catalog.target(action)
     return msgspec.structs.replace(proposed, target=target.id), target
+
+
+def _decided(parts: Parts, decision: Decision) -> dict[str, Any]:
+    """Who decided: what explains is always the engine in this process, by the revision in force here."""
+    engine = "embedded" if parts.process.opa_url is None else "opa"
+    return {"engine": engine, "effect": decision.effect.value, "revision": decision.revision}
 
 
 def _folder(parts: Parts) -> Path:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import structlog
 
-from gateway.actions import Action, Kind, Trace
+from gateway.actions import Action, Kind, ParsesTrace
 from gateway.doors.desk import Desk, Intake, Receive, Scope, Send
 from gateway.doors.mcp import envelope, results
 from gateway.doors.mcp.answer import Answer
@@ -32,7 +32,7 @@ from gateway.errors import Refusal
 
 log = structlog.get_logger("gateway.doors.mcp")
 
-# Policy reads documents of at most 1 MiB (`gateway.policy.engine.MAX_DOCUMENT_BYTES`): a larger call would be denied.
+# Policy reads documents of at most 1 MiB (`gateway.policy.reading.MAX_DOCUMENT_BYTES`): a larger call would be denied.
 MAX_MESSAGE_BYTES = 1024 * 1024
 
 # What a refused method would have been, for its record.
@@ -54,7 +54,7 @@ class McpDoor:
         sessions: Sessions,
         hosts: Hosts,
         definition: Callable[[str], Mapping[str, Any] | None],
-        parse_trace: Callable[[bytes | None], Trace],
+        parse_trace: ParsesTrace,
         version: str,
         ladder: Ladder = SHIPPED,
     ) -> None:
