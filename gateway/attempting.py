@@ -30,7 +30,7 @@ from gateway.approvals.case import Case, Ending, Requirement, State
 from gateway.asking import ask_again
 from gateway.errors import Refusal
 from gateway.outcomes import active_or_refuse, refusal_of
-from gateway.rooms import Approvals, Audit, Guards, Limits, LooksUp, Persist, Policy
+from gateway.rooms import Approvals, Audit, Guards, Limits, LooksUp, Observes, Persist, Policy
 from gateway.running import Running
 
 log = structlog.get_logger("gateway.attempting")
@@ -52,6 +52,7 @@ class Attempting:
         policy: Policy,
         audit: Audit,
         agent: Callable[[str], Agent | None],
+        observe: Observes,
         perform: Perform,
     ) -> None:
         self._approvals = approvals
@@ -61,6 +62,7 @@ class Attempting:
         self._policy = policy
         self._audit = audit
         self._agent = agent
+        self._observe = observe
         self._perform = perform
         self._attempts: dict[str, asyncio.Task[None]] = {}
         self._stopping = False
@@ -108,7 +110,11 @@ class Attempting:
         """Decide again on current data, reserve, and perform; whatever stands against it leaves it undone."""
         for _ in range(_TRIES):
             case = await self._approvals.case(case_id)
-            if case.state is not State.APPROVED or not await self._try(case):
+            if case.state is not State.APPROVED:
+                return
+            with self._observe.attempt(case.action, case_id):
+                moved = await self._try(case)
+            if not moved:
                 return
 
     async def _try(self, case: Case) -> bool:
@@ -126,7 +132,8 @@ class Attempting:
         running.attempt, running.decision, running.recorded = case.id, decision, True
         begin = self._approvals.begin(case, requirement)
         try:
-            await self._audit.intent(action, target, decision, held, inspected, also=begin, case=case.id)
+            with self._observe.span("intent", action):
+                await self._audit.intent(action, target, decision, held, inspected, also=begin, case=case.id)
         except BaseException as fault:
             self._limits.settle(held, Cost())
             if not isinstance(fault, Refusal):
@@ -154,7 +161,9 @@ class Attempting:
         action = msgspec.structs.replace(case.action, caller=msgspec.structs.replace(case.action.caller, agent=agent))
         target = self._catalog.target(action)
         assert isinstance(target, ToolTarget)
-        decision, requirement, why = await ask_again(self._policy, self._approvals, case, action, target)
+        with self._observe.span("decide", action):
+            decision, requirement, why = await ask_again(self._policy, self._approvals, case, action, target)
+            self._observe.decided(decision)
         if decision.effect is Effect.DENY:
             raise refusal_of(action, decision)
         if target.definition_digest is None and case.definition_digest is not None:  # as after a restart

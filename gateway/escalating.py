@@ -27,7 +27,7 @@ from gateway.clock import Clock, rfc3339
 from gateway.errors import Refusal
 from gateway.outcomes import active_or_refuse
 from gateway.proposals import Verdict
-from gateway.rooms import Approvals, Audit
+from gateway.rooms import Approvals, Audit, Observes
 from gateway.running import Running
 from gateway.waiting import DECIDED, ENDED, answer_of, waiting_refusal
 
@@ -51,6 +51,7 @@ class Escalating:
         audit: Audit,
         agent: Callable[[str], Agent | None],
         carry_out: Callable[[Case], None],
+        observe: Observes,
         clock: Clock,
         hold_s: Callable[[], float],
     ) -> None:
@@ -58,6 +59,7 @@ class Escalating:
         self._audit = audit
         self._agent = agent
         self._carry_out = carry_out
+        self._observe = observe
         self._clock = clock
         self._hold_s = hold_s
 
@@ -80,7 +82,9 @@ class Escalating:
         until_s = self._until_s(running)
         if patient:
             until_s = max(until_s, self._clock.monotonic_s() + _BEGIN_S)
-        case = await self._until_ended(action, case, until_s, patient=patient)
+        with self._observe.waits(action, case.id, case.action.trace) as waits:
+            case = await self._until_ended(action, case, until_s, patient=patient)
+            waits.came_to(case.state.value)
         if case.state not in ENDED:
             raise waiting_refusal(case)
         running.replayed = met.ended_before
@@ -142,26 +146,33 @@ class Escalating:
     async def _all_decided(self, running: Running, verdicts: Sequence[Verdict]) -> bool:
         """Wait for people; False once time is up, or the gateway stops and the stream needs its well-formed end."""
         for verdict in verdicts:
-            while verdict.waiting:
+            if verdict.waiting:
                 assert verdict.case is not None
-                running.wait_for(verdict.case)
-                active_or_refuse(self._agent, running.action)
-                left_s = max(0.0, self._until_s(running) - self._clock.monotonic_s())
-                beat_s = min(left_s, BEAT_S) if running.opened else left_s
-                try:
-                    case = await self._approvals.wait(verdict.case, beat_s, until=DECIDED)
-                except Refusal:
-                    if running.opened:
-                        return False
-                    raise
-                if case.state is not State.PENDING:
-                    break
-                if not left_s:
+                with self._observe.waits(running.action, verdict.case, running.action.trace) as waits:
+                    state = await self._decided(running, verdict.case)
+                    waits.came_to(state.value)
+                if state is State.PENDING:
                     return False
-                if running.opened:
-                    await running.send(b": waiting for approval\n\n")
         active_or_refuse(self._agent, running.action)
         return True
+
+    async def _decided(self, running: Running, case_id: str) -> State:
+        """The state of a case once people have decided; pending where nobody did in time."""
+        running.wait_for(case_id)
+        while True:
+            active_or_refuse(self._agent, running.action)
+            left_s = max(0.0, self._until_s(running) - self._clock.monotonic_s())
+            beat_s = min(left_s, BEAT_S) if running.opened else left_s
+            try:
+                case = await self._approvals.wait(case_id, beat_s, until=DECIDED)
+            except Refusal:
+                if running.opened:
+                    return State.PENDING
+                raise
+            if case.state is not State.PENDING or not left_s:
+                return case.state
+            if running.opened:
+                await running.send(b": waiting for approval\n\n")
 
     def _until_s(self, running: Running) -> float:
         """Until when its caller is held: once for all that it waits for."""

@@ -99,6 +99,7 @@ class Governor:
             approvals=approvals,
             audit=audit,
             refused=self._refused,
+            observe=observe,
             clock=clock,
             new_id=new_id,
             digest=digest,
@@ -111,6 +112,7 @@ class Governor:
             policy=policy,
             audit=audit,
             agent=agent,
+            observe=observe,
             perform=self._carry_out,
         )
         self.escalating = Escalating(
@@ -118,6 +120,7 @@ class Governor:
             audit=audit,
             agent=agent,
             carry_out=self.attempting.carry_out,
+            observe=observe,
             clock=clock,
             hold_s=hold_s,
         )
@@ -159,6 +162,7 @@ class Governor:
                     target = self._catalog.target(action)  # 2 look up
                     with self._observe.span("decide", action):
                         decision = await self._policy.decide(action, target)  # 5 decide
+                        self._observe.decided(decision)
                     running.decision = decision
                     # 4 inspect; last, and not what is hidden: neither a fault nor the time may tell that it exists
                     inspected = () if decision.hidden else self._guards.inspect_input(action, target)
@@ -236,13 +240,15 @@ class Governor:
         result = Result(status=Status.UNKNOWN, code="internal", cost=upper_bound(held))
         refused: Refusal | None = None
         headers: dict[str, str] = {}
+        call = self._observe.call(action, target, self._dialects.get(action.door))
         try:
             body = None
             if isinstance(target, ModelTarget):
                 body = self._dialects[action.door].outbound(action, target)
                 running.perform(self._upstreams.drain_s(target))
-            with self._observe.span("perform", action):
-                answer = await self._upstreams.perform(action, target, body)  # 9 perform
+            with call:
+                answer = await self._upstreams.perform(action, target, body, call.traceparent)  # 9 perform
+            answer = call.answer(answer)
             if isinstance(answer, Reply):
                 running.close()
                 cost = cost_of_reply(target, answer, held)
@@ -282,6 +288,7 @@ class Governor:
                 await self.attempting.lost_sight(action, target, decision, result, persist)
             else:
                 self._audit.result(action, target, decision, result, persist)  # 12 record
+            call.ended(result)
             self._observe.ended(action, result.status, decision, result)
 
     # ------------------------------------------------------------ what an agent may see
@@ -289,12 +296,13 @@ class Governor:
     async def list_tools(self, action: Action) -> tuple[ToolTarget, ...]:
         """The tools of `action.target` (a server, or `*`) that the agent may see; one decision each, recorded."""
         try:
-            self._admit_agent(action)
-            with self._limits.admit(action):
-                server = None if action.target == "*" else action.target
-                decided = [(tool, await self._policy.decide(action, tool)) for tool in self._catalog.tools(server)]
-                self._audit.listed(action, decided)
-                return tuple(tool for tool, decision in decided if decision.effect is not Effect.DENY)
+            with self._observe.span("action", action):
+                self._admit_agent(action)
+                with self._limits.admit(action):
+                    server = None if action.target == "*" else action.target
+                    decided = [(tool, await self._policy.decide(action, tool)) for tool in self._catalog.tools(server)]
+                    self._audit.listed(action, decided)
+                    return tuple(tool for tool, decision in decided if decision.effect is not Effect.DENY)
         except Refusal as refusal:
             self._refused(action, None, None, refusal)
             raise

@@ -19,7 +19,7 @@ from gateway.errors import Refusal
 from gateway.outcomes import refusal_of
 from gateway.own_case import APPROVAL_STATUS, OWN_CASE, OWN_TOOL, is_own_question
 from gateway.proposals import Proposal, Verdict, undeclared, unreadable
-from gateway.rooms import Approvals, Audit, LooksUp, Policy
+from gateway.rooms import Approvals, Audit, LooksUp, Observes, Policy
 from gateway.waiting import ended_refusal, waiting_refusal
 
 _TWICE = Refusal(
@@ -55,6 +55,7 @@ class Judging:
         approvals: Approvals,
         audit: Audit,
         refused: Refused,
+        observe: Observes,
         clock: Clock,
         new_id: Callable[[], str],
         digest: Callable[[Action], str],
@@ -64,6 +65,7 @@ class Judging:
         self._approvals = approvals
         self._audit = audit
         self._refused = refused
+        self._observe = observe
         self._clock = clock
         self._new_id = new_id
         self._digest = digest
@@ -225,7 +227,12 @@ class Judging:
         return child, target
 
     async def _decide(self, child: Action, target: ToolTarget) -> Decision:
-        return OWN_CASE if target is OWN_TOOL else await self._policy.decide(child, target)
+        if target is OWN_TOOL:
+            return OWN_CASE
+        with self._observe.span("decide", child):
+            decision = await self._policy.decide(child, target)
+            self._observe.decided(decision)
+            return decision
 
     async def _may_see(self, action: Action, tool: ToolTarget) -> bool:
         listing = msgspec.structs.replace(action, kind=Kind.TOOL_LIST, target=tool.server, arguments={})

@@ -7,7 +7,7 @@ Source: https://platform.openai.com/docs/api-reference/chat/object (usage).
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -26,14 +26,18 @@ class ToldUsage(msgspec.Struct):
     prompt_tokens: Count
     completion_tokens: Count
     prompt_tokens_details: _Details | None = None
+    completion_tokens_details: Any = None  # nothing that is paid for depends on it
 
     def usage(self) -> Usage:
         details = self.prompt_tokens_details
         cached = (details.cached_tokens or 0) if details is not None else 0
+        thought = self.completion_tokens_details
+        reasoning = thought.get("reasoning_tokens") if isinstance(thought, dict) else None
         return Usage(
             input_tokens=self.prompt_tokens,
             output_tokens=self.completion_tokens,
             cached_input_tokens=min(cached, self.prompt_tokens),
+            reasoning_tokens=min(max(reasoning, 0), self.completion_tokens) if type(reasoning) is int else 0,
         )
 
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, NamedTuple, Protocol
 
-from gateway.actions import Action, Caller, Claimed, Kind, Session, Trace
+from gateway.actions import Action, Caller, Claimed, Kind, ParsesTrace, Rpc, Session, Trace
 from gateway.clock import Clock, Ids
 from gateway.errors import Refusal
 
@@ -65,7 +65,7 @@ class Desk:
         *,
         identity: Identifies,
         find_session: FindsSession,
-        parse_trace: Callable[[bytes | None], Trace],
+        parse_trace: ParsesTrace,
         digest: Callable[[str, str, str | None, str, dict[str, Any]], str],
         clock: Clock,
         ids: Ids,
@@ -96,7 +96,7 @@ class Desk:
         caller = self._identity.identify(raw)
         headers: dict[bytes, bytes] = dict(raw)
         traceparent = headers.get(b"traceparent")
-        trace = self._parse_trace(traceparent)
+        trace = self._parse_trace(traceparent, headers.get(b"tracestate"))
         claimed, key, fault = Claimed(), None, None
         try:
             session = self._find_session(
@@ -133,6 +133,7 @@ class Desk:
         body: bytes | None = None,
         stream: bool = False,
         parent: str | None = None,
+        rpc: Rpc | None = None,
     ) -> Action:
         """Make the action that `intake` asks for; `identity_arguments` (default: `arguments`) enter its digest."""
         caller = intake.caller
@@ -146,6 +147,7 @@ class Desk:
             target=target,
             request_id=intake.request_id,
             received_ns=intake.received_ns,
+            rpc=rpc,
             arguments=arguments,
             body=body,
             stream=stream,

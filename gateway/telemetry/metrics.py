@@ -7,6 +7,7 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
@@ -19,13 +20,41 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from gateway.actions import NANOUSD_PER_USD, Cost
+from gateway.actions import NANOUSD_PER_USD, Cost, Kind, Status
 from gateway.errors import CODES
 from gateway.telemetry import names
 from gateway.telemetry.table import TABLE, WATCHED
 
 OTHER_CODE = "other"
 """Stands for a code that is not of `errors.CODES`, so that no label comes from outside."""
+_ERRORS = frozenset((*CODES, "", names.TOOL_ERROR, *Status))
+
+
+class ModelSeries:
+    """The kept histograms of calls to one model of one provider."""
+
+    def __init__(self, made: Mapping[str, Histogram], provider: str, model: str) -> None:
+        self._labels = (names.CHAT, provider, model)
+        self._durations = made[names.MODEL_DURATION]
+        self._duration_of: dict[str, Histogram] = {}
+        self.first_chunk = made[names.MODEL_FIRST_CHUNK].labels(*self._labels)
+        self.next_chunk = made[names.MODEL_NEXT_CHUNK].labels(*self._labels)
+        self.input_tokens = made[names.MODEL_TOKENS].labels(*self._labels, names.INPUT)
+        self.output_tokens = made[names.MODEL_TOKENS].labels(*self._labels, names.OUTPUT)
+
+    def duration(self, error: str) -> Histogram:
+        """Of calls that ended with that error; empty: with none."""
+        child = self._duration_of.get(error)
+        if child is None:
+            child = self._duration_of[error] = self._durations.labels(*self._labels, error)
+        return child
+
+
+class ToolSeries(NamedTuple):
+    """The kept histograms of calls of one tool that ended alike."""
+
+    execute: Histogram
+    request: Histogram
 
 
 class Metrics:
@@ -55,6 +84,12 @@ class Metrics:
         self._action_of: dict[tuple[str, str, str], Counter] = {}
         self._refusal_of: dict[str, Counter] = {}
         self._duration_of: dict[str, Histogram] = {}
+        self._of_conventions = {name: self._histogram(name) for name in names.OTLP_NAME}
+        self._model_of: dict[tuple[str, str], ModelSeries] = {}
+        self._tool_of: dict[tuple[str, str, str], ToolSeries] = {}
+        self._served_of: dict[tuple[str, str, str], Histogram] = {}
+        self._exported = self._counter(names.EXPORT_ITEMS)
+        self._lost = self._counter(names.EXPORT_LOST)
         self._spend_of: dict[str, tuple[Counter, Counter, Counter, Counter]] = {}
         self.stage_of: Mapping[str, Histogram] = {stage: stages.labels(stage=stage) for stage in names.STAGES}
         """The kept histogram of each stage; `observe` takes seconds."""
@@ -101,7 +136,43 @@ class Metrics:
         # A float for people's graphs; budgets and records count in integers.
         usd.inc(cost.nanousd / NANOUSD_PER_USD)
 
+    # ------------------------------------------------------------ after the conventions
+
+    def model(self, provider: str, model: str) -> ModelSeries:
+        """The series of a model of the configuration."""
+        kept = self._model_of.get((provider, model))
+        if kept is None:
+            kept = self._model_of[provider, model] = ModelSeries(self._of_conventions, provider, model)
+        return kept
+
+    def tool(self, server: str, tool: str, error: str) -> ToolSeries:
+        """The series of a tool that was looked up, for calls that ended with `error` (empty: none)."""
+        kept = self._tool_of.get((server, tool, error))
+        if kept is None:
+            method = names.METHOD_OF_KIND[Kind.TOOL_CALL]
+            kept = self._tool_of[server, tool, error] = ToolSeries(
+                self._of_conventions[names.TOOL_DURATION].labels(tool, server, error),
+                self._of_conventions[names.MCP_CLIENT_DURATION].labels(method, tool, server, error),
+            )
+        return kept
+
+    def served(self, method: str, tool: str, error: str) -> Histogram:
+        """Of MCP requests that agents made; `tool` is one that was looked up, or empty."""
+        key = (method, tool, error)
+        kept = self._served_of.get(key)
+        if kept is None:
+            kept = self._served_of[key] = self._of_conventions[names.MCP_SERVER_DURATION].labels(*key)
+        return kept
+
     # ------------------------------------------------------------ beside the path
+
+    def exported(self, signal: str, count: int) -> None:
+        """Count what a collector took. Safe from any thread."""
+        self._exported.labels(signal=signal).inc(count)
+
+    def export_lost(self, signal: str, reason: str, count: int) -> None:
+        """Count what no collector will get. Safe from any thread."""
+        self._lost.labels(signal=signal, reason=reason).inc(count)
 
     def audit_committed(self, leaves: int, duration_s: float) -> None:
         """Count a group commit of that many records. Safe from the writer's thread."""
@@ -141,4 +212,9 @@ class Metrics:
 
     def _histogram(self, name: str) -> Histogram:
         row = TABLE[name]
-        return Histogram(name, row.meaning, row.labels, registry=self.registry, buckets=row.buckets_s)
+        return Histogram(name, row.meaning, row.labels, registry=self.registry, buckets=row.buckets)
+
+
+def error_label(code: str | None) -> str:
+    """An error as a label: one of ours, or the convention's word for any other."""
+    return code if code in _ERRORS and code is not None else names.OTHER_ERROR

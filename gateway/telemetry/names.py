@@ -10,24 +10,42 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.actions import Kind
+from gateway.actions import Effect, Kind
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/gen-ai-dev/1.42.0-dev"
 SCOPE: Final = "gateway"
+
+# ---------------------------------------------------------------- attributes of the resource
+
+SERVICE_NAME: Final = "service.name"
+SERVICE_VERSION: Final = "service.version"
+SERVICE_INSTANCE_ID: Final = "service.instance.id"
+DEPLOYMENT_ENVIRONMENT: Final = "deployment.environment.name"
 
 # ---------------------------------------------------------------- attributes of spans
 
 GEN_AI_OPERATION_NAME: Final = "gen_ai.operation.name"
 GEN_AI_PROVIDER_NAME: Final = "gen_ai.provider.name"
 GEN_AI_REQUEST_MODEL: Final = "gen_ai.request.model"
+GEN_AI_REQUEST_STREAM: Final = "gen_ai.request.stream"
+GEN_AI_RESPONSE_ID: Final = "gen_ai.response.id"
+GEN_AI_RESPONSE_MODEL: Final = "gen_ai.response.model"
+GEN_AI_RESPONSE_FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
 GEN_AI_AGENT_ID: Final = "gen_ai.agent.id"
 GEN_AI_AGENT_VERSION: Final = "gen_ai.agent.version"
 GEN_AI_CONVERSATION_ID: Final = "gen_ai.conversation.id"
 GEN_AI_TOOL_NAME: Final = "gen_ai.tool.name"
+GEN_AI_TOOL_TYPE: Final = "gen_ai.tool.type"
+GEN_AI_TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105 - the name of an attribute
 GEN_AI_USAGE_INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
 GEN_AI_USAGE_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
 GEN_AI_USAGE_CACHED_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
+GEN_AI_USAGE_REASONING_TOKENS: Final = "gen_ai.usage.reasoning.output_tokens"
 MCP_METHOD_NAME: Final = "mcp.method.name"
+MCP_PROTOCOL_VERSION: Final = "mcp.protocol.version"
+JSONRPC_REQUEST_ID: Final = "jsonrpc.request.id"
+RPC_STATUS_CODE: Final = "rpc.response.status_code"
 ERROR_TYPE: Final = "error.type"
 
 GATEWAY_ACTION_ID: Final = "gateway.action.id"
@@ -36,9 +54,14 @@ GATEWAY_REQUEST_ID: Final = "gateway.request.id"
 GATEWAY_TENANT: Final = "gateway.tenant"
 GATEWAY_DOOR: Final = "gateway.door"
 GATEWAY_STATUS: Final = "gateway.status"
+GATEWAY_TOOL_SERVER: Final = "gateway.tool.server"
+GATEWAY_MODEL_ALIAS: Final = "gateway.model.alias"
 GATEWAY_POLICY_VERDICT: Final = "gateway.policy.verdict"
+GATEWAY_POLICY_ACTION: Final = "gateway.policy.action"
 GATEWAY_POLICY_REVISION: Final = "gateway.policy.revision"
 GATEWAY_POLICY_RULES: Final = "gateway.policy.rules"
+GATEWAY_CASE_ID: Final = "gateway.case.id"
+GATEWAY_CASE_STATE: Final = "gateway.case.state"
 GATEWAY_COST_USD: Final = "gateway.cost.usd"
 GATEWAY_COST_ESTIMATED: Final = "gateway.cost.estimated"
 
@@ -52,10 +75,19 @@ STAGES: Final = (DECIDE, INTENT, PERFORM)
 """The parts of an action that take time."""
 
 SPAN_OF_STAGE: Final = {DECIDE: "gateway.policy.decide", INTENT: "gateway.audit.intent"}
+WAIT_SPAN: Final = "gateway.approval.wait"
+OTHER_SPAN: Final = "gateway."  # before what has no convention: the kind of an action, a stage
 
 CHAT: Final = "chat"
 EXECUTE_TOOL: Final = "execute_tool"
+TOOL_TYPE: Final = "extension"  # it runs on this side, not at the agent
 TOOL_ERROR: Final = "tool_error"
+OTHER_ERROR: Final = "_OTHER"
+INPUT: Final = "input"
+OUTPUT: Final = "output"
+
+POLICY_ACTION: Final = {Effect.ALLOW: "allow", Effect.DENY: "block", Effect.ESCALATE: "escalate"}
+"""What the gateway does about a verdict; the proposal keeps the two apart."""
 
 METHOD_OF_KIND: Final = {
     Kind.TOOL_CALL: "tools/call",
@@ -64,7 +96,10 @@ METHOD_OF_KIND: Final = {
     Kind.PROMPT_GET: "prompts/get",
 }
 
-# ---------------------------------------------------------------- metrics
+RPC_STATUS_OF_CODE: Final = {"unknown_tool": "-32602"}
+"""Refusals of a governed call that MCP answers with a JSON-RPC error of its own number; others are results."""
+
+# ---------------------------------------------------------------- metrics, by their names in Prometheus
 
 ACTIONS: Final = "gateway_actions_total"
 REFUSALS: Final = "gateway_refusals_total"
@@ -86,4 +121,47 @@ APPROVALS_UNKNOWN: Final = "gateway_approvals_unknown"
 APPROVALS_WAITING: Final = "gateway_approvals_waiting_callers"
 APPROVALS_DECISION: Final = "gateway_approvals_decision_seconds"
 LOG_LINES_DROPPED: Final = "gateway_log_lines_dropped_total"
+EXPORT_ITEMS: Final = "gateway_telemetry_exported_total"
+EXPORT_LOST: Final = "gateway_telemetry_lost_total"
 BUILD_INFO: Final = "gateway_build_info"
+
+# The conventions' own, with the name that OpenTelemetry's default translation gives them.
+MODEL_DURATION: Final = "gen_ai_client_operation_duration_seconds"
+MODEL_TOKENS: Final = "gen_ai_client_token_usage"
+MODEL_FIRST_CHUNK: Final = "gen_ai_client_operation_time_to_first_chunk_seconds"
+MODEL_NEXT_CHUNK: Final = "gen_ai_client_operation_time_per_output_chunk_seconds"
+TOOL_DURATION: Final = "gen_ai_execute_tool_duration_seconds"
+MCP_SERVER_DURATION: Final = "mcp_server_operation_duration_seconds"
+MCP_CLIENT_DURATION: Final = "mcp_client_operation_duration_seconds"
+
+OTLP_NAME: Final = {
+    MODEL_DURATION: "gen_ai.client.operation.duration",
+    MODEL_TOKENS: "gen_ai.client.token.usage",
+    MODEL_FIRST_CHUNK: "gen_ai.client.operation.time_to_first_chunk",
+    MODEL_NEXT_CHUNK: "gen_ai.client.operation.time_per_output_chunk",
+    TOOL_DURATION: "gen_ai.execute_tool.duration",
+    MCP_SERVER_DURATION: "mcp.server.operation.duration",
+    MCP_CLIENT_DURATION: "mcp.client.operation.duration",
+}
+
+MODEL_ATTRIBUTES: Final = (GEN_AI_OPERATION_NAME, GEN_AI_PROVIDER_NAME, GEN_AI_REQUEST_MODEL)
+CALL_ATTRIBUTES: Final = (MCP_METHOD_NAME, GEN_AI_TOOL_NAME, GATEWAY_TOOL_SERVER, ERROR_TYPE)
+TOOL_ATTRIBUTES: Final = (GEN_AI_TOOL_NAME, GATEWAY_TOOL_SERVER, ERROR_TYPE)
+SERVED_ATTRIBUTES: Final = (MCP_METHOD_NAME, GEN_AI_TOOL_NAME, ERROR_TYPE)
+
+SIGNALS: Final = ("traces", "metrics", "logs")
+EXPORT_FAILED: Final = "failed"
+EXPORT_QUEUE_FULL: Final = "queue_full"
+
+
+def label_of(attribute: str) -> str:
+    """An attribute's name as a Prometheus label, as the default translation makes it."""
+    return attribute.replace(".", "_")
+
+
+def otlp_name(metric: str) -> str:
+    """A metric's name in OTLP: that of its convention; for ours, one whose translation is the Prometheus name."""
+    given = OTLP_NAME.get(metric)
+    if given is not None:
+        return given
+    return metric.removesuffix("_total").removesuffix("_seconds").replace("_", ".", 1)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import Token
+from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Protocol
 
-from gateway.actions import Action, Decision, Effect, Kind, Result, Status
+from gateway.actions import Action, Decision, Effect, Kind, Result, Status, Target, Trace
 from gateway.clock import Clock
 from gateway.errors import Refusal
 from gateway.telemetry import names
+from gateway.telemetry.calls import Call, ReadsAnswers
 from gateway.telemetry.logs import acting
-from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.metrics import Metrics, error_label
 from gateway.telemetry.tracing import NoTracing, Span, Tracing
 
 _EFFECT_OF_CODE = {
@@ -27,37 +28,96 @@ class _Observes(Protocol):
 
 
 class _Block:
-    """Times a block; carries its span; for the whole action, binds it to the log lines inside."""
+    """Times a block and carries its span."""
 
-    __slots__ = ("_action", "_histogram", "_now_s", "_span", "_started_s", "_token")
+    __slots__ = ("_histogram", "_now_s", "_span", "started_s")
 
-    def __init__(
-        self, histogram: _Observes | None, now_s: Callable[[], float], span: Span | None, action: Action | None
-    ) -> None:
+    def __init__(self, histogram: _Observes | None, now_s: Callable[[], float], span: Span | None) -> None:
         self._histogram = histogram
         self._now_s = now_s
         self._span = span
-        self._action = action
-        self._token: Token[Action | None] | None = None
-        self._started_s = 0.0
+        self.started_s = 0.0
 
     def __enter__(self) -> _Block:
-        if self._action is not None:
-            self._token = acting.set(self._action)
         if self._span is not None:
             self._span.__enter__()
-        self._started_s = self._now_s()
+        self.started_s = self._now_s()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._histogram is not None:
-            self._histogram.observe(self._now_s() - self._started_s)
+            self._histogram.observe(self._now_s() - self.started_s)
         if self._span is not None:
             self._span.__exit__(kind, error, trace)
-        if self._token is not None:
-            acting.reset(self._token)
+
+    def came_to(self, state: str) -> None:
+        if self._span is not None:
+            self._span.came_to(state)
+
+
+class _Whole(_Block):
+    """A whole action: bound to the log lines inside, and to its own end."""
+
+    __slots__ = ("_action", "_metrics", "_tokens", "error", "found")
+
+    def __init__(
+        self, action: Action, histogram: _Observes, now_s: Callable[[], float], span: Span | None, metrics: Metrics
+    ) -> None:
+        super().__init__(histogram, now_s, span)
+        self._action = action
+        self._metrics = metrics
+        self._tokens: tuple[Token[Action | None], Token[_Whole | None]] | None = None
+        self.found = False  # its target exists, so that its name may be a label
+        self.error = ""
+
+    def __enter__(self) -> _Whole:
+        self._tokens = (acting.set(self._action), _whole.set(self))
+        super().__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        method = names.METHOD_OF_KIND.get(self._action.kind)
+        if method is not None and self._action.rpc is not None:
+            if kind is not None:
+                self.error = error_label(error.code if isinstance(error, Refusal) else None)
+            tool = self._action.target if self.found else ""
+            self._metrics.served(method, tool, self.error).observe(self._now_s() - self.started_s)
+        if self._tokens is not None:
+            acting.reset(self._tokens[0])
+            _whole.reset(self._tokens[1])
+
+
+class _Attempt(_Block):
+    """What was approved is carried out in a task of its own, which may have been made by anybody's."""
+
+    __slots__ = ("_action", "_tokens")
+
+    def __init__(self, action: Action, now_s: Callable[[], float], span: Span | None) -> None:
+        super().__init__(None, now_s, span)
+        self._action = action
+        self._tokens: tuple[Token[Action | None], Token[_Whole | None]] | None = None
+
+    def __enter__(self) -> _Attempt:
+        self._tokens = (acting.set(self._action), _whole.set(None))
+        super().__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        if self._tokens is not None:
+            acting.reset(self._tokens[0])
+            _whole.reset(self._tokens[1])
+
+
+_whole: ContextVar[_Whole | None] = ContextVar("whole", default=None)
+"""The action that is on its way in this context."""
 
 
 class Observer:
@@ -73,8 +133,27 @@ class Observer:
         """A block of the path: `action` is the whole, the others are stages inside it."""
         span = self._tracing.span(name, action) if self._traced else None
         if name == names.ACTION:
-            return _Block(self._metrics.duration_of(action.kind), self._now_s, span, action)
-        return _Block(self._metrics.stage_of.get(name), self._now_s, span, None)
+            return _Whole(action, self._metrics.duration_of(action.kind), self._now_s, span, self._metrics)
+        if name == names.DECIDE and (whole := _whole.get()) is not None:
+            whole.found = True  # nothing is decided on what does not exist
+        return _Block(self._metrics.stage_of.get(name), self._now_s, span)
+
+    def attempt(self, action: Action, case_id: str) -> _Block:
+        """A block that carries out what was approved; its spans belong to the trace of the action that asked."""
+        return _Attempt(action, self._now_s, self._tracing.attempt(action, case_id) if self._traced else None)
+
+    def waits(self, action: Action, case_id: str, asked: Trace) -> _Block:
+        """A block in which an action waits for a case that the action of the trace `asked` opened."""
+        return _Block(None, self._now_s, self._tracing.waits(action, case_id, asked) if self._traced else None)
+
+    def call(self, action: Action, target: Target, answers: ReadsAnswers | None) -> Call:
+        """A request to an upstream. `answers` reads what a model's answer says of itself, if somebody wants to know."""
+        return Call(action, target, answers, self._metrics, self._now_s, self._tracing.call(action, target))
+
+    def decided(self, decision: Decision) -> None:
+        """Note a decision inside its stage."""
+        if self._traced:
+            self._tracing.decided(decision)
 
     def ended(self, action: Action, status: Status, decision: Decision | None, result: Result | None) -> None:
         """Note the end of an action whose intent was recorded. Call it inside the action's span."""
@@ -82,6 +161,9 @@ class Observer:
         self._metrics.action(action.kind.value, effect, status.value)
         if result is not None and action.kind is Kind.MODEL_INVOKE:
             self._metrics.spent(action.target, result.cost)
+        whole = _whole.get()
+        if whole is not None and status is not Status.SUCCEEDED:
+            whole.error = error_of(action, status, result)
         if self._traced:
             self._tracing.ended(action, status, decision, result)
 
@@ -94,3 +176,11 @@ class Observer:
         effect = _EFFECT_OF_CODE.get(refusal.code, "none")
         self._metrics.action(action.kind.value, effect, Status.DENIED.value)
         self._metrics.refusal(refusal.code)
+
+
+def error_of(action: Action, status: Status, result: Result | None) -> str:
+    """How an action failed, as a label."""
+    code = result.code if result is not None else None
+    if code is None:
+        return names.TOOL_ERROR if action.kind is Kind.TOOL_CALL else status.value
+    return error_label(code)

@@ -1,81 +1,36 @@
 """Real spans with the OpenTelemetry SDK. Imported only where an exporter is configured.
 
 The span of an action bears the ids of `Action.trace`, so that a record, a log line and a span of one action share
-them. Spans are exported by a thread of the SDK's; when its queue is full it drops spans and says so in the log.
+them. Spans are exported by a thread of their own (`outbox.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Callable
 from contextvars import Token
 from types import TracebackType
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
-from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
 
-from gateway.actions import Action, Decision, Kind, Result, Status, usd_text
+from gateway.actions import Action, Decision, Kind, ModelTarget, Result, Rpc, Status, Target, Trace, usd_text
 from gateway.errors import Refusal
 from gateway.telemetry import names
+from gateway.telemetry.otel_sdk import GivenIds
 from gateway.telemetry.trace import format_traceparent
+from gateway.telemetry.tracing import Told
 
-MAX_ATTRIBUTE_LENGTH = 256  # names that a client chose are attributes before anybody knows whether they exist
-EXPORT_TIMEOUT_S = 5
+FLUSH_TIMEOUT_S = 5
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_NS_PER_S = 1_000_000_000
 
-
-class GivenIds(RandomIdGenerator):
-    """Random ids, except for the next span where its ids were given."""
-
-    def __init__(self) -> None:
-        self.trace_id: int | None = None
-        self.span_id: int | None = None
-
-    def generate_trace_id(self) -> int:
-        given, self.trace_id = self.trace_id, None
-        return super().generate_trace_id() if given is None else given
-
-    def generate_span_id(self) -> int:
-        given, self.span_id = self.span_id, None
-        return super().generate_span_id() if given is None else given
-
-
-def provider(*, service_name: str, version: str, environment: str) -> TracerProvider:
-    """A tracer provider; sampling and further resource attributes come from OpenTelemetry's own variables."""
-    resource = Resource.create(
-        {
-            "service.name": service_name,
-            "service.version": version,
-            "deployment.environment.name": environment,
-        },
-        schema_url=names.SCHEMA_URL,
-    )
-    limits = SpanLimits(max_attribute_length=MAX_ATTRIBUTE_LENGTH)
-    return TracerProvider(resource=resource, id_generator=GivenIds(), span_limits=limits, shutdown_on_exit=False)
-
-
-def console_processor() -> SpanProcessor:
-    """Spans as JSON lines on standard error, for development."""
-    exporter = ConsoleSpanExporter(out=sys.stderr, formatter=lambda span: span.to_json(indent=None) + "\n")
-    return BatchSpanProcessor(exporter)
-
-
-def otlp_processor(endpoint: str | None) -> SpanProcessor:
-    """Spans to a collector over HTTP. `endpoint`: its base address; None: as OpenTelemetry's variables say."""
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-
-    address = f"{endpoint.rstrip('/')}/v1/traces" if endpoint else None
-    return BatchSpanProcessor(OTLPSpanExporter(endpoint=address, timeout=EXPORT_TIMEOUT_S))
+Attributes = dict[str, str | bool | int | float | tuple[str, ...]]
 
 
 class _CurrentSpan:
-    """Makes a span the current one for a block."""
+    """Makes a span the current one for a block, and ends it with the block."""
 
     __slots__ = ("_span", "_token")
 
@@ -96,17 +51,75 @@ class _CurrentSpan:
             otel_context.detach(self._token)
         self._span.end()
 
+    def came_to(self, state: str) -> None:
+        """See `Span.came_to`."""
+        self._span.set_attribute(names.GATEWAY_CASE_STATE, state)
+
+
+class _SpanOfCall:
+    """The span of a request to an upstream: current until the answer begins, ended once it is complete."""
+
+    __slots__ = ("_span", "_started_ns", "_token", "recording", "traceparent")
+
+    def __init__(self, span: trace.Span) -> None:
+        self._span = span
+        self._token: Token[otel_context.Context] | None = None
+        self._started_ns: int | None = getattr(span, "start_time", None)  # of a span that records
+        self.recording = span.is_recording()
+        own = span.get_span_context()
+        self.traceparent = format_traceparent(
+            f"{own.trace_id:032x}", f"{own.span_id:016x}", sampled=own.trace_flags.sampled
+        )
+
+    def __enter__(self) -> _SpanOfCall:
+        self._token = otel_context.attach(trace.set_span_in_context(self._span))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            _note_error(self._span, kind, error)
+        if self._token is not None:
+            otel_context.detach(self._token)
+
+    def ended(self, told: Told) -> None:
+        """See `CallSpan.ended`."""
+        span, result, usage = self._span, told.result, told.result.cost.usage
+        attributes: Attributes = {}
+        if not usage.estimated and (usage.input_tokens or usage.output_tokens):
+            attributes = {
+                names.GEN_AI_USAGE_INPUT_TOKENS: usage.input_tokens,
+                names.GEN_AI_USAGE_OUTPUT_TOKENS: usage.output_tokens,
+                names.GEN_AI_USAGE_CACHED_TOKENS: usage.cached_input_tokens,
+                names.GEN_AI_USAGE_REASONING_TOKENS: usage.reasoning_tokens,
+            }
+        if told.first_chunk_s is not None:
+            attributes[names.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK] = told.first_chunk_s
+        if told.answered is not None:
+            attributes |= {
+                name: value
+                for name, value in (
+                    (names.GEN_AI_RESPONSE_ID, told.answered.id),
+                    (names.GEN_AI_RESPONSE_MODEL, told.answered.model),
+                    (names.GEN_AI_RESPONSE_FINISH_REASONS, told.answered.finish_reasons),
+                )
+                if value
+            }
+        span.set_attributes(attributes | _of_rpc(told.rpc))
+        if result.status is not Status.SUCCEEDED:
+            span.set_attribute(names.ERROR_TYPE, result.code or names.TOOL_ERROR)
+            span.set_status(StatusCode.ERROR)
+        span.end(None if self._started_ns is None else self._started_ns + int(told.took_s * _NS_PER_S))
+
 
 class SdkTracing:
     """Spans of the path, named after the GenAI and MCP conventions."""
 
     enabled = True
 
-    def __init__(
-        self, provider: TracerProvider, *, provider_of: Callable[[str], str | None] = lambda _alias: None
-    ) -> None:
+    def __init__(self, provider: TracerProvider) -> None:
         self._provider = provider
-        self._provider_of = provider_of
         self._ids = provider.id_generator
         self._tracer = provider.get_tracer(names.SCOPE, schema_url=names.SCHEMA_URL)
 
@@ -114,28 +127,72 @@ class SdkTracing:
         """See `Tracing.span`."""
         if name == names.ACTION:
             return _CurrentSpan(self._root(action))
-        if name == names.PERFORM:
-            return _CurrentSpan(self._upstream(action))
-        return _CurrentSpan(self._tracer.start_span(names.SPAN_OF_STAGE.get(name, f"gateway.{name}")))
+        of_stage = names.SPAN_OF_STAGE.get(name, names.OTHER_SPAN + name)
+        about: Attributes = {}
+        if action.kind is Kind.TOOL_PROPOSE:  # it has no span of its own
+            about = {names.GATEWAY_ACTION_ID: action.id, **_of_target(action)}
+        return _CurrentSpan(self._tracer.start_span(of_stage, attributes=about))
+
+    def attempt(self, action: Action, case_id: str) -> _CurrentSpan:
+        """See `Tracing.attempt`. Where a waiting caller set it going, that one is linked."""
+        current = trace.get_current_span().get_span_context()
+        span = self._tracer.start_span(
+            f"{names.EXECUTE_TOOL} {_tool(action)}",
+            _within(action.trace.trace_id, action.trace.span_id),
+            SpanKind.INTERNAL,
+            _whole(action) | {names.GATEWAY_CASE_ID: case_id},
+            [Link(current)] if current.is_valid else None,
+        )
+        return _CurrentSpan(span)
+
+    def waits(self, action: Action, case_id: str, asked: Trace) -> _CurrentSpan:
+        """See `Tracing.waits`."""
+        other = asked.span_id != action.trace.span_id
+        links = [Link(_remote(asked.trace_id, asked.span_id))] if other else None
+        about = {names.GATEWAY_CASE_ID: case_id}
+        return _CurrentSpan(self._tracer.start_span(names.WAIT_SPAN, attributes=about, links=links))
+
+    def call(self, action: Action, target: Target) -> _SpanOfCall:
+        """See `Tracing.call`."""
+        about: Attributes
+        if isinstance(target, ModelTarget):
+            name = f"{names.CHAT} {target.model}"
+            about = {
+                names.GEN_AI_OPERATION_NAME: names.CHAT,
+                names.GEN_AI_PROVIDER_NAME: target.provider,
+                names.GEN_AI_REQUEST_MODEL: target.model,
+                names.GEN_AI_REQUEST_STREAM: action.stream,
+                names.GATEWAY_MODEL_ALIAS: target.alias,
+            }
+        else:
+            name = f"{names.METHOD_OF_KIND[Kind.TOOL_CALL]} {target.tool}"
+            about = {
+                names.GEN_AI_OPERATION_NAME: names.EXECUTE_TOOL,
+                names.MCP_METHOD_NAME: names.METHOD_OF_KIND[Kind.TOOL_CALL],
+                names.GEN_AI_TOOL_NAME: target.tool,
+                names.GEN_AI_TOOL_TYPE: names.TOOL_TYPE,
+                names.GATEWAY_TOOL_SERVER: target.server,
+            }
+        about |= _of_agent(action)
+        return _SpanOfCall(self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=about))
+
+    def decided(self, decision: Decision) -> None:
+        """See `Tracing.decided`."""
+        trace.get_current_span().set_attributes(_of_decision(decision))
 
     def ended(self, action: Action, status: Status, decision: Decision | None, result: Result | None) -> None:
         """See `Tracing.ended`. By now the target is known to exist, so the span may bear its name."""
         span = trace.get_current_span()
         if not span.is_recording():
             return
-        span.update_name(_name(action, known=True))
+        if getattr(span, "kind", None) is SpanKind.SERVER:
+            span.update_name(_name(action, known=True))
         span.set_attribute(names.GATEWAY_STATUS, status.value)
         if decision is not None:
-            span.set_attribute(names.GATEWAY_POLICY_VERDICT, decision.effect.value)
-            span.set_attribute(names.GATEWAY_POLICY_REVISION, decision.revision)
-            span.set_attribute(names.GATEWAY_POLICY_RULES, decision.rules)
+            span.set_attributes(_of_decision(decision))
         if result is None:
             return
         if action.kind is Kind.MODEL_INVOKE:
-            usage = result.cost.usage
-            span.set_attribute(names.GEN_AI_USAGE_INPUT_TOKENS, usage.input_tokens)
-            span.set_attribute(names.GEN_AI_USAGE_OUTPUT_TOKENS, usage.output_tokens)
-            span.set_attribute(names.GEN_AI_USAGE_CACHED_TOKENS, usage.cached_input_tokens)
             span.set_attribute(names.GATEWAY_COST_USD, usd_text(result.cost.nanousd))
             span.set_attribute(names.GATEWAY_COST_ESTIMATED, result.cost.estimated)
         if status is not Status.SUCCEEDED:
@@ -143,18 +200,9 @@ class SdkTracing:
             span.set_attribute(names.ERROR_TYPE, names.TOOL_ERROR if tool_said_so else result.code or status.value)
             span.set_status(StatusCode.ERROR)
 
-    def outgoing(self, action: Action) -> str:
-        """See `Tracing.outgoing`."""
-        current = trace.get_current_span().get_span_context()
-        if current.is_valid:
-            return format_traceparent(
-                f"{current.trace_id:032x}", f"{current.span_id:016x}", sampled=current.trace_flags.sampled
-            )
-        return format_traceparent(action.trace.trace_id, action.trace.span_id, sampled=False)
-
     async def aclose(self) -> None:
         """See `Tracing.aclose`."""
-        await asyncio.to_thread(self._provider.force_flush, EXPORT_TIMEOUT_S * 1000)
+        await asyncio.to_thread(self._provider.force_flush, FLUSH_TIMEOUT_S * 1000)
         await asyncio.to_thread(self._provider.shutdown)
 
     def _root(self, action: Action) -> trace.Span:
@@ -165,65 +213,104 @@ class SdkTracing:
             ids.span_id = int(traced.span_id, 16)
         parent = otel_context.Context()
         if traced.parent_id is not None:
-            # Whether to keep a trace is ours to decide: an agent that says "not sampled" cannot hide its calls.
-            remote = SpanContext(int(traced.trace_id, 16), int(traced.parent_id, 16), True, _SAMPLED)
-            parent = trace.set_span_in_context(NonRecordingSpan(remote), parent)
+            parent = _within(traced.trace_id, traced.parent_id, traced.state)
         try:
             return self._tracer.start_span(
-                _name(action, known=False), parent, SpanKind.SERVER, self._attributes(action, whole=True)
+                _name(action, known=False),
+                parent,
+                SpanKind.SERVER,
+                _whole(action) | _of_rpc(action.rpc),
+                None if traced.link is None else [Link(_remote(*traced.link))],
             )
         finally:
             if isinstance(ids, GivenIds):
                 ids.trace_id = ids.span_id = None  # with a parent, no trace id was asked for
 
-    def _upstream(self, action: Action) -> trace.Span:
-        return self._tracer.start_span(
-            _name(action, known=True),
-            kind=SpanKind.CLIENT,
-            attributes=self._attributes(action, whole=False),
-        )
 
-    def _attributes(self, action: Action, *, whole: bool) -> dict[str, str]:
-        agent = action.caller.agent
-        attributes: dict[str, str] = {}
-        if whole:
-            attributes = {
-                names.GATEWAY_ACTION_ID: action.id,
-                names.GATEWAY_ACTION_KIND: action.kind.value,
-                names.GATEWAY_REQUEST_ID: action.request_id,
-                names.GATEWAY_TENANT: agent.tenant,
-                names.GATEWAY_DOOR: action.door,
-                names.GEN_AI_AGENT_ID: agent.id,
-                names.GEN_AI_AGENT_VERSION: agent.version,
-                names.GEN_AI_CONVERSATION_ID: action.session.id,
-            }
-        if action.kind is Kind.MODEL_INVOKE:
-            attributes[names.GEN_AI_OPERATION_NAME] = names.CHAT
-            attributes[names.GEN_AI_REQUEST_MODEL] = action.target
-            model_provider = self._provider_of(action.target)
-            if model_provider is not None:
-                attributes[names.GEN_AI_PROVIDER_NAME] = model_provider
-            return attributes
-        method = names.METHOD_OF_KIND.get(action.kind)
-        if method is not None:
-            attributes[names.MCP_METHOD_NAME] = method
-        if action.kind is Kind.TOOL_CALL:
-            attributes[names.GEN_AI_OPERATION_NAME] = names.EXECUTE_TOOL
-            attributes[names.GEN_AI_TOOL_NAME] = _tool(action)
-        return attributes
+# ---------------------------------------------------------------- contexts
+
+
+def _remote(trace_id: str, span_id: str, state: str = "") -> SpanContext:
+    """Somebody's span. Its flag says sampled, whatever it said: to keep a trace is ours to decide (`otel_sdk`)."""
+    told = TraceState.from_header([state]) if state else None
+    return SpanContext(int(trace_id, 16), int(span_id, 16), True, _SAMPLED, told)
+
+
+def _within(trace_id: str, span_id: str, state: str = "") -> otel_context.Context:
+    return trace.set_span_in_context(NonRecordingSpan(_remote(trace_id, span_id, state)), otel_context.Context())
+
+
+# ---------------------------------------------------------------- names and attributes
 
 
 def _name(action: Action, *, known: bool) -> str:
     """`{operation} {target}`; without the target as long as it may be anything a client made up."""
     if action.kind is Kind.MODEL_INVOKE:
         return f"{names.CHAT} {action.target}" if known else names.CHAT
-    method = names.METHOD_OF_KIND.get(action.kind, f"gateway.{action.kind.value}")
-    return f"{method} {_tool(action)}" if known and action.kind is Kind.TOOL_CALL else method
+    operation = _method(action)
+    if operation is None:
+        operation = names.EXECUTE_TOOL if action.kind is Kind.TOOL_CALL else names.OTHER_SPAN + action.kind.value
+    return f"{operation} {_tool(action)}" if known and action.kind is Kind.TOOL_CALL else operation
+
+
+def _method(action: Action) -> str | None:
+    """The MCP method, where it was asked for as one."""
+    return None if action.rpc is None else names.METHOD_OF_KIND.get(action.kind)
 
 
 def _tool(action: Action) -> str:
     server, mark, tool = action.target.partition("__")
     return tool if mark else server
+
+
+def _whole(action: Action) -> Attributes:
+    return {
+        names.GATEWAY_ACTION_ID: action.id,
+        names.GATEWAY_ACTION_KIND: action.kind.value,
+        names.GATEWAY_REQUEST_ID: action.request_id,
+        names.GATEWAY_TENANT: action.caller.agent.tenant,
+        names.GATEWAY_DOOR: action.door,
+        **_of_agent(action),
+        **_of_target(action),
+    }
+
+
+def _of_agent(action: Action) -> Attributes:
+    agent = action.caller.agent
+    return {
+        names.GEN_AI_AGENT_ID: agent.id,
+        names.GEN_AI_AGENT_VERSION: agent.version,
+        names.GEN_AI_CONVERSATION_ID: action.session.id,
+    }
+
+
+def _of_target(action: Action) -> Attributes:
+    if action.kind is Kind.MODEL_INVOKE:
+        return {names.GEN_AI_OPERATION_NAME: names.CHAT, names.GEN_AI_REQUEST_MODEL: action.target}
+    about: Attributes = {}
+    method = _method(action)
+    if method is not None:
+        about[names.MCP_METHOD_NAME] = method
+    if action.kind is Kind.TOOL_CALL:
+        about[names.GEN_AI_OPERATION_NAME] = names.EXECUTE_TOOL
+    if action.kind in (Kind.TOOL_CALL, Kind.TOOL_PROPOSE):
+        about[names.GEN_AI_TOOL_NAME] = _tool(action)
+    return about
+
+
+def _of_rpc(rpc: Rpc | None) -> Attributes:
+    if rpc is None:
+        return {}
+    return {names.MCP_PROTOCOL_VERSION: rpc.version, names.JSONRPC_REQUEST_ID: rpc.request_id}
+
+
+def _of_decision(decision: Decision) -> Attributes:
+    return {
+        names.GATEWAY_POLICY_VERDICT: decision.effect.value,
+        names.GATEWAY_POLICY_ACTION: names.POLICY_ACTION[decision.effect],
+        names.GATEWAY_POLICY_REVISION: decision.revision,
+        names.GATEWAY_POLICY_RULES: decision.rules,
+    }
 
 
 def _note_error(span: trace.Span, kind: type[BaseException], error: BaseException | None) -> None:
@@ -234,6 +321,9 @@ def _note_error(span: trace.Span, kind: type[BaseException], error: BaseExceptio
         span.set_attribute(names.ERROR_TYPE, error.code)
         if error.rules:
             span.set_attribute(names.GATEWAY_POLICY_RULES, error.rules)
+        rpc_status = error.detail.get("upstream_code", names.RPC_STATUS_OF_CODE.get(error.code))
+        if rpc_status is not None:
+            span.set_attribute(names.RPC_STATUS_CODE, rpc_status)
     else:
         span.set_attribute(names.ERROR_TYPE, kind.__qualname__)
     span.set_status(StatusCode.ERROR)

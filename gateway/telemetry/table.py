@@ -13,15 +13,32 @@ BUCKETS_S = (
 """Upper bounds in seconds: from a policy decision (50 us) to a long stream (5 min)."""
 PEOPLE_BUCKETS_S = (1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0)
 """Upper bounds in seconds: from a reviewer at the screen to the next day."""
+MODEL_BUCKETS_S = tuple(0.01 * 2**power for power in range(14))
+"""The conventions' bounds for model calls, chunks and tools: 10 ms to 81.92 s."""
+MCP_BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+"""The conventions' bounds for MCP."""
+TOKEN_BUCKETS = tuple(float(4**power) for power in range(14))
+"""The conventions' bounds for tokens: 1 to 67,108,864."""
 
 
 class Row(NamedTuple):
-    """One metric. Labels have few values, all of ours or of the configuration."""
+    """One metric. Labels have few values, all of ours or of the configuration.
+
+    `attributes` are the labels' names in OTLP, where they are not the same.
+    """
 
     type: str
     meaning: str
     labels: tuple[str, ...] = ()
-    buckets_s: tuple[float, ...] = BUCKETS_S  # of a histogram
+    buckets: tuple[float, ...] = BUCKETS_S  # of a histogram
+    attributes: tuple[str, ...] = ()
+    unit: str = ""  # as UCUM writes it
+
+
+def _convention(
+    meaning: str, attributes: tuple[str, ...], buckets: tuple[float, ...] = MODEL_BUCKETS_S, unit: str = "s"
+) -> Row:
+    return Row("histogram", meaning, tuple(map(names.label_of, attributes)), buckets, attributes, unit)
 
 
 TABLE: dict[str, Row] = {
@@ -69,6 +86,37 @@ TABLE: dict[str, Row] = {
         PEOPLE_BUCKETS_S,
     ),
     names.LOG_LINES_DROPPED: Row("counter", "Log lines dropped because nobody read them in time."),
+    names.MODEL_DURATION: _convention(
+        "Seconds per model call, from the request to the provider until its answer or stream is complete.",
+        (*names.MODEL_ATTRIBUTES, names.ERROR_TYPE),
+    ),
+    names.MODEL_TOKENS: _convention(
+        "Tokens per model call that the provider told of, by type (input, output).",
+        (*names.MODEL_ATTRIBUTES, names.GEN_AI_TOKEN_TYPE),
+        TOKEN_BUCKETS,
+        "{token}",
+    ),
+    names.MODEL_FIRST_CHUNK: _convention(
+        "Seconds from a streamed model call's request to the first piece of its answer.", names.MODEL_ATTRIBUTES
+    ),
+    names.MODEL_NEXT_CHUNK: _convention(
+        "Seconds that each further piece of a streamed answer was waited for.", names.MODEL_ATTRIBUTES
+    ),
+    names.TOOL_DURATION: _convention("Seconds per tool call that the gateway carried out.", names.TOOL_ATTRIBUTES),
+    names.MCP_CLIENT_DURATION: _convention(
+        "Seconds per MCP request to a tool server on behalf of an agent.", names.CALL_ATTRIBUTES, MCP_BUCKETS_S
+    ),
+    names.MCP_SERVER_DURATION: _convention(
+        "Seconds per governed MCP request of an agent, waiting for people included; the tool is named where it exists.",
+        names.SERVED_ATTRIBUTES,
+        MCP_BUCKETS_S,
+    ),
+    names.EXPORT_ITEMS: Row("counter", "Spans, metrics and log lines that a collector took, by signal.", ("signal",)),
+    names.EXPORT_LOST: Row(
+        "counter",
+        "Spans, metrics and log lines that no collector got, by signal and reason (queue_full, failed).",
+        ("signal", "reason"),
+    ),
     names.BUILD_INFO: Row("gauge", "Always 1; the label says which version runs.", ("version",)),
 }
 

@@ -1,29 +1,56 @@
-"""Spans around the path: nothing at all by default, OpenTelemetry where an exporter is configured.
+"""What the path asks of tracing: nothing at all by default, OpenTelemetry where an exporter is configured (`otel.py`).
 
-OpenTelemetry is imported only when spans are wanted: it costs 8 MB and 0.1 s of a start that does not need it.
+OpenTelemetry is imported only when something is exported: it costs 8 MB and 0.1 s of a start that does not need it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import TracebackType
-from typing import Literal, Protocol
+from typing import NamedTuple, Protocol
 
-from gateway.actions import Action, Decision, Result, Status
-from gateway.errors import Refusal
+from gateway.actions import Action, Answered, Decision, Result, Rpc, Status, Target, Trace
 from gateway.telemetry.trace import format_traceparent
-
-Exporter = Literal["none", "console", "otlp"]
 
 
 class Span(Protocol):
     """A block that a span covers; an error that leaves it is noted by its kind, never by its text."""
+
+    def __enter__(self) -> Span: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def came_to(self, state: str) -> None:
+        """The state of the case that was waited for."""
+        ...
+
+
+class Told(NamedTuple):
+    """What is known of a request to an upstream once it has ended."""
+
+    result: Result
+    took_s: float
+    first_chunk_s: float | None = None  # of a stream
+    rpc: Rpc | None = None
+    answered: Answered | None = None
+
+
+class CallSpan(Protocol):
+    """The span of one request to an upstream: the block ends when the answer begins, the span when it is complete."""
+
+    recording: bool
+    traceparent: str
 
     def __enter__(self) -> object: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+    def ended(self, told: Told) -> None:
+        """End the span, so long after it began as `told` says."""
+        ...
 
 
 class Tracing(Protocol):
@@ -35,12 +62,24 @@ class Tracing(Protocol):
         """The span of a block: `action` for the whole, else a stage, which becomes a child of the current one."""
         ...
 
-    def ended(self, action: Action, status: Status, decision: Decision | None, result: Result | None) -> None:
-        """Put the end of an action onto the current span."""
+    def attempt(self, action: Action, case_id: str) -> Span:
+        """What was approved is carried out: in the trace of the action that asked."""
         ...
 
-    def outgoing(self, action: Action) -> str:
-        """The `traceparent` for a request that the gateway makes for this action."""
+    def waits(self, action: Action, case_id: str, asked: Trace) -> Span:
+        """`action` waits for a case, which the action of the trace `asked` opened."""
+        ...
+
+    def call(self, action: Action, target: Target) -> CallSpan:
+        """A request to an upstream."""
+        ...
+
+    def decided(self, decision: Decision) -> None:
+        """Put a decision onto the current span."""
+        ...
+
+    def ended(self, action: Action, status: Status, decision: Decision | None, result: Result | None) -> None:
+        """Put the end of an action onto the current span."""
         ...
 
     async def aclose(self) -> None:
@@ -49,6 +88,8 @@ class Tracing(Protocol):
 
 
 class _Nothing:
+    """A span where there is none."""
+
     __slots__ = ()
 
     def __enter__(self) -> _Nothing:
@@ -57,6 +98,20 @@ class _Nothing:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        return None
+
+    def came_to(self, state: str) -> None:
+        return None
+
+
+class _NoCall(_Nothing):
+    __slots__ = ("recording", "traceparent")
+
+    def __init__(self, traceparent: str) -> None:
+        self.recording = False
+        self.traceparent = traceparent
+
+    def ended(self, told: Told) -> None:
         return None
 
 
@@ -71,45 +126,21 @@ class NoTracing:
     def span(self, name: str, action: Action) -> Span:
         return _NOTHING
 
+    def attempt(self, action: Action, case_id: str) -> Span:
+        return _NOTHING
+
+    def waits(self, action: Action, case_id: str, asked: Trace) -> Span:
+        return _NOTHING
+
+    def call(self, action: Action, target: Target) -> CallSpan:
+        """Continues the caller's trace; no span of ours is claimed to be sampled."""
+        return _NoCall(format_traceparent(action.trace.trace_id, action.trace.span_id, sampled=False))
+
+    def decided(self, decision: Decision) -> None:
+        return None
+
     def ended(self, action: Action, status: Status, decision: Decision | None, result: Result | None) -> None:
         return None
 
-    def outgoing(self, action: Action) -> str:
-        """Continues the caller's trace; no span of ours is claimed to be sampled."""
-        return format_traceparent(action.trace.trace_id, action.trace.span_id, sampled=False)
-
     async def aclose(self) -> None:
         return None
-
-
-def start_tracing(
-    exporter: Exporter | None = None,
-    *,
-    otlp_endpoint: str | None = None,
-    service_name: str = "agent-governance-gateway",
-    version: str = "",
-    environment: str = "",
-    provider_of: Callable[[str], str | None] = lambda _alias: None,
-) -> Tracing:
-    """Tracing as configured. Without `exporter`, an endpoint means `otlp` and its absence `none`.
-
-    `otlp_endpoint` is the base address of a collector (OTLP over HTTP with protobuf, usually port 4318); without
-    it OpenTelemetry's own `OTEL_EXPORTER_OTLP_*` variables and default count. `provider_of` names the provider of
-    a model alias. Raises Refusal `invalid_configuration` if what the exporter needs is not installed.
-    """
-    chosen = exporter or ("otlp" if otlp_endpoint else "none")
-    if chosen == "none":
-        return NoTracing()
-    try:
-        from gateway.telemetry.otel import SdkTracing, console_processor, otlp_processor, provider
-
-        processor = console_processor() if chosen == "console" else otlp_processor(otlp_endpoint)
-    except ModuleNotFoundError as error:
-        raise Refusal(
-            "invalid_configuration",
-            f"Spans are to be exported ({chosen}), but {error.name} is not installed; install "
-            "opentelemetry-sdk and opentelemetry-exporter-otlp-proto-http, or unset the exporter.",
-        ) from error
-    made = provider(service_name=service_name, version=version, environment=environment)
-    made.add_span_processor(processor)
-    return SdkTracing(made, provider_of=provider_of)

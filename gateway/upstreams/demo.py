@@ -46,7 +46,9 @@ class DemoProvider:
         self._new_id = new_id
         self._sleep = sleep
 
-    async def invoke(self, target: ModelTarget, body: bytes, *, stream: bool, request_id: str) -> Reply | DemoStream:
+    async def invoke(
+        self, target: ModelTarget, body: bytes, *, stream: bool, request_id: str, traceparent: str | None = None
+    ) -> Reply | DemoStream:
         """Answer a chat completion. Raises Refusal `malformed` for what is not one."""
         try:
             request = msgspec.json.decode(body, type=dict[str, Any])

@@ -92,13 +92,15 @@ class LongTailProvider:
             self._litellm = await asyncio.to_thread(_import)
 
     async def invoke(
-        self, target: ModelTarget, body: bytes, *, stream: bool, request_id: str
+        self, target: ModelTarget, body: bytes, *, stream: bool, request_id: str, traceparent: str | None = None
     ) -> Reply | LongTailStream:
         """Send a chat completion. Raises Refusal: malformed, upstream_failed, upstream_timeout, rate_limited."""
         await self.warm()
         fields = _fields(self.name, body)
         fields["model"] = self._prefix + target.model
         fields["stream"] = stream
+        if traceparent is not None:  # beside the headers that the operator set, and never in place of one
+            fields["extra_headers"] = {"traceparent": traceparent, **self._params.get("extra_headers", {})}
         return await self._retries.run(lambda: self._attempt(fields, stream))
 
     async def aclose(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from gateway.actions import Reply
+from gateway.actions import Reply, Rpc
 from gateway.errors import Refusal
 from gateway.upstreams import mcp_faults as faults
 from gateway.upstreams import mcp_messages as messages
@@ -38,11 +38,18 @@ class Outgoing(NamedTuple):
     once: bool = False  # has effects: must not be sent a second time unless certainly not executed
 
 
+class Outcome(NamedTuple):
+    """The raw result of a request, and the id that it was sent with."""
+
+    result: bytes
+    rpc_id: int
+
+
 class Channel(Protocol):
     """How a request gets to the server and its result back."""
 
-    async def exchange(self, outgoing: Outgoing, timeout_s: float) -> bytes:
-        """The raw result. Raises Refusal, RpcError."""
+    async def exchange(self, outgoing: Outgoing, timeout_s: float) -> Outcome:
+        """The result. Raises Refusal, RpcError."""
         ...
 
     async def notify(self, method: str) -> None:
@@ -98,7 +105,7 @@ class Conversation:
         self.version = messages.MODERN
         self._channel.agreed(messages.MODERN)
         params = {"_meta": messages.meta(None, modern=True)}
-        found = self._read(await self._channel.exchange(Outgoing("server/discover", params), timeout_s))
+        found = self._read((await self._channel.exchange(Outgoing("server/discover", params), timeout_s)).result)
         versions = found.get("supportedVersions")
         if not isinstance(versions, list) or messages.MODERN not in versions:
             return False
@@ -110,7 +117,7 @@ class Conversation:
         self.version = None
         self._channel.agreed("")
         outgoing = Outgoing("initialize", messages.initialize_params())
-        found = self._read(await self._channel.exchange(outgoing, timeout_s))
+        found = self._read((await self._channel.exchange(outgoing, timeout_s)).result)
         version = found.get("protocolVersion")
         if version not in messages.LEGACY:
             raise self._no_common_version()
@@ -136,7 +143,7 @@ class Conversation:
             if self.modern:
                 params["_meta"] = messages.meta(None, modern=True)
             try:
-                page = self._read(await self._channel.exchange(Outgoing("tools/list", params), timeout_s))
+                page = self._read((await self._channel.exchange(Outgoing("tools/list", params), timeout_s)).result)
             except RpcError as error:
                 raise faults.of_rpc(self._server, error) from None
             found = page.get("tools")
@@ -167,14 +174,16 @@ class Conversation:
         mirrors = self._mirrors.get(tool) if modern else None
         mirrored = messages.mirror_headers(mirrors, arguments) if mirrors else ()
         try:
-            body = await self._channel.exchange(Outgoing("tools/call", params, tool, mirrored, once=True), timeout_s)
+            outgoing = Outgoing("tools/call", params, tool, mirrored, once=True)
+            body, rpc_id = await self._channel.exchange(outgoing, timeout_s)
         except RpcError as error:
             raise faults.of_rpc(self._server, error) from None
         try:
             flags = _flags.decode(body)
         except (msgspec.DecodeError, RecursionError):
             raise faults.failed(self._server, "its answer is not the result of a tool") from None
-        return Reply(body=body, headers={"is-error": "true"} if flags.is_error is True else {})
+        rpc = Rpc(self.version or "", str(rpc_id))
+        return Reply(body=body, headers={"is-error": "true"} if flags.is_error is True else {}, rpc=rpc)
 
     def _read(self, body: bytes) -> dict[str, Any]:
         try:

@@ -18,7 +18,7 @@ from gateway.errors import Refusal
 from gateway.upstreams import mcp_faults as faults
 from gateway.upstreams import mcp_messages as messages
 from gateway.upstreams.credential import Credential
-from gateway.upstreams.mcp_conversation import Conversation, Outgoing
+from gateway.upstreams.mcp_conversation import Conversation, Outcome, Outgoing
 from gateway.upstreams.mcp_messages import Message, NotJsonRpc, RpcError
 from gateway.upstreams.redaction import hidden, redact
 from gateway.upstreams.sse import SseData, SseTooLarge
@@ -110,7 +110,7 @@ class HttpServer:
     async def notify(self, method: str) -> None:
         await self._post_aside(messages.request(None, method, None))
 
-    async def exchange(self, outgoing: Outgoing, timeout_s: float) -> bytes:
+    async def exchange(self, outgoing: Outgoing, timeout_s: float) -> Outcome:
         """Send a request and wait for its result. Raises Refusal, RpcError."""
         self._next_id += 1
         rpc_id = self._next_id
@@ -120,10 +120,10 @@ class HttpServer:
                     async with self._reopening:
                         pass  # there is no session to send it with until this is over
                 try:
-                    return await self._exchange(rpc_id, outgoing, timeout_s)
+                    return Outcome(await self._exchange(rpc_id, outgoing, timeout_s), rpc_id)
                 except _SessionLost as lost:
                     await self._reopen(lost.session, timeout_s)
-                    return await self._exchange(rpc_id, outgoing, timeout_s)
+                    return Outcome(await self._exchange(rpc_id, outgoing, timeout_s), rpc_id)
         except _SessionLost:
             raise faults.of_status(self._spec.server, 404) from None
         except TimeoutError:
@@ -296,6 +296,9 @@ class HttpServer:
             headers.append((b"mcp-protocol-version", self._version.encode("ascii")))
         if self._session is not None:
             headers.append((b"mcp-session-id", self._session))
+        trace = None if outgoing is None else outgoing.params.get("_meta", {}).get("traceparent")
+        if trace is not None:
+            headers.append((b"traceparent", trace.encode("ascii")))
         if outgoing is not None and self._version == messages.MODERN:
             headers.append((b"mcp-method", outgoing.method.encode("ascii")))
             if outgoing.name is not None:

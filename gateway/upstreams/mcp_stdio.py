@@ -23,7 +23,7 @@ from gateway.errors import Refusal
 from gateway.upstreams import mcp_faults as faults
 from gateway.upstreams import mcp_messages as messages
 from gateway.upstreams.lines import Lines
-from gateway.upstreams.mcp_conversation import Conversation, Outgoing
+from gateway.upstreams.mcp_conversation import Conversation, Outcome, Outgoing
 from gateway.upstreams.mcp_messages import Message, NotJsonRpc, RpcError
 
 _log = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ class StdioServer:
     async def notify(self, method: str) -> None:
         self._write(messages.request(None, method, {}))
 
-    async def exchange(self, outgoing: Outgoing, timeout_s: float) -> bytes:
+    async def exchange(self, outgoing: Outgoing, timeout_s: float) -> Outcome:
         """Send a request and wait for its result. Raises Refusal, RpcError."""
         probe = outgoing.method == "server/discover"
         if probe:
@@ -168,7 +168,7 @@ class StdioServer:
         finally:
             self._pending.pop(rpc_id, None)
         try:
-            return message.outcome()
+            return Outcome(message.outcome(), rpc_id)
         except NotJsonRpc as bad:
             raise faults.failed(self._spec.server, f"it answered with {bad}") from None
 

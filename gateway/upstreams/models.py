@@ -36,7 +36,7 @@ class ModelProvider(Protocol):
     drain_s: float
 
     async def invoke(
-        self, target: ModelTarget, body: bytes, *, stream: bool, request_id: str
+        self, target: ModelTarget, body: bytes, *, stream: bool, request_id: str, traceparent: str | None = None
     ) -> Reply | ReplyStream: ...
 
     async def aclose(self) -> None: ...

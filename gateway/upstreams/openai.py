@@ -104,16 +104,18 @@ class OpenAiProvider:
         self._first_byte_timeout_s = first_byte_timeout_s
         self._idle_timeout_s = idle_timeout_s
 
-    async def invoke(self, target: ModelTarget, body: bytes, *, stream: bool, request_id: str) -> Reply | SseStream:
+    async def invoke(
+        self, target: ModelTarget, body: bytes, *, stream: bool, request_id: str, traceparent: str | None = None
+    ) -> Reply | SseStream:
         """Send a chat completion. Raises Refusal: upstream_failed, upstream_timeout, rate_limited."""
-        return await self._retries.run(lambda: self._attempt(body, stream, request_id))
+        return await self._retries.run(lambda: self._attempt(body, stream, request_id, traceparent))
 
     async def aclose(self) -> None:
         """Nothing of its own to close: the transport is shared, its owner closes it."""
 
-    async def _attempt(self, body: bytes, stream: bool, request_id: str) -> Reply | SseStream:
+    async def _attempt(self, body: bytes, stream: bool, request_id: str, traceparent: str | None) -> Reply | SseStream:
         key = self._credential.value()
-        headers = self._headers(key, stream, request_id)
+        headers = self._headers(key, stream, request_id, traceparent)
         try:
             answer = await self._transport.request(
                 "POST",
@@ -150,13 +152,15 @@ class OpenAiProvider:
         whole = redact(whole, hidden((key, *self._secrets)))
         return Reply(status=answer.status, body=whole, headers={"content-type": "application/json"}, usage=usage)
 
-    def _headers(self, key: str | None, stream: bool, request_id: str) -> Headers:
+    def _headers(self, key: str | None, stream: bool, request_id: str, traceparent: str | None) -> Headers:
         headers: Headers = [
             (b"content-type", b"application/json"),
             (b"accept", b"text/event-stream" if stream else b"application/json"),
             (b"accept-encoding", b"identity"),
             (b"x-client-request-id", request_id.encode("ascii", "replace")),
         ]
+        if traceparent is not None:
+            headers.append((b"traceparent", traceparent.encode("ascii")))
         if key is not None:
             headers.append((b"authorization", b"Bearer " + key.encode("ascii")))
         return headers + self._extra

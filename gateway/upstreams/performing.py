@@ -28,14 +28,22 @@ class Performing:
         self._models = models
         self._tools = tools
 
-    async def perform(self, action: Action, target: Target, body: bytes | None) -> Reply | ReplyStream:
-        """The upstream's answer. Raises Refusal; `detail["dispatched"]` is "no" if it certainly never got there."""
+    async def perform(
+        self, action: Action, target: Target, body: bytes | None, traceparent: str
+    ) -> Reply | ReplyStream:
+        """The upstream's answer; `traceparent` tells it which trace it is part of.
+
+        Raises Refusal; `detail["dispatched"]` is "no" if it certainly never got there.
+        """
         if isinstance(target, ModelTarget):
             if body is None:
                 raise Refusal("internal", "A model call has no body to send; report this with the request id.")
             provider = self._models.provider(target.provider)
-            return await provider.invoke(target, body, stream=action.stream, request_id=action.request_id)
-        return await self._tools.call(target.server, target.tool, action.arguments, meta=_meta(action))
+            return await provider.invoke(
+                target, body, stream=action.stream, request_id=action.request_id, traceparent=traceparent
+            )
+        meta = _meta(action, traceparent)
+        return await self._tools.call(target.server, target.tool, action.arguments, meta=meta)
 
     def drain_s(self, target: Target) -> float:
         """How long to read on when the caller has left, in seconds; 0 closes at once."""
@@ -45,7 +53,7 @@ class Performing:
         return provider.drain_s if provider.on_hang_up == "drain" else 0.0
 
 
-def _meta(action: Action) -> dict[str, Any]:
+def _meta(action: Action, traceparent: str) -> dict[str, Any]:
     """What goes along with a tool call: the client's own `_meta`, and the trace it belongs to."""
     attached = orjson.loads(action.body).get("_meta", {}) if action.body else {}
-    return {**attached, "traceparent": f"00-{action.trace.trace_id}-{action.trace.span_id}-00"}
+    return {**attached, "traceparent": traceparent}

@@ -39,10 +39,15 @@ def test_every_metric_of_the_table_is_served_and_no_other_of_ours(metrics: Metri
     metrics.duration_of("model.invoke").observe(1)
     metrics.spent("demo", Cost())
     metrics.case_decided("approved", 12.5)
+    metrics.model("openai", "gpt").duration("").observe(1)
+    metrics.tool("ledger", "transfer", "")
+    metrics.served("tools/call", "", "unknown_tool")
+    metrics.exported("traces", 1)
+    metrics.export_lost("logs", "failed", 1)
     body, content_type = metrics.render()
     assert content_type.startswith("text/plain")
     served = {family.name: family for family in text_string_to_metric_families(body.decode())}
-    ours = {name for name in served if name.startswith("gateway_")}
+    ours = {name for name in served if name.startswith(("gateway_", "gen_ai_", "mcp_"))}
     assert ours == {name.removesuffix("_total") for name in TABLE}
     for name, row in TABLE.items():
         family = served[name.removesuffix("_total")]
@@ -55,7 +60,12 @@ def test_every_metric_of_the_table_is_served_and_no_other_of_ours(metrics: Metri
 
 def test_no_metric_is_labelled_by_what_a_caller_can_multiply() -> None:
     labels = {label for row in TABLE.values() for label in row.labels}
-    assert labels == {"kind", "effect", "status", "code", "stage", "model", "type", "version", "outcome"}
+    of_ours = {"kind", "effect", "status", "code", "stage", "model", "type", "version", "outcome", "signal", "reason"}
+    of_conventions = {
+        *("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_token_type"),
+        *("gen_ai_tool_name", "gateway_tool_server", "mcp_method_name", "error_type"),
+    }
+    assert labels == of_ours | of_conventions
 
 
 def test_a_scraper_that_asks_for_open_metrics_gets_it(metrics: Metrics) -> None:

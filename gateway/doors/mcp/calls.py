@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.actions import Action, Effect, Kind, Trace
+from gateway.actions import Action, Effect, Kind, ParsesTrace, Rpc
 from gateway.doors.desk import Desk, Intake, Receive
 from gateway.doors.mcp import envelope, own_tools, results
 from gateway.doors.mcp.answer import Answer
@@ -16,7 +16,7 @@ from gateway.doors.mcp.governs import Governs, InFlight
 from gateway.doors.mcp.head import Head
 from gateway.doors.mcp.message import Message
 from gateway.doors.mcp.mirrors import Mirrors, difference
-from gateway.doors.mcp.protocol import INVALID_PARAMS, Fault, shown
+from gateway.doors.mcp.protocol import INVALID_PARAMS, LEGACY, MODERN, Fault, shown
 from gateway.doors.mcp.states import State, States, no_such_state, valid_until_ns
 from gateway.doors.mcp.waiting import Ladder, LeftError, reply_of, while_connected
 from gateway.errors import Refusal
@@ -48,7 +48,7 @@ class Calls:
         governor: Governs,
         *,
         definition: Callable[[str], Mapping[str, Any] | None],
-        parse_trace: Callable[[bytes | None], Trace],
+        parse_trace: ParsesTrace,
         server_info: dict[str, str],
         states: States,
         ladder: Ladder,
@@ -199,9 +199,14 @@ class Calls:
             )
         trace = message.meta.get("traceparent")
         if isinstance(trace, str) and _TRACEPARENT.fullmatch(trace) is not None:
-            intake = intake._replace(trace=self._parse_trace(trace.encode()))
+            # The message is part of this trace; the request that carried it belongs to another span, or trace.
+            state, carrier = message.meta.get("tracestate"), intake.trace
+            link = None if carrier.parent_id is None else (carrier.trace_id, carrier.parent_id)
+            said = state.encode() if isinstance(state, str) else None
+            intake = intake._replace(trace=self._parse_trace(trace.encode(), said, link))
         return self._desk.action(
             intake,
+            rpc=_rpc(request),
             kind=Kind.TOOL_CALL,
             door=DOOR,
             target=target,
@@ -236,7 +241,9 @@ class Calls:
 
     def _listing(self, request: Request) -> Action:
         target = request.server or "*"
-        return self._desk.action(request.intake, kind=Kind.TOOL_LIST, door=DOOR, target=target, arguments={})
+        return self._desk.action(
+            request.intake, kind=Kind.TOOL_LIST, door=DOOR, target=target, arguments={}, rpc=_rpc(request)
+        )
 
 
 def _vendor_meta(meta: dict[str, Any]) -> bytes | None:
@@ -248,6 +255,12 @@ def _vendor_meta(meta: dict[str, Any]) -> bytes | None:
         if key not in _OF_THIS_LEG and not key.startswith(("io.modelcontextprotocol/", "gateway/"))
     }
     return msgspec.json.encode({"_meta": kept}) if kept else None
+
+
+def _rpc(request: Request) -> Rpc:
+    """The request as it stood on the wire; who names no revision means the oldest."""
+    version = MODERN if request.answer.modern else request.head.version or LEGACY[-1]
+    return Rpc(version, request.message.rpc_id[:MAX_NAME_CHARS].decode("utf-8", "replace").strip('"'))
 
 
 def _named_call(params: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.actions import Action
 from gateway.doors.openai import dialect
+from gateway.doors.openai.answered import answered
 from gateway.doors.openai.stream import ChatStream
 from gateway.proposals import Proposal, Verdict
 from gateway.rooms import Judge
@@ -15,6 +16,7 @@ class ChatCompletions:
     outbound = staticmethod(dialect.outbound)
     proposals = staticmethod(dialect.proposals)
     release = staticmethod(dialect.release)
+    answered = staticmethod(answered)
 
     def stream(self, action: Action, judge: Judge) -> ChatStream:
         """A filter for one streamed answer; the declared parameters of each proposed tool are added."""

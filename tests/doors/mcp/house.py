@@ -7,12 +7,13 @@ import hashlib
 import hmac
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, cast
 
 import orjson
 import rfc8785
 import uvicorn
+from prometheus_client import CollectorRegistry
 
 from gateway.actions import (
     Action,
@@ -28,7 +29,6 @@ from gateway.actions import (
     ReplyStream,
     Reservation,
     Result,
-    Status,
     Target,
     ToolTarget,
 )
@@ -43,7 +43,7 @@ from gateway.identity.identify import Identity
 from gateway.limits.memory import MemoryAdmission
 from gateway.proposals import Proposal
 from gateway.store.interface import Connection
-from gateway.telemetry.trace import trace_parser
+from gateway.telemetry import Metrics, Observer, trace_parser
 
 KEY = "test-key-of-the-reader"
 OTHER_KEY = "test-key-of-another"
@@ -187,7 +187,7 @@ class Rooms:
         self.listings.append(action)
 
     # upstreams
-    async def perform(self, action: Action, target: Target, _: bytes | None) -> Reply | ReplyStream:
+    async def perform(self, action: Action, target: Target, _: bytes | None, __: str) -> Reply | ReplyStream:
         self.performed.append(action)
         return Reply(body=await self.performs[target.id](action))
 
@@ -205,22 +205,6 @@ class NoCases:
         return False
 
     def stop_waiting(self) -> None:
-        return None
-
-
-class Silent:
-    """Telemetry that nobody looks at."""
-
-    def span(self, _: str, __: Action) -> AbstractContextManager[object]:
-        return nullcontext()
-
-    def ended(self, _: Action, __: Status, ___: Decision | None, ____: Result | None) -> None:
-        return None
-
-    def refused(self, _: Action, __: Refusal) -> None:
-        return None
-
-    def unauthenticated(self) -> None:
         return None
 
 
@@ -263,7 +247,7 @@ class House:
             upstreams=rooms,
             dialects={},
             agent=lambda _: Agent(id="reader", status=rooms.agent_status),
-            observe=Silent(),
+            observe=Observer(Metrics(CollectorRegistry()), clock),
             clock=clock,
             new_id=ids.new,
             digest=lambda _: "",
