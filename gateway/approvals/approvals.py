@@ -19,6 +19,12 @@ from gateway.store.interface import Connection
 
 _BATCH = 100  # cases that a tick ends at a time
 _MAX_TEXT = 2000  # characters of a reason, guidance, a comment or a note
+# What is being carried out here (which may be lost) or by a replica that was ended (which is).
+_ORPHANED = (
+    "WHERE state = 'executing' AND EXISTS (SELECT 1 FROM case_attempt AS attempt WHERE case_id = approval_case.id"
+    " AND attempt.fence = approval_case.fence AND (attempt.replica = ? OR NOT EXISTS"
+    " (SELECT 1 FROM replica WHERE replica.id = attempt.replica AND replica.ended_ns IS NULL)))"
+)
 _OLD_ENDING = "ending IS NOT NULL AND open = 0 AND coalesce(told_until_ns, 0) <= ?"
 
 
@@ -27,6 +33,11 @@ class Approvals(Meeting):
 
     async def load(self) -> None:
         """Fill the indexes, and end what a crash cut off: what such an attempt did is not known."""
+        await self.look_around()
+        await self._end_lost("The gateway was stopped or died while it ran.", lambda case_id: False)
+
+    async def look_around(self) -> None:
+        """Take up which cases and answers there are, as where another replica may have made some unheard."""
 
         def read(db: Connection) -> list[Any]:
             self._kept.load(db)
@@ -39,7 +50,30 @@ class Approvals(Meeting):
 
         for case_id, digest, idempotency, state, told_until_ns in await self._store.read(read):
             self._known.tell(case_id, (digest, idempotency), State(state), told_until_ns)
-        await self._end_lost("The gateway was stopped or died while it ran.", lambda case_id: False)
+
+    async def noticed(self, case_id: str) -> None:
+        """Another replica changed a case: whoever waits for it here is told."""
+        try:
+            self._heard(await self.case(case_id))
+        except Refusal as refusal:
+            if refusal.code != "not_found":
+                raise
+
+    async def look_after_waiting(self) -> None:
+        """Look at every case that somebody waits for here: news of it may have been lost."""
+        waited = self._wakeups.waited
+        seen, self._waited = self._waited, {}
+        for at in range(0, len(waited), _BATCH):
+            some = waited[at : at + _BATCH]
+            where = f"WHERE id IN ({', '.join('?' * len(some))})"
+            for case in await self._store.read(lambda db, w=where, v=some: self._rows.readable(db, w, v)):  # type: ignore[misc]
+                self._waited[case.id] = case.version
+                if seen.get(case.id, case.version) != case.version:
+                    self._heard(case)
+
+    def expect_answer(self, digest: str, until_ns: int) -> None:
+        """Another replica keeps a model's answer for an action of this digest."""
+        self._kept.expect(digest, until_ns)
 
     # ------------------------------------------------------------ people
 
@@ -212,7 +246,9 @@ class Approvals(Meeting):
             return kept_ns
 
         self._kept.expect(action.digest, until_ns)
-        self._kept.expect(action.digest, await self._store.write(keep))
+        kept_ns = await self._store.write(keep)
+        self._kept.expect(action.digest, kept_ns)
+        self.on_kept(action.digest, kept_ns)
 
     async def kept_answer(self, action: Action) -> KeptAnswer | None:
         """The answer that was kept for an identical request, to the last byte of its body."""
@@ -282,7 +318,7 @@ class Approvals(Meeting):
         self._kept.drop_old(db)
 
     async def _end_lost(self, why: str, under_way: Callable[[str], bool]) -> None:
-        running = await self._store.read(lambda db: self._rows.readable(db, "WHERE state = 'executing'", ()))
+        running = await self._store.read(lambda db: self._rows.readable(db, _ORPHANED, (self._replica,)))
         for case in running:
             if under_way(case.id):
                 continue

@@ -78,8 +78,9 @@ class Changing(Looking):
         owners: Callable[[str], Iterable[str]],
         active: Callable[[Connection, str], bool],
         settings: Settings,
+        replica: str = "",
     ) -> None:
-        """`standing_in` and `active` look inside a transaction: what a person may do, whether an agent may act."""
+        """`replica`: who carries out here, '' where there is one gateway only. `standing_in` and `active` look inside a transaction: what a person may do, whether an agent may act."""
         rows = Rows(sealing)
         super().__init__(store, rows)
         self._store = store
@@ -97,13 +98,16 @@ class Changing(Looking):
             owners=owners,
             active=active,
             replay_s=lambda: self._settings.replay_s,
+            replica=replica,
         )
+        self._replica = replica
         self._kept = KeptAnswers(sealing, clock)
         self._wakeups = Wakeups()
         self._known = Known()
         # Cases that may change late: until when to look (monotonic seconds), and their identities.
         self._uncertain: dict[str, tuple[float, tuple[str | None, ...]]] = {}
         self._given_up: dict[str, int] = {}  # cases whose attempt of this fence was not begun after all
+        self._waited: dict[str, int] = {}  # cases that somebody waited for at the last look, and their versions
         self._changing: set[asyncio.Task[Case]] = set()
         self._stopping = False
         self.on_approved: Callable[[Case], None] = lambda case: None
@@ -112,6 +116,10 @@ class Changing(Looking):
         """Told of every case that waits for people no longer, however that came."""
         self.under_way: Callable[[str], bool] = lambda case_id: True
         """Whether an attempt runs in this process; one that does not is lost. Set by who carries out."""
+        self.on_told: Callable[[str], None] = lambda case_id: None
+        """Told of every case that this process changed, so that other replicas hear of it."""
+        self.on_kept: Callable[[str, int], None] = lambda digest, until_ns: None
+        """Told of every answer that this process keeps: the digest of its action, until when."""
 
     def reconfigure(self, settings: Settings) -> None:
         """Other settings hold from now on; cases keep what they were opened with."""
@@ -166,6 +174,10 @@ class Changing(Looking):
         return case
 
     def _told(self, case: Case) -> None:
+        self._heard(case)
+        self.on_told(case.id)
+
+    def _heard(self, case: Case) -> None:
         self._known.tell(case.id, keys_of(case), case.state, case.told_until_ns)
         self._wakeups.changed(case)
 

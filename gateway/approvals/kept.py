@@ -25,7 +25,7 @@ class KeptAnswers:
 
     def load(self, db: Connection) -> None:
         """Fill the index."""
-        self._until_ns = dict(db.execute("SELECT digest, max(until_ns) FROM kept_answer GROUP BY digest"))
+        self._until_ns |= dict(db.execute("SELECT digest, max(until_ns) FROM kept_answer GROUP BY digest"))
 
     def has(self, digest: str) -> bool:
         """Whether there may be an answer for a request; memory only."""

@@ -49,6 +49,7 @@ class Machine:
         owners: Callable[[str], Iterable[str]],
         active: Callable[[Connection, str], bool],
         replay_s: Callable[[], int],
+        replica: str,
     ) -> None:
         self._rows = rows
         self._clock = clock
@@ -57,6 +58,7 @@ class Machine:
         self._owners = owners
         self._active = active
         self._replay_s = replay_s
+        self._replica = replica
 
     # ------------------------------------------------------------ people decide
 
@@ -272,8 +274,8 @@ class Machine:
             case = self._claim(db, case_id, requirement)
             self._move(db, case, _replace(case, state=State.EXECUTING, fence=case.fence + 1))
             db.execute(
-                "INSERT INTO case_attempt (case_id, fence, started_ns) VALUES (?, ?, ?)",
-                (case.id, case.fence + 1, self._clock.now_ns()),
+                "INSERT INTO case_attempt (case_id, fence, started_ns, replica) VALUES (?, ?, ?, ?)",
+                (case.id, case.fence + 1, self._clock.now_ns(), self._replica),
             )
 
         return change
@@ -401,8 +403,9 @@ class Machine:
         """The attempt of a call that went ahead without a case, and got lost."""
         began_ns = case.action.received_ns or case.opened_ns
         db.execute(
-            "INSERT INTO case_attempt (case_id, fence, started_ns, ended_ns, outcome, note) VALUES (?, ?, ?, ?, ?, ?)",
-            (case.id, case.fence, began_ns, case.ended_ns, case.state.value, case.why),
+            "INSERT INTO case_attempt (case_id, fence, started_ns, ended_ns, outcome, note, replica)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (case.id, case.fence, began_ns, case.ended_ns, case.state.value, case.why, self._replica),
         )
 
     def _end_attempt(self, db: Connection, case: Case, outcome: str, note: str | None) -> None:

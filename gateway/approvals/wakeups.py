@@ -81,6 +81,11 @@ class Wakeups:
                 place.set_result(case)
 
     @property
+    def waited(self) -> tuple[str, ...]:
+        """Ids of cases that somebody waits for."""
+        return tuple(self._waiting)
+
+    @property
     def waiting(self) -> int:
         """How many wait."""
         return sum(map(len, self._waiting.values()))

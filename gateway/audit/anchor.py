@@ -97,6 +97,55 @@ def restore(connection: Connection, note: bytes | None, verifier: Verifier, tena
     )
 
 
+def restore_shared(connection: Connection, note: bytes | None, verifier: Verifier) -> Restored:
+    """The same for a log that replicas share, where the file may be missing (a new replica) or old (one that was down).
+
+    What the file says must stand among the checkpoints of the database: a database that was put back to an older
+    state, or grew another way since, does not have it.
+    """
+    size = _size(connection)
+    row = connection.execute("SELECT size, note, frontier FROM checkpoint ORDER BY size DESC LIMIT 1").fetchone()
+    newest = None if row is None else _opened(bytes(row[1]), verifier, "in the database")
+    if note is not None:
+        _seen_before(connection, _opened(note, verifier, "in the file audit/checkpoint"))
+    if newest is not None and size < newest.size:
+        raise _refuse(
+            f"{newest.size} records were signed, but the database holds only {size}: an older database was put "
+            "back, or records were deleted",
+            "restore the newest database",
+        )
+    frontier = Frontier()
+    if newest is not None:
+        frontier = _vouched(newest, row[2])
+        _extend(connection, frontier, newest.size)
+        if frontier.root() != newest.root:
+            raise _refuse(
+                f"the first {newest.size} records are not those that were signed: a record was changed",
+                "run `gateway audit verify` to find which, and restore the database from a backup",
+            )
+    _extend(connection, frontier, size)
+    return Restored(frontier, 0 if newest is None else newest.size, None, None)
+
+
+def _seen_before(connection: Connection, seen: Checkpoint) -> None:
+    row = connection.execute("SELECT root FROM checkpoint WHERE size = ?", (seen.size,)).fetchone()
+    if row is None or bytes(row[0]) != seen.root:
+        raise _refuse(
+            f"this replica has seen a signed checkpoint of {seen.size} records that the database does not have: an "
+            "older database was put back, or the log was written anew",
+            "restore the newest database; delete the file audit/checkpoint only if you know why they differ",
+        )
+
+
+def _vouched(newest: Checkpoint, packed: bytes | None) -> Frontier:
+    """The stored frontier of a checkpoint where its signed root vouches for it; else an empty one."""
+    try:
+        frontier = Frontier.from_bytes(newest.size, bytes(packed or b""))
+    except ValueError:
+        return Frontier()
+    return frontier if frontier.root() == newest.root else Frontier()
+
+
 def _size(connection: Connection) -> int:
     row = connection.execute("SELECT max(idx) FROM leaf").fetchone()
     return 0 if row[0] is None else int(row[0]) + 1

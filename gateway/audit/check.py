@@ -119,7 +119,7 @@ class _Check:
         self.vkey_given = vkey is not None
         self.verifier = self._verifier(vkey)
         self.known = known
-        key = wrapping_key(path) if payloads else None
+        key = wrapping_key(path / "keys") if payloads else None
         if payloads and key is None:
             self.notes.append("payloads were not checked: their wrapping key can't be read from here")
         self.payloads = None if key is None else PayloadCheck(key, self.findings)

@@ -28,18 +28,25 @@ class Keys:
         self.digest = digest
 
     @property
+    def fingerprints(self) -> dict[str, str]:
+        """What tells whether somebody else has the same keys, and nothing of the keys."""
+        secrets = {"payload-wrapping": self.wrapping, "digest": self.digest}
+        told = {name: sha256(f"gateway/{name}\x00".encode() + key).hexdigest()[:32] for name, key in secrets.items()}
+        return {"audit-signing": self.signer.verifier.vkey, **told}
+
+    @property
     def wrapping_id(self) -> str:
         """Name of the wrapping key in records: tells which key it was, not what it is."""
         return "kek-" + sha256(b"gateway/kek-id\x00" + self.wrapping).hexdigest()[:16]
 
 
-def load(data_dir: Path, origin: str, *, create: bool, random_bytes: Callable[[int], bytes]) -> Keys:
-    """Read the keys; make missing ones only if `create` (a log that is still empty).
+def load(folder: Path, origin: str, *, create: bool, random_bytes: Callable[[int], bytes]) -> Keys:
+    """Read the keys in `folder`; make missing ones only if `create` (a log that is still empty).
 
     Raises Refusal(audit_unavailable) if one is missing, unreadable by form, or open to other users.
     """
-    folder = data_dir / "keys"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    if create:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def text_of(name: str, fresh: Callable[[], str]) -> str:
         path = folder / name
@@ -80,10 +87,10 @@ def load(data_dir: Path, origin: str, *, create: bool, random_bytes: Callable[[i
     return Keys(signer, secret(_WRAPPING), secret(_DIGEST))
 
 
-def wrapping_key(data_dir: Path) -> bytes | None:
+def wrapping_key(folder: Path) -> bytes | None:
     """The wrapping key for a verifier, None where it can't be read."""
     try:
-        return base64.b64decode((data_dir / "keys" / _WRAPPING).read_text().strip(), validate=True)
+        return base64.b64decode((folder / _WRAPPING).read_text().strip(), validate=True)
     except (OSError, ValueError):
         return None
 

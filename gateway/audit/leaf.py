@@ -163,13 +163,17 @@ class Payload(msgspec.Struct, frozen=True):
 class Entry(msgspec.Struct):
     """A record to append. `also` runs in the same transaction; if it raises, nothing of the append is written.
 
-    `reservation` of an intent is what its reaper settles if no result ever comes.
+    `reservation` of an intent is what its reaper settles if no result ever comes. `beside`: what `also` changes
+    belongs to this replica alone, so that others need not wait for it. `claim` of an intent: the digest that no
+    other replica may have in flight meanwhile.
     """
 
     leaf: Leaf
     payloads: tuple[Payload, ...] = ()
     also: Callable[[Connection], None] | None = None
     reservation: Reservation | None = None
+    beside: bool = False
+    claim: str | None = None
 
 
 _decoder = msgspec.json.Decoder(Leaf)

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from gateway.actions import Reservation, Status, usd_text
-from gateway.audit.chain import RESULT
-from gateway.audit.leaf import CostPart, Entry, Leaf, ResultPart, decode_leaf
+from gateway.audit.leaf import CostPart, Entry, Leaf, RefsPart, ResultPart, decode_leaf
+from gateway.audit.preparing import RESULT
+from gateway.errors import Refusal
 from gateway.store.interface import Connection
 
-Settle = Callable[[Connection, Reservation], None]
+# Given the replica whose spend it is, too; '' in the embedded gateway.
+Settle = Callable[[Connection, Reservation, str], None]
 # Told of an intent that ends unknown, in the transaction of its result; the case in which people find out, if any.
 Lost = Callable[[Connection, Leaf], str | None]
 
@@ -46,27 +48,55 @@ def open_intents(connection: Connection) -> dict[str, str]:
     return dict(connection.execute("SELECT action_id, leaf_id FROM open_intent ORDER BY leaf_id"))
 
 
-def endings(connection: Connection, code: str, settle: Settle | None, lost: Lost | None = None) -> Iterator[Entry]:
-    """A result `unknown` for each open intent; `settle` persists the reserved spend in the same transaction."""
+def endings(
+    connection: Connection,
+    code: str,
+    settle: Settle | None,
+    lost: Lost | None = None,
+    *,
+    replica: str = "",
+    foreign: bool = False,
+) -> Iterator[Entry]:
+    """A result `unknown` for each open intent of a replica; `settle` persists the reserved spend in the same
+    transaction. `foreign`: the intents are another replica's, and somebody else may be ending them too.
+    """
     rows = connection.execute(
-        "SELECT leaf.body, open_intent.reservation FROM open_intent JOIN leaf ON leaf.id = open_intent.leaf_id"
-        " ORDER BY leaf.idx"
+        "SELECT coalesce(leaf.body, ingest.body), open_intent.reservation, open_intent.leaf_id FROM open_intent"
+        " LEFT JOIN leaf ON leaf.id = open_intent.leaf_id LEFT JOIN ingest ON ingest.id = open_intent.leaf_id"
+        " WHERE open_intent.replica = ? ORDER BY open_intent.leaf_id",
+        (replica,),
     ).fetchall()
-    for body, packed in rows:
+    for body, packed, leaf_id in rows:
         reservation = None if packed is None else _decode_reservation(packed)
         cost = CostPart("0" if reservation is None else usd_text(reservation.nanousd), estimated=True)
         intent = decode_leaf(body)
         entry = Entry(ending(intent, Status.UNKNOWN, code, cost))
-        entry.also = _with(entry, intent, reservation, settle, lost)
+        if foreign:
+            entry.leaf.labels["ended_for"] = replica
+            entry.leaf.refs = entry.leaf.refs or RefsPart()
+            entry.leaf.refs.intent = str(leaf_id)
+        entry.also = _with(entry, intent, reservation, settle, lost, replica, foreign=foreign)
         yield entry
 
 
 def _with(
-    entry: Entry, intent: Leaf, reservation: Reservation | None, settle: Settle | None, lost: Lost | None
+    entry: Entry,
+    intent: Leaf,
+    reservation: Reservation | None,
+    settle: Settle | None,
+    lost: Lost | None,
+    replica: str,
+    *,
+    foreign: bool,
 ) -> Callable[[Connection], None]:
     def also(connection: Connection) -> None:
+        if foreign:
+            assert intent.action is not None
+            gone = connection.execute("DELETE FROM open_intent WHERE action_id = ?", (intent.action.id,))
+            if gone.rowcount != 1:
+                raise Refusal("conflict", f"The action {intent.action.id} was ended by somebody else.")
         if reservation is not None and settle is not None:
-            settle(connection, reservation)
+            settle(connection, reservation, replica)
         if lost is not None and intent.case is None:
             entry.leaf.case = lost(connection, intent)
 

@@ -51,6 +51,20 @@ class Agents:
         rows = await store.read(lambda db: db.execute(f"SELECT {_COLUMNS} FROM agent").fetchall())  # noqa: S608
         self._all = {row[0]: _registered(row) for row in rows}
 
+    async def reload(self, store: Reads) -> None:
+        """Take over what another replica changed; an agent that it suspended is stopped here too."""
+        async with self._turn:
+            before = self._all
+            await self.load(store)
+            for agent_id, now in self._all.items():
+                had = before.get(agent_id)
+                if had == now:
+                    continue
+                self._on_change(self.get(agent_id), agent_id)
+                was_active = had is None or had.agent.status is AgentStatus.ACTIVE
+                if was_active and now.agent.status is AgentStatus.SUSPENDED:
+                    self._on_suspend(agent_id)
+
     def get(self, agent_id: str) -> Agent | None:
         """The agent as it is now; None if it is unknown or removed."""
         found = self._all.get(agent_id)

@@ -67,7 +67,7 @@ class Keys:
         self._turn = asyncio.Lock()
 
     async def load(self, store: Reads) -> None:
-        """Read all keys from the store; the agents must be there already."""
+        """Read all keys from the store, at the start or when another replica changed some; the agents must be there."""
         rows = await store.read(lambda db: db.execute(f"SELECT {_COLUMNS} FROM agent_key").fetchall())  # noqa: S608
         for row in rows:
             self._remember(Key(*row))

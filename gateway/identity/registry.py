@@ -49,6 +49,15 @@ class Registry:
         await self.keys.load(store)
         await self.people.load(store)
 
+    async def reload(self, topic: str, store: Reads) -> None:
+        """Read anew what another replica changed: `agent`, `key` or `person`."""
+        if topic == "agent":
+            await self.agents.reload(store)
+        elif topic == "key":
+            await self.keys.load(store)
+        elif topic == "person":
+            await self.people.load(store)
+
     async def open_local_door(self, data_dir: Path) -> None:
         """Let whoever can read the data directory act as the local operator: a new token at each start.
 

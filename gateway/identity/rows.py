@@ -10,9 +10,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
 from sqlmodel import Session, SQLModel, select
 
@@ -34,7 +35,7 @@ __all__ = [
 class _Lent:
     """A connection that is used but not owned: ending a transaction is left to its owner."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Any) -> None:
         self._connection = connection
 
     def __getattr__(self, name: str) -> Any:
@@ -50,16 +51,25 @@ class _Lent:
         """The owner keeps it open."""
 
 
+_SQLITE = "sqlite://"
 _lent = threading.local()
-_engine = create_engine("sqlite://", creator=lambda: _Lent(_lent.connection), poolclass=NullPool)
+
+
+@cache
+def _engine(dialect: str) -> Engine:
+    # Without a look for a type that no table of ours has: it would want a connection of the driver's own class.
+    more = {} if dialect == _SQLITE else {"use_native_hstore": False}
+    return create_engine(dialect, creator=lambda: _Lent(_lent.connection), poolclass=NullPool, **more)
 
 
 @contextmanager
 def session(connection: Connection) -> Iterator[Session]:
     """A session on `connection`; what was added is flushed at the end, and durable when the owner commits."""
-    _lent.connection = connection
+    # PostgreSQL's stands behind our words for it; SQLAlchemy speaks its own.
+    raw = getattr(connection, "raw", None)
+    _lent.connection = connection if raw is None else raw
     try:
-        with Session(_engine) as inner:
+        with Session(_engine(_SQLITE if raw is None else "postgresql+psycopg://")) as inner:
             yield inner
             inner.flush()
     finally:

@@ -115,6 +115,7 @@ class CheckpointRow(SQLModel, table=True):
     root: bytes = Field(sa_type=LargeBinary)
     note: bytes = Field(sa_type=LargeBinary)
     ts_ns: int
+    frontier: bytes | None = Field(default=None, sa_type=LargeBinary)  # of the tree of that size, where replicas share
 
 
 class LogHeadRow(SQLModel, table=True):
@@ -302,6 +303,7 @@ class CaseAttemptRow(SQLModel, table=True):
     ended_ns: int | None = None
     outcome: str | None = None
     note: str | None = None
+    replica: str = ""  # who carries it out
 
 
 class KeptAnswerRow(SQLModel, table=True):
@@ -346,6 +348,7 @@ class ReplicaRow(SQLModel, table=True):
     beat_ns: int  # of the database's clock, as are the other times here
     seq: int  # transactions that it made; tells after a lost connection whether the last one became durable
     ended_ns: int | None = None  # from here on it can write nothing more
+    released: int  # 1: what it held of limits was given back
     told: str  # JSON: the revisions that it runs, and what is degraded
 
 

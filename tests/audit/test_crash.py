@@ -85,7 +85,7 @@ async def test_the_reaper_settles_the_reserved_cost_in_the_same_transaction(hous
     writer = Writer.open(house.data_dir)
     log = AuditLog.open(house.data_dir, writer, origin=ORIGIN)
 
-    def settle(connection: Any, reservation: Reservation) -> None:
+    def settle(connection: Any, reservation: Reservation, _: str) -> None:
         assert connection.in_transaction
         settled.append(reservation)
 

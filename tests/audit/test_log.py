@@ -168,7 +168,7 @@ async def test_stop_ends_what_is_open_as_unknown_and_signs(house: House) -> None
     await log.start()
     action = house.action()
     await log.append(house.intent(action))
-    await log.stop(lambda _, reservation: settled.append(reservation))
+    await log.stop(lambda _, reservation, __: settled.append(reservation))
     assert [reservation.id for reservation in settled] == [action.id]
     with pytest.raises(Refusal, match="not open"):
         await log.append(house.intent(house.action()))

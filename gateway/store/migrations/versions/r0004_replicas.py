@@ -32,6 +32,7 @@ def upgrade() -> None:
         *[_text(name) for name in ("name", "url", "version")],
         *[_int(name) for name in ("started_ns", "beat_ns", "seq")],
         _int("ended_ns", null=True),
+        _int("released"),
         _text("told"),
     )
     op.create_table(
@@ -62,6 +63,8 @@ def upgrade() -> None:
         "open_intent_digest", "open_intent", ["digest"], unique=True, sqlite_where=alone, postgresql_where=alone
     )
     op.create_index("open_intent_replica", "open_intent", ["replica"])
+    op.add_column("case_attempt", sa.Column("replica", sa.String(), nullable=False, server_default=""))
+    op.add_column("checkpoint", sa.Column("frontier", sa.LargeBinary(), nullable=True))
     op.add_column("approval_case", sa.Column("written", _BIG, nullable=True))
     if op.get_bind().dialect.name == "sqlite":  # only there can cases be older than this
         op.execute("UPDATE approval_case SET written = rowid")

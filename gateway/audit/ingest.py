@@ -1,0 +1,172 @@
+"""Makes entries durable records where replicas share a database; their place in the log comes a moment later.
+
+Each replica numbers its own records; what it acknowledges is committed. `sequencer.py` gives every record its index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gateway.audit.leaf import Entry
+from gateway.audit.preparing import INTENT, RESULT, NotWrittenError, Preparing
+from gateway.audit.vault import Vault
+from gateway.clock import Clock
+from gateway.errors import Refusal
+from gateway.store.interface import Connection
+
+# One trip for all that a batch writes. The order of `n` is the order in which this replica made its records.
+_WRITE = """
+WITH records AS (
+  INSERT INTO ingest (id, body)
+  SELECT id, body FROM unnest(?::text[], ?::bytea[]) WITH ORDINALITY AS t (id, body, n) ORDER BY n
+), payloads AS (
+  INSERT INTO payload (leaf_id, sealed) SELECT * FROM unnest(?::text[], ?::bytea[])
+), keys AS (
+  INSERT INTO payload_key (leaf_id, kek, wrapped)
+  SELECT id, ?, wrapped FROM unnest(?::text[], ?::bytea[]) AS t (id, wrapped)
+), closed AS (
+  DELETE FROM open_intent WHERE action_id = ANY(?::text[])
+), opened AS (
+  INSERT INTO open_intent (action_id, leaf_id, reservation, replica)
+  SELECT a, l, r, ? FROM unnest(?::text[], ?::text[], ?::bytea[]) AS t (a, l, r)
+)
+SELECT 1
+"""
+_CLAIM = """
+INSERT INTO open_intent (action_id, leaf_id, reservation, replica, digest)
+VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+"""
+
+
+class Ingest:
+    """One replica's records. A `store.Group`: its items are the entries of one append each."""
+
+    def __init__(self, vault: Vault, clock: Clock, new_id: Callable[[], str], *, env: str, replica: str) -> None:
+        self._preparing = Preparing(vault, clock, new_id, env=env)
+        self._preparing.begin(replica, 1, {})
+        self._replica = replica
+        self._before: tuple[int, dict[str, str]] | None = None  # as it was before what is not yet committed
+
+    @property
+    def open(self) -> dict[str, str]:
+        """Action id -> record id of its intent, for those of this replica without a result."""
+        return self._preparing.open
+
+    # ------------------------------------------------------------ store.Group
+
+    def alone(self, item: Any) -> bool:
+        """What rides with a record changes what other replicas may be changing too, unless it says otherwise."""
+        return any(entry.also is not None and not entry.beside for entry in item)
+
+    def committed(self) -> None:
+        """The batch is durable."""
+        self._before = None
+
+    def undone(self) -> None:
+        """Number on from where the last durable batch ended."""
+        if self._before is not None:
+            preparing = self._preparing
+            preparing.seq, before = self._before
+            preparing.open.clear()
+            preparing.open.update(before)
+            self._before = None
+
+    def apply(self, connection: Connection, items: list[Any]) -> list[Any]:
+        """Write a batch of appends; the outcome of each is None or what refused it."""
+        if self._before is None:
+            self._before = (self._preparing.seq, dict(self._preparing.open))
+        batch = _Batch(self._preparing.vault.kek_id, self._replica)
+        outcomes = [self._take(connection, entries, batch) for entries in items]
+        if batch.ids:
+            connection.execute(_WRITE, batch.values())
+        return outcomes
+
+    def _take(self, connection: Connection, entries: tuple[Entry, ...], batch: _Batch) -> Exception | None:
+        try:
+            prepared = self._preparing.together(connection, self._claimed(connection, entries))
+        except NotWrittenError as error:
+            self._give_back(connection, entries)
+            return error.reason
+        except _TakenError as error:
+            return error.reason
+        for one in prepared:
+            leaf = one.entry.leaf
+            batch.ids.append(leaf.id)
+            batch.bodies.append(one.body)
+            if one.sealed is not None:
+                batch.sealed.append((leaf.id, one.sealed.payload, one.sealed.wrapped_key))
+            if leaf.action is None:
+                continue
+            if leaf.type == INTENT and one.entry.claim is None:
+                batch.opened[leaf.action.id] = (leaf.action.id, leaf.id, one.reservation)
+            elif leaf.type == INTENT:
+                connection.execute(
+                    "UPDATE open_intent SET leaf_id = ?, reservation = ? WHERE action_id = ?",
+                    (leaf.id, one.reservation, leaf.action.id),
+                )
+            elif leaf.type == RESULT and batch.opened.pop(leaf.action.id, None) is None:
+                batch.closed.append(leaf.action.id)
+        return None
+
+    # ------------------------------------------------------------ one of identical calls, on whichever replica
+
+    def _claimed(self, connection: Connection, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        for entry in entries:
+            action = entry.leaf.action
+            if entry.claim is None or action is None:
+                continue
+            row = (action.id, "", None, self._replica, entry.claim)
+            if connection.execute(_CLAIM, row).rowcount != 1:
+                raise _TakenError(
+                    Refusal(
+                        "conflict",
+                        "An identical call is being carried out by another replica; ask again for its result.",
+                        retry_after_s=1,
+                        detail={"in_flight": entry.claim},
+                    )
+                )
+        return entries
+
+    @staticmethod
+    def _give_back(connection: Connection, entries: tuple[Entry, ...]) -> None:
+        for entry in entries:
+            if entry.claim is not None and entry.leaf.action is not None:
+                connection.execute("DELETE FROM open_intent WHERE action_id = ?", (entry.leaf.action.id,))
+
+
+class _TakenError(Exception):
+    def __init__(self, reason: Refusal) -> None:
+        super().__init__(reason.message)
+        self.reason = reason
+
+
+class _Batch:
+    """The columns of what a batch writes."""
+
+    def __init__(self, kek_id: str, replica: str) -> None:
+        self.ids: list[str] = []
+        self.bodies: list[bytes] = []
+        self.sealed: list[tuple[str, bytes, bytes]] = []
+        self.closed: list[str] = []
+        self.opened: dict[str, tuple[str, str, bytes | None]] = {}
+        self._kek_id = kek_id
+        self._replica = replica
+
+    def values(self) -> tuple[Any, ...]:
+        of = [one[0] for one in self.sealed]
+        opened = list(self.opened.values())
+        return (
+            self.ids,
+            self.bodies,
+            of,
+            [one[1] for one in self.sealed],
+            self._kek_id,
+            of,
+            [one[2] for one in self.sealed],
+            self.closed,
+            self._replica,
+            [one[0] for one in opened],
+            [one[1] for one in opened],
+            [one[2] for one in opened],
+        )

@@ -1,0 +1,143 @@
+"""Gives records that replicas made durable their places in the one log, and signs its head.
+
+One replica at a time is the sequencer: the one that the log's head names, as long as it is not ended. Every step is one
+transaction that holds the head's row, and moves it only from where this replica left it: two can never write two
+histories, whatever a clock or a pause does. A checkpoint is signed only of what is committed, and only as an extension
+of what was signed before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from gateway.audit.anchor import Restored, restore_shared
+from gateway.audit.leaf import decode_leaf
+from gateway.audit.view import project, row_of
+from gateway.store.interface import Connection
+from gateway.verify.checkpoints import Checkpoint
+from gateway.verify.notes import Signer
+from gateway.verify.tree import Frontier, leaf_hash
+
+MOST_AT_ONCE = 2000
+
+_TAKE = "SELECT seq, id, body FROM ingest ORDER BY seq LIMIT ?"
+_PLACE = """
+INSERT INTO leaf (idx, id, body, hash)
+SELECT * FROM unnest(?::bigint[], ?::text[], ?::bytea[], ?::bytea[])
+"""
+_HEAD = "SELECT writer, size FROM log_head WHERE tenant = ? FOR UPDATE"
+_MOVE = "UPDATE log_head SET writer = ?, size = ?, frontier = ? WHERE tenant = ? AND size = ?"
+
+
+class Step(NamedTuple):
+    """What one step did. `moved`: records placed; None where another replica is the sequencer."""
+
+    moved: int | None
+    size: int
+
+
+class Sequencer:
+    """Steps of one replica; each runs inside a transaction that somebody else commits."""
+
+    def __init__(
+        self,
+        signer: Signer,
+        *,
+        tenant: str,
+        replica: str,
+        now_ns: Callable[[], int],
+        anchored: Callable[[], bytes | None],
+    ) -> None:
+        """`anchored` reads the checkpoint that this replica keeps in a file of its own."""
+        self._signer = signer
+        self._tenant = tenant
+        self._replica = replica
+        self._now_ns = now_ns
+        self._anchored = anchored
+        self._frontier: Frontier | None = None  # of the log as this replica left it
+        self._ahead: Frontier | None = None  # as the step of now will leave it
+
+    def step(self, connection: Connection) -> Step:
+        """Place what waits. Raises Refusal(audit_unavailable) where the log is not as it was signed."""
+        size = self._lead(connection)
+        if size is None:
+            return Step(None, 0)
+        frontier = self._frontier
+        if frontier is None or frontier.size != size:  # new in this place: hold the log against its signatures
+            found = self._restored(connection)
+            frontier = found.frontier
+            if frontier.size != size:
+                connection.execute(_MOVE, (self._replica, frontier.size, frontier.to_bytes(), self._tenant, size))
+                size = frontier.size
+        rows = connection.execute(_TAKE, (MOST_AT_ONCE,)).fetchall()
+        if not rows:
+            self._frontier = frontier
+            return Step(0, size)
+        ahead = Frontier(frontier.size, tuple(frontier.peaks))
+        hashes = []
+        for _, _, body in rows:
+            hashed = leaf_hash(body)
+            hashes.append(hashed)
+            ahead.append(hashed)
+        places = list(range(size, size + len(rows)))
+        connection.execute(_PLACE, (places, [row[1] for row in rows], [row[2] for row in rows], hashes))
+        project(connection, [row_of(at, decode_leaf(row[2])) for at, row in zip(places, rows, strict=True)])
+        connection.execute("DELETE FROM ingest WHERE seq = ANY(?::bigint[])", ([row[0] for row in rows],))
+        if connection.execute(_MOVE, (self._replica, ahead.size, ahead.to_bytes(), self._tenant, size)).rowcount != 1:
+            raise AssertionError("the head moved although its row was held")
+        self._ahead = ahead
+        return Step(len(rows), ahead.size)
+
+    def placed(self, step: Step) -> None:
+        """The step is committed."""
+        if step.moved:
+            self._frontier = self._ahead
+
+    def lost(self) -> None:
+        """A step was not committed, or nobody knows: look at what is there before the next one."""
+        self._frontier = None
+
+    def checkpoint(self) -> Checkpoint | None:
+        """The head as this replica left it; None where it does not know it."""
+        frontier = self._frontier
+        if frontier is None or not frontier.size:
+            return None
+        return Checkpoint(self._signer.verifier.name, frontier.size, frontier.root())
+
+    def sign(self, connection: Connection, checkpoint: Checkpoint) -> bytes | None:
+        """Sign a head and keep the signature, if this replica still leads and nobody has signed as much; the note."""
+        size = self._lead(connection)
+        if size is None or size < checkpoint.size:
+            return None
+        note = checkpoint.sign(self._signer)
+        frontier = self._frontier
+        peaks = frontier.to_bytes() if frontier is not None and frontier.size == checkpoint.size else None
+        done = connection.execute(
+            "INSERT INTO checkpoint (size, root, note, ts_ns, frontier) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (checkpoint.size, checkpoint.root, note, self._now_ns(), peaks),
+        )
+        return note if done.rowcount == 1 else None
+
+    def _lead(self, connection: Connection) -> int | None:
+        """The log's size where this replica is its sequencer, having become it where nobody was."""
+        row = connection.execute(_HEAD, (self._tenant,)).fetchone()
+        if row is None:
+            connection.execute(
+                "INSERT INTO log_head (tenant, writer, size, frontier) VALUES (?, ?, 0, ?) ON CONFLICT DO NOTHING",
+                (self._tenant, self._replica, Frontier().to_bytes()),
+            )
+            row = connection.execute(_HEAD, (self._tenant,)).fetchone()
+        leader, size = str(row[0]), int(row[1])
+        if leader == self._replica:
+            return size
+        alive = "SELECT 1 FROM replica WHERE id = ? AND ended_ns IS NULL"
+        if connection.execute(alive, (leader,)).fetchone() is not None:
+            self._frontier = None
+            return None
+        connection.execute("UPDATE log_head SET writer = ? WHERE tenant = ?", (self._replica, self._tenant))
+        self._frontier = None
+        return size
+
+    def _restored(self, connection: Connection) -> Restored:
+        return restore_shared(connection, self._anchored(), self._signer.verifier)

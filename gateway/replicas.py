@@ -1,0 +1,179 @@
+"""One replica among others: its heartbeat, what the others changed, and who has to be ended.
+
+Owns: this process's row among the replicas, when another counts as dead, and that whatever a dead one left open is
+ended exactly once. Never does: decide anything about an action. Fails closed: a replica that was ended by another can
+make nothing durable any more, and its process stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import structlog
+
+from gateway.clock import Clock
+from gateway.errors import Refusal
+from gateway.store.database import LostError
+from gateway.store.interface import Connection, Store
+from gateway.store.postgres import replicas as rows
+from gateway.store.postgres.beside import Beside
+
+TICK_S = 0.25  # how soon a change is seen where no signal came
+BEAT_S = 1.0
+DEAD_AFTER_S = 5.0  # silent for so long is dead
+SURE_AFTER_S = 6.0  # whoever could not beat itself for a while waits so long before it judges others
+
+log = structlog.get_logger("gateway.replicas")
+
+# Ends what a dead replica left open; how many intents that were.
+EndFor = Callable[[str], Awaitable[int]]
+# Gives back what it held of limits.
+Release = Callable[[str], Awaitable[None]]
+
+
+class _Beats:
+    """A `store.Group` whose items are what this replica tells of itself."""
+
+    def __init__(self, replica: str) -> None:
+        self._replica = replica
+
+    def alone(self, _item: Any) -> bool:
+        return False
+
+    def apply(self, connection: Connection, items: list[Any]) -> list[Any]:
+        url, told = items[-1]
+        rows.tell(connection, self._replica, url=url, told=told)
+        return [None] * len(items)
+
+    def committed(self) -> None:
+        """Nothing is kept here."""
+
+    def undone(self) -> None:
+        """Nothing is kept here."""
+
+
+class Replicas:
+    """This replica's view of all. `register` before anything is written, then `start`, at the end `stop`."""
+
+    def __init__(self, url: str, replica: str, *, name: str, version: str, clock: Clock) -> None:
+        self.id = replica
+        self.name = name
+        self.url = ""
+        self.told: Callable[[], dict[str, str]] = dict
+        """What is told to the others with each heartbeat."""
+        self.on_changed: dict[str, Callable[[], Awaitable[None]]] = {}
+        """By topic, who reads anew what another replica changed."""
+        self._version = version
+        self._clock = clock
+        self._beside = Beside(url, name=f"gateway replica {replica}")
+        self._store: Store | None = None
+        self._end_for: EndFor | None = None
+        self._release: Release | None = None
+        self._beats = _Beats(replica)
+        self._versions: dict[str, int] = {}
+        self._reading = asyncio.Lock()
+        self._beaten_s: float | None = None  # when the last heartbeat was durable
+        self._sure_from_s = float("inf")  # from then on this replica may judge others
+        self._task: asyncio.Task[None] | None = None
+
+    async def register(self) -> None:
+        """Take a row. Raises LostError where the database can't be reached."""
+        await asyncio.to_thread(
+            self._beside.run, lambda c: rows.register(c, self.id, name=self.name, version=self._version)
+        )
+
+    async def start(self, store: Store, *, end_for: EndFor, release: Release) -> None:
+        """Begin to beat and to watch."""
+        self._store, self._end_for, self._release = store, end_for, release
+        self._versions = await store.read(rows.versions)
+        self._sure_from_s = self._clock.monotonic_s() + SURE_AFTER_S
+        self._task = asyncio.create_task(self._keep_watching(), name="replicas")
+
+    async def stop(self) -> None:
+        """End this replica: what it left open is nobody's but the others' from here on."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        with contextlib.suppress(LostError):  # the others find out by its silence
+            await asyncio.to_thread(self._beside.run, lambda c: rows.end(c, self.id))
+        await asyncio.to_thread(self._beside.close)
+
+    async def known(self) -> list[rows.Replica]:
+        """All replicas that run, and those that ended lately."""
+        assert self._store is not None
+        return await self._store.read(rows.known)
+
+    async def alive(self) -> set[str]:
+        """Ids of those that nobody has ended."""
+        assert self._store is not None
+        return await self._store.read(rows.alive)
+
+    # ------------------------------------------------------------ what others changed
+
+    async def catch_up(self) -> bool:
+        """Read anew what was changed since this replica last looked; whether anything was.
+
+        Raises Refusal(store_unavailable) where nobody can tell.
+        """
+        assert self._store is not None
+        async with self._reading:
+            found = await self._store.read(rows.versions)
+            moved = [topic for topic, version in found.items() if version != self._versions.get(topic)]
+            for topic in moved:
+                reread = self.on_changed.get(topic)
+                if reread is not None:
+                    await reread()
+                self._versions[topic] = found[topic]
+            return bool(moved)
+
+    # ------------------------------------------------------------ watching
+
+    async def _keep_watching(self) -> None:
+        beat_s = end_s = float("-inf")
+        while True:
+            now_s = self._clock.monotonic_s()
+            try:
+                if now_s - beat_s >= BEAT_S:
+                    beat_s = now_s
+                    await self._beat()
+                await self.catch_up()
+                if now_s - end_s >= BEAT_S and now_s >= self._sure_from_s:
+                    end_s = now_s
+                    await self._end_silent()
+                    await self._end_left_open()
+            except Refusal as refusal:  # away or slow; the writer refuses for itself meanwhile
+                self._sure_from_s = self._clock.monotonic_s() + SURE_AFTER_S
+                log.warning("replica_tick", code=refusal.code, message=refusal.message)
+            except Exception:
+                log.exception("replica_tick_fault")
+            await asyncio.sleep(TICK_S)
+
+    async def _beat(self) -> None:
+        assert self._store is not None
+        await self._store.submit(self._beats, (self.url, self.told()))
+        now_s = self._clock.monotonic_s()
+        if self._beaten_s is not None and now_s - self._beaten_s > DEAD_AFTER_S / 2:
+            # Perhaps it was the database that stood still, and the others could not beat either.
+            self._sure_from_s = now_s + SURE_AFTER_S
+        self._beaten_s = now_s
+
+    async def _end_silent(self) -> None:
+        assert self._store is not None
+        for replica in await self._store.read(lambda c: rows.silent(c, DEAD_AFTER_S)):
+            if replica != self.id and await self._store.write(partial(rows.end, replica=replica, after_s=DEAD_AFTER_S)):
+                log.warning("replica_ended", replica=replica, silent_s=DEAD_AFTER_S)
+
+    async def _end_left_open(self) -> None:
+        assert self._store is not None
+        assert self._end_for is not None
+        assert self._release is not None
+        for replica, open_intents in await self._store.read(rows.unreleased):
+            if open_intents:
+                ended = await self._end_for(replica)
+                log.warning("replica_left_open", replica=replica, intents=ended)
+            await self._release(replica)
+            await self._store.write(partial(rows.released, replica=replica))

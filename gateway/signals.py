@@ -1,0 +1,107 @@
+"""What replicas tell each other at once, over Redis: something changed, look. Never what it is now.
+
+Owns: one connection that listens and one that tells. Never does: carry state, or be needed for anything to be right;
+what a lost signal would have told is found within a moment by looking at the database. Fails open for that reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+CHANNEL = "gateway:signals"
+QUEUE_LIMIT = 10_000
+_TIMEOUT_S = 2.0
+_PAUSE_S = 0.25
+
+log = structlog.get_logger("gateway.signals")
+
+Handler = Callable[[str], Awaitable[None]]
+
+
+class Signals:
+    """Tells and hears `topic:what`. Handlers run one after another, in the order in which things were told."""
+
+    def __init__(self, url: str, replica: str) -> None:
+        self.handlers: dict[str, Handler] = {}
+        self.on_gap: Callable[[], Awaitable[None]] | None = None
+        """Called after signals may have been missed."""
+        self.is_connected = False
+        self.dropped = 0
+        self._replica = replica
+        self._redis = Redis.from_url(
+            url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, health_check_interval=0
+        )
+        self._outgoing: asyncio.Queue[str] = asyncio.Queue(QUEUE_LIMIT)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to listen and to tell."""
+        self._tasks = [
+            asyncio.create_task(self._keep_listening(), name="signals-in"),
+            asyncio.create_task(self._keep_telling(), name="signals-out"),
+        ]
+
+    async def stop(self) -> None:
+        """Tell what is queued, then end."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_TIMEOUT_S):
+                await self._outgoing.join()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._redis.aclose()
+
+    def tell(self, topic: str, what: str = "") -> None:
+        """Let all other replicas look at something. Raises nothing; what does not fit is dropped and counted."""
+        try:
+            self._outgoing.put_nowait(f"{self._replica} {topic} {what}")
+        except asyncio.QueueFull:
+            self.dropped += 1
+
+    async def _keep_telling(self) -> None:
+        while True:
+            message = await self._outgoing.get()
+            try:
+                await self._redis.publish(CHANNEL, message)
+            except (RedisError, OSError, TimeoutError) as error:
+                self.dropped += 1
+                log.warning("signal_not_sent", error=type(error).__name__)
+            finally:
+                self._outgoing.task_done()
+
+    async def _keep_listening(self) -> None:
+        while True:
+            try:
+                async with self._redis.pubsub(ignore_subscribe_messages=True) as heard:
+                    await heard.subscribe(CHANNEL)
+                    self.is_connected = True
+                    if self.on_gap is not None:
+                        await self.on_gap()
+                    while True:
+                        message = await heard.get_message(timeout=_TIMEOUT_S)
+                        if message is None:  # silent for a while: is the connection still one?
+                            await heard.ping()
+                            continue
+                        await self._heard(message["data"].decode())
+            except (RedisError, OSError, TimeoutError) as error:
+                if self.is_connected:
+                    log.warning("signals_away", error=type(error).__name__)
+                self.is_connected = False
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _heard(self, message: str) -> None:
+        sender, _, told = message.partition(" ")
+        topic, _, what = told.partition(" ")
+        handler = self.handlers.get(topic)
+        if sender == self._replica or handler is None:
+            return
+        try:
+            await handler(what)
+        except Exception:
+            log.exception("signal_fault", topic=topic)
