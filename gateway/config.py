@@ -216,6 +216,9 @@ class OpaServer(Room):
     bundle_token: Secret | None = Field(
         default=None, description="What OPA shows to fetch /api/v1/policy/bundle; absent: only people may."
     )
+    cross_check: bool = Field(
+        default=True, description="What OPA does not deny is asked of the engine in the process too; both must agree."
+    )
     rollout_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
         default=300.0, description="So long a server may decide by a revision that was in force here before or is next."
     )

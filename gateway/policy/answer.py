@@ -24,13 +24,13 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hidden: bool = False
 
 
-def read_answer(value: object, revision: str, document: bytes) -> Decision:
-    """The decision that an engine's result document means. Raises `msgspec.ValidationError` for any other shape."""
-    return decision_of(msgspec.convert(value, Answer), revision, document)
+_decode = msgspec.json.Decoder(Answer).decode
 
 
-def decision_of(answer: Answer, revision: str, document: bytes, decision_id: str = "") -> Decision:
-    """The decision that an answer to `document` is."""
+def read_answer(result: bytes | str, revision: str, document: bytes, decision_id: str = "") -> Decision:
+    """The decision that an engine's result, as JSON, means for `document`. Raises `msgspec.DecodeError` for any other
+    shape."""
+    answer = _decode(result)
     return Decision(
         effect=Effect(answer.effect),
         rules=answer.rules,

@@ -11,9 +11,9 @@ count max min product sort sum
 array.concat array.reverse array.slice
 intersection union
 object.filter object.get object.keys object.remove object.union object.union_n
-concat contains endswith format_int indexof indexof_n lower replace split sprintf startswith
+concat contains endswith format_int indexof indexof_n replace split sprintf startswith
 strings.any_prefix_match strings.any_suffix_match strings.count strings.reverse substring
-trim trim_left trim_prefix trim_right trim_space trim_suffix upper
+trim trim_left trim_prefix trim_right trim_space trim_suffix
 glob.match regex.find_n regex.is_valid regex.match regex.replace regex.split
 is_array is_boolean is_null is_number is_object is_set is_string type_name
 time.add_date time.clock time.date time.parse_rfc3339_ns time.weekday
@@ -33,6 +33,8 @@ INSTEAD = {
     "opa.runtime": "Read what you need from the input: environment, settings, agent.",
     "to_number": "Use is_number and compare the number itself; text is not a number.",
     "object.subset": "It crashes the engine on an empty array; use `every` with `in`.",
+    "lower": "Engines fold some letters differently; list the spellings, or match with a class such as [Aa].",
+    "upper": "Engines fold some letters differently; list the spellings, or match with a class such as [Aa].",
     "walk": "Name the path you mean.",
     "print": "Remove it, or keep it to *_test.rego files; `gateway policy explain` shows what fired.",
     "trace": "Remove it; `gateway policy explain` shows what fired.",

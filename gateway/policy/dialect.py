@@ -41,8 +41,8 @@ class Module(NamedTuple):
 
 _NOT = ("future", "keywords", "not")
 _CLASSES = re.compile(r"\\[wWdDsSbB]")
-_VERB = re.compile(r"%(?P<verb>[^%vds]|$)")
-_VERBS = re.compile(r"%[vds]")
+_VERB = re.compile(r"%(?!v)")
+_VERBS = re.compile(r"%v")
 _FRACTION = re.compile(rb"[.eE]")
 
 
@@ -131,7 +131,9 @@ def _sprintf(content: dict[str, Any]) -> Iterator[Fault]:
         return
     plain = str(text["value"]).replace("%%", "")
     if _VERB.search(plain):
-        yield Fault(line, "sprintf takes no flags, widths or other verbs here.", "Use %v, %s or %d alone.")
+        yield Fault(
+            line, "sprintf takes no flags, widths or other verbs here: engines write them differently.", "Use %v."
+        )
     elif len(parameters) == 2 and "Array" in parameters[1]:
         wanted, given = len(_VERBS.findall(plain)), len(parameters[1]["Array"]["items"])
         if wanted != given:

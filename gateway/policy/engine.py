@@ -88,7 +88,7 @@ class EmbeddedEngine:
             if known is not None:
                 return known
         try:
-            value = self._machine.ask(ENTRY_POINT, document.decode())
+            value = self._machine.ask_json(ENTRY_POINT, document.decode())
             decision = read_answer(value, self.revision, document)
             if self._memo is not None and key is not None:
                 self._memo.remember(key, decision)
@@ -97,7 +97,7 @@ class EmbeddedEngine:
             where = f" at {fault.place}" if fault.place else ""
             reason = f"The policy failed{where}, so nothing is allowed. Its author must mend it."
             return self._failed(reason, f"{fault.place} {fault.message}".strip(), document)
-        except msgspec.ValidationError as error:
+        except msgspec.DecodeError as error:
             reason = "The policy's answer is not a decision, so nothing is allowed. Its author must mend it."
             return self._failed(reason, f"{ENTRY_POINT}: {error}", document)
 

@@ -42,6 +42,7 @@ class Failed(NamedTuple):
 
     place: str  # file:line, or nothing
     message: str
+    revision: str = ""  # the server does not say
 
 
 class _Bundle(msgspec.Struct, frozen=True):

@@ -13,11 +13,11 @@ from collections.abc import Callable
 
 import msgspec
 
-from gateway.actions import Decision
+from gateway.actions import Decision, Effect
 from gateway.clock import Clock
 from gateway.config import OpaServer
 from gateway.errors import Refusal
-from gateway.policy.answer import Answer, decision_of, policy_error
+from gateway.policy.answer import POLICY_ERROR, policy_error, read_answer
 from gateway.policy.circuit import Circuit
 from gateway.policy.engine import ENTRY_POINT, EmbeddedEngine
 from gateway.policy.loading import samples
@@ -28,8 +28,6 @@ from gateway.policy.rollout import Rollout, WasInForce
 
 LOOK_EVERY_S = 1.0
 CONFIRMED_S = 2.0  # what is remembered counts this long after the server last decided by the revision in force here
-
-_decode = msgspec.json.Decoder(Answer).decode
 
 
 class ServerEngine:
@@ -98,8 +96,10 @@ class ServerEngine:
             raise _unavailable()
         said = await self._ask(document)
         decision = self._decision(said, document)
+        if said.revision == self._own.revision and decision.effect is not Effect.DENY and self._settings.cross_check:
+            decision = self._agreed(decision, document)
         # What was decided by other policies, or failed, is asked again.
-        if memo is not None and key is not None and isinstance(said, Answered) and said.revision == own:
+        if memo is not None and key is not None and said.revision == own:
             memo.remember(key, decision)
         return decision
 
@@ -138,11 +138,31 @@ class ServerEngine:
         detail = "undefined"
         if said.result is not None:
             try:
-                return decision_of(_decode(said.result), said.revision, document, said.decision_id)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                return read_answer(said.result, said.revision, document, said.decision_id)
+            except msgspec.DecodeError as error:
                 detail = str(error)
         reason = "The policy's answer is not a decision, so nothing is allowed. Its author must mend it."
         return self._failed(reason, f"{ENTRY_POINT}: {detail}", document, said.decision_id)
+
+    def _agreed(self, decision: Decision, document: bytes) -> Decision:
+        """The decision, if the engine in this process comes to the same effect; else a deny.
+
+        OPA forgives a few faults that are faults here, such as iterating over a number or a rule that its index has
+        ruled out; a deny rule that fails must not be one that does not fire.
+        """
+        here = self._own.decide_now(document)
+        if here.effect is decision.effect:
+            return decision
+        if here.rules == (POLICY_ERROR,):
+            self.faults += 1
+            return msgspec.structs.replace(here, decision_id=decision.decision_id)
+        return self._failed(
+            "The two policy engines do not decide alike on this, so nothing is allowed. Its author must mend it.",
+            f"OPA says {decision.effect} ({', '.join(decision.rules)}), the engine in the process {here.effect}"
+            f" ({', '.join(here.rules)}); decision {decision.decision_id or 'without an id'}",
+            document,
+            decision.decision_id,
+        )
 
     def _failed(self, reason: str, detail: str, document: bytes, decision_id: str = "") -> Decision:
         self.faults += 1
