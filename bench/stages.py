@@ -62,7 +62,7 @@ async def main() -> None:
         }
         raw = payload.BODIES["chat"]
         request = dialect.parse_request(raw)
-        intake = app.desk.admit(scope, app.ids.new())
+        intake = await app.desk.admit(scope, app.ids.new())
 
         def action() -> object:
             return app.desk.action(

@@ -17,11 +17,10 @@ from prometheus_client import CollectorRegistry
 
 from gateway import __version__
 from gateway.actions import Action, Agent, DeclaredTool, Reservation
-from gateway.approvals import Approvals, Sealing
+from gateway.approvals import Approvals
 from gateway.approvals.case import Case
 from gateway.audit import records
 from gateway.audit.leaf import Leaf
-from gateway.audit.log import AuditLog
 from gateway.audit.lost import lost_call
 from gateway.audit.reverify import Reverification
 from gateway.audit.trail import Trail
@@ -43,17 +42,15 @@ from gateway.doors.openai.dialect import declared_tools
 from gateway.doors.openai.door import DOOR as OPENAI_CHAT
 from gateway.doors.openai.door import OpenAIDoor
 from gateway.errors import Refusal
+from gateway.footing import footing_of, sealing
 from gateway.govern import Governor
 from gateway.guards import Guards
 from gateway.identity import now as identity_now
 from gateway.identity.registry import Registry
-from gateway.limits.memory import MemoryLimits
-from gateway.limits.spend import read_spend
-from gateway.limits.windows import windows_at
+from gateway.keys import session_key
 from gateway.policy import Decider
 from gateway.process import Process
 from gateway.settings import child_environment, resolve, resolve_text
-from gateway.store import Writer
 from gateway.store.interface import Connection
 from gateway.telemetry import Metrics, Observer, names, start_tracing, trace_parser
 from gateway.upstreams.models import Models
@@ -63,6 +60,7 @@ from gateway.upstreams.tool_servers import ToolServers
 from gateway.upstreams.wire import Wire
 
 TICK_S = 1.0
+FOOTING_TICK_S = 0.5
 RESUME_EVERY = 10  # ticks: what was approved and could not begin, as while no policy could be asked, is tried again
 SAVE_SEEN_EVERY = 30  # ticks
 _CONNECTED = ("connected", "client")
@@ -81,7 +79,8 @@ class App:
         self.ids = Ids(self.clock)
         self.is_stopping = False
         self.metrics = Metrics(CollectorRegistry(), version=__version__)
-        self.limits = MemoryLimits(self.clock)
+        self.footing = footing_of(process, self.clock, self.ids)
+        self.limits = self.footing.limits
         self.guards = Guards()
         self._decider: Decider | None = None
         self.catalog = Catalog(price=self._price)
@@ -124,24 +123,15 @@ class App:
         if found is None:
             raise bad_configuration(problems)
         config = found.config
-        self.writer = Writer.open(self.process.data_dir)
+        self.log = await self.footing.open(config)
+        self.writer = self.footing.writer
         self.writer.on_commit = self.metrics.audit_committed
-        self.log = AuditLog.open(
-            self.process.data_dir,
-            self.writer,
-            origin=config.audit.origin,
-            capture=config.audit.capture,
-            payload_cap_bytes=config.audit.payload_cap_bytes,
-            env=config.environment,
-            clock=self.clock,
-            ids=self.ids,
-        )
         self.trail = Trail(self.log)
         self.registry = Registry(journal=self._journal, clock=self.clock, ids=self.ids, on_suspend=self._suspended)
         self.approvals = Approvals(
             store=self.writer,
             records=self.trail,
-            sealing=Sealing.open(self.process.data_dir),
+            sealing=sealing(self.footing),
             clock=self.clock,
             ids=self.ids,
             sentence=render_sentence,
@@ -150,12 +140,12 @@ class App:
             owners=self._owners,
             active=identity_now.is_active,
             settings=config.approvals,
+            replica=self.footing.replica,
         )
-        await self.log.start(self._settle_unknown, self._lost_call)
-        windows = windows_at(self.clock.now_ns())
-        self.limits.restore(await self.writer.read(lambda db: read_spend(db, windows)))
+        await self.footing.begin(self._settle_unknown, self._lost_call)
         await self.registry.load(self.writer)
         await self.approvals.load()
+        await self.footing.join(self.registry, self.approvals, self._told)
         self.seen = SeenTools(
             store=self.writer, read=_declared_tools, described=self.catalog.describes, clock=self.clock
         )
@@ -173,12 +163,24 @@ class App:
         problems = await self.configuration.load()
         if self.configuration.current is None:
             # So that the next start does not take this for a crash.
-            await self.log.stop(self._settle_unknown, self._lost_call)
-            await self.writer.close()
+            await self.footing.end(self._settle_unknown, self._lost_call)
             raise bad_configuration(problems)
         self._build_doors(config.server.max_body_bytes)
         await self.governor.attempting.resume()
-        self._ticking = asyncio.create_task(self._keep_ticking(), name="approvals-tick")
+        self._tasks = [
+            asyncio.create_task(self._keep_ticking(), name="approvals-tick"),
+            asyncio.create_task(self._keep_footing(), name="footing-tick"),
+        ]
+
+    async def _keep_footing(self) -> None:
+        while True:
+            await asyncio.sleep(FOOTING_TICK_S)
+            try:
+                await self.footing.tick()
+            except Refusal as refusal:
+                log.warning("footing_tick", code=refusal.code, message=refusal.message)
+            except Exception:
+                log.exception("footing_tick_fault")
 
     async def _keep_ticking(self) -> None:
         """What time does to cases; a tick that fails is told, and the next one comes all the same."""
@@ -249,11 +251,12 @@ class App:
             clock=self.clock,
             ids=self.ids,
             max_body_bytes=max_body_bytes,
+            look_again=self.footing.look_again,
         )
         mcp = McpDoor(
             desk,
             self.governor,
-            sessions=Sessions(session_key(self.process)),
+            sessions=Sessions(session_key(self.footing.keys_dir, create=not self.footing.replica)),
             hosts=Hosts(bound_host=self.process.host, public_url=self.process.public_url),
             definition=self.catalog.definition,
             parse_trace=parse_trace,
@@ -278,6 +281,8 @@ class App:
         )
         self.health.add("accepting", lambda: "The gateway is shutting down." if self.is_stopping else None, needed=True)
         self.health.add("audit", lambda: self.writer.latched, needed=True)
+        for name, fault in self.footing.faults().items():
+            self.health.add(name, fault, needed=True)
         self.health.add("audit_trail", lambda: self.reverification.fault)
         self.health.add("configuration", self._configuration_fault)
         self.health.add("tool_servers", self._tool_server_fault)
@@ -300,6 +305,10 @@ class App:
         else:
             log.info("reloaded", why=why, policy=self.configured.engine.revision[:19])
         return problems
+
+    async def look_again(self) -> bool:
+        """Whether another replica changed something that this one had not seen; it has by now."""
+        return await self.footing.look_again()
 
     async def changed(self) -> bool:
         """Whether the configuration's files are others than those in force."""
@@ -340,15 +349,15 @@ class App:
     async def stop(self, grace_s: float) -> None:
         """Let what runs finish, close the upstreams, flush and sign the log."""
         self.is_stopping = True
-        self._ticking.cancel()
-        await asyncio.gather(self._ticking, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.governor.stop(grace_s)
         await self.seen.save()
         await self.tools.aclose()
         await self.models.aclose()
         await self.wire.aclose()
-        await self.log.stop(self._settle_unknown, self._lost_call)
-        await self.writer.close()
+        await self.footing.end(self._settle_unknown, self._lost_call)
         await self.tracing.aclose()
 
     # ------------------------------------------------------------ between rooms
@@ -377,10 +386,10 @@ class App:
             agent_id, Refusal("agent_suspended", f"The agent {agent_id} was suspended; its streams were ended.")
         )
 
-    def _settle_unknown(self, connection: Connection, held: Reservation) -> None:
-        """Book what an action that nobody ended may have cost, in the window it began in."""
+    def _settle_unknown(self, connection: Connection, held: Reservation, replica: str) -> None:
+        """Book what an action that nobody ended may have cost, in the window it began in, as its replica's spend."""
         began_ns = int(held.id[:8] + held.id[9:13], 16) * 1_000_000  # a UUIDv7 begins with its milliseconds
-        self.limits.persist_unknown(held, began_ns)(connection)
+        self.limits.persist_unknown(held, began_ns, replica=replica)(connection)
 
     def _lost_call(self, connection: Connection, intent: Leaf) -> str | None:
         """An effect that may have happened, and nobody knows: a case for people to find out."""
@@ -406,8 +415,20 @@ class App:
     ) -> None:
         """One record, and the change it is of, in one transaction."""
         entry = records.event(type, tenant=tenant, person=person, subject=subject, labels=labels)
-        entry.also = also
+        topic = type.partition(".")[0]
+        entry.also = self.footing.riding(topic, also)
         await self.log.append(entry)
+        self.footing.told(topic)
+
+    def _told(self) -> dict[str, str]:
+        """What other replicas and people may know of this one."""
+        degraded = ", ".join(one.id for one in self.health.conditions() if one.reason is not None)
+        return {
+            "policy": self.policy.revision,
+            "configuration": self.configured.revision,
+            "registry": self.configured.registry_revision,
+            "degraded": degraded,
+        }
 
     def _case_decided(self, case: Case) -> None:
         decided_ns = case.decided_ns or self.clock.now_ns()
@@ -429,14 +450,3 @@ def bad_configuration(problems: list[Problem]) -> Refusal:
     """One sentence on top, then every problem on a line of its own."""
     lines = "\n".join(str(problem) for problem in problems)
     return Refusal("invalid_configuration", f"The configuration has errors; correct them and start again.\n{lines}")
-
-
-def session_key(process: Process) -> bytes:
-    """The key that binds MCP session ids to credentials; made once, kept beside the other keys."""
-    path = process.data_dir / "keys" / "mcp-session.key"
-    if not path.exists():
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(os.urandom(32))
-    return path.read_bytes()

@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,10 @@ class Prepared:
     providers: dict[str, ModelProvider]
     allowances: AllowanceTable
     agents: tuple[Agent, ...]
+    revision: str
+    """Of the configuration file: what replicas compare. SHA-256 of what it means, hex."""
+    registry_revision: str
+    """Of the tool registry, in the same way."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,12 @@ class Configuration:
             return None, problems
         agents = tuple(_agent(one) for one in config.agents)
         allowances = table_of(config.limits)
-        return Prepared(config, found.manifests, prices, engine, providers, allowances, agents), problems
+        revision = _revision(config.model_dump_json())
+        registry = _revision(*sorted(manifest.model_dump_json() for manifest in found.manifests))
+        return (
+            Prepared(config, found.manifests, prices, engine, providers, allowances, agents, revision, registry),
+            problems,
+        )
 
     def _times(self, current: Prepared | None) -> dict[Path, tuple[int, int]]:
         """Modification time (nanoseconds) and size of every file whose change would be noticed."""
@@ -138,6 +148,10 @@ class Configuration:
             except OSError:
                 times[file] = (-1, -1)
         return times
+
+
+def _revision(*texts: str) -> str:
+    return sha256("\n".join(texts).encode()).hexdigest()
 
 
 def _fixed(path: Path, old: Config, new: Config) -> list[Problem]:

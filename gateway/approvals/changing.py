@@ -80,7 +80,9 @@ class Changing(Looking):
         settings: Settings,
         replica: str = "",
     ) -> None:
-        """`replica`: who carries out here, '' where there is one gateway only. `standing_in` and `active` look inside a transaction: what a person may do, whether an agent may act."""
+        """`replica`: who carries out here, '' where there is one gateway only. `standing_in` and `active` look inside
+        a transaction: what a person may do, whether an agent may act.
+        """
         rows = Rows(sealing)
         super().__init__(store, rows)
         self._store = store

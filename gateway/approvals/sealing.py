@@ -30,10 +30,12 @@ class Sealing:
         self._random_bytes = random_bytes
 
     @classmethod
-    def open(cls, data_dir: Path) -> Sealing:
-        """Read DATA_DIR/keys/approvals.key, or make it. Raises Refusal(store_unavailable) for a broken one."""
-        path = data_dir / "keys" / KEY_FILE
+    def open(cls, keys_dir: Path, *, create: bool = True) -> Sealing:
+        """Read the key in the folder, or make it where `create`. Raises Refusal(store_unavailable) for a broken one."""
+        path = keys_dir / KEY_FILE
         if not path.exists():
+            if not create:
+                raise Refusal("store_unavailable", f"{path} is missing: run `gateway migrate` once, or restore it.")
             _make(path)
         key = path.read_bytes()
         if len(key) != _KEY_BYTES:

@@ -145,6 +145,11 @@ class Appending:
         """Records that the last checkpoint covers."""
         raise NotImplementedError
 
+    @property
+    def open_intents(self) -> int:
+        """Intents in flight."""
+        raise NotImplementedError
+
     async def caught_up(self) -> None:
         """Until what is durable now can be queried."""
         raise NotImplementedError

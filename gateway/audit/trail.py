@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.actions import Action, Decision, Effect, Kind, Reservation, Result, Target
 from gateway.audit import records
-from gateway.audit.log import AuditLog
+from gateway.audit.appending import Appending
 from gateway.errors import Refusal
 from gateway.store.interface import Connection
 
@@ -26,7 +26,7 @@ _MAX_LISTED_CHARS = 1000
 class Trail:
     """The records of the path, in one log."""
 
-    def __init__(self, log: AuditLog) -> None:
+    def __init__(self, log: Appending) -> None:
         self._log = log
 
     async def intent(

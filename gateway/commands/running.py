@@ -67,8 +67,11 @@ def quickstart(
     run(_process(config, host, port, data_dir))
 
 
-def migrate(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
-    """Bring the database's schema up to date. The gateway must not be running.
+def migrate(config: ConfigFile = CONFIG, data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
+    """Bring the database's schema up to date; the embedded gateway must not be running meanwhile.
+
+    With GATEWAY_DATABASE_URL it is PostgreSQL's, replicas may run, and the keys that they share are made in
+    GATEWAY_KEYS_DIR where the log is still empty.
 
     \b
     Example:
@@ -78,14 +81,47 @@ def migrate(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
     from gateway.store.connections import DATABASE_NAME
 
     os.umask(_UMASK)
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = DirectoryLock(data_dir)
-    try:
-        changed = schema.migrate(data_dir / DATABASE_NAME)
-    finally:
-        lock.release()
+    process = _process(config, None, None, data_dir)
+    if process.is_scaled:
+        changed = _migrate_shared(process)
+    else:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = DirectoryLock(data_dir)
+        try:
+            changed = schema.migrate(data_dir / DATABASE_NAME)
+        finally:
+            lock.release()
     text = f"The schema is now at revision {schema.HEAD}." if changed else f"The schema is at revision {schema.HEAD}."
     show({"id": schema.HEAD, "revision": schema.HEAD, "changed": changed}, as_json, text)
+
+
+def _migrate_shared(process: Process) -> bool:
+    from gateway import settings
+    from gateway.keys import make_keys
+    from gateway.store.database import LostError
+    from gateway.store.postgres import schema
+    from gateway.store.postgres.beside import Beside
+
+    assert process.database_url is not None
+    config, problems = settings.load(process.config)
+    if config is None:
+        lines = "\n  ".join(str(one) for one in problems)
+        raise CommandError(f"The configuration names the log that keys are for, and has errors.\n  {lines}")
+    url = process.database_url.get_secret_value()
+    beside = Beside(url, name="gateway migrate")
+    try:
+        changed = schema.migrate(url)
+        is_new = beside.run(
+            lambda db: db.execute("SELECT NOT EXISTS (SELECT FROM leaf) AND NOT EXISTS (SELECT FROM ingest)").fetchone()
+        )[0]
+        make_keys(process.keys_dir or process.data_dir / "keys", config.audit.origin, is_new=bool(is_new))
+    except LostError as error:
+        raise CommandError(
+            f"PostgreSQL can't be reached: {error}; correct GATEWAY_DATABASE_URL or start it."
+        ) from error
+    finally:
+        beside.close()
+    return changed
 
 
 def healthcheck(

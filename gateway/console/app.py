@@ -14,6 +14,7 @@ from starlette.routing import Route
 from gateway.console import actions_pages, approvals_pages, entrance, tables
 from gateway.console.pages import Pages
 from gateway.doors.admin.parts import Parts
+from gateway.doors.admin.people_in import person_of
 from gateway.errors import Refusal
 from gateway.identity.signed_in import SignedIn, signed_in
 
@@ -26,7 +27,7 @@ def console_app(parts: Parts) -> Starlette:
 
     def signed(page: Page) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
-            who = signed_in(parts.registry.people, request.method, request.headers, parts.process.public_url)
+            who = await person_of(request, parts)
             return await page(parts, pages, who, request)
 
         return answer

@@ -19,6 +19,7 @@ async def login(parts: Parts, pages: Pages, request: Request) -> Response:
         return Response(headers=HEADERS)
     if not token:
         return pages.render("sign_in.html", who=None, message="Sign in with a one-time link.")
+    await parts.look_again()  # the link may have been made by another replica a moment ago
     _, secret, _ = await parts.registry.people.sign_in(token)
     # Browsers keep a SameSite=Strict cookie back where another site began the chain of redirects (a link in a
     # chat). The welcome page ends that chain: what it leads to is a step within this site.

@@ -33,6 +33,10 @@ UNFINISHED_BYTES = 512 * 1024 * 1024
 UNFINISHED_BYTES_PER_AGENT = 128 * 1024 * 1024
 
 
+LooksAgain = Callable[[], Awaitable[bool]]
+Headers = Iterable[tuple[bytes, bytes]]
+
+
 class Identifies(Protocol):
     def identify(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller: ...
 
@@ -74,13 +78,16 @@ class Desk:
         body_s: float = BODY_S,
         unfinished_bytes: int = UNFINISHED_BYTES,
         unfinished_bytes_per_agent: int = UNFINISHED_BYTES_PER_AGENT,
+        look_again: LooksAgain | None = None,
     ) -> None:
+        """`look_again`: whether other replicas changed something that this one had not seen."""
         self._identity = identity
         self._find_session = find_session
         self._parse_trace = parse_trace
         self._digest = digest
         self._clock = clock
         self._ids = ids
+        self._look_again = look_again
         self.max_body_bytes = max_body_bytes
         self._body_idle_s = body_idle_s
         self._body_s = body_s
@@ -89,11 +96,24 @@ class Desk:
     def request_id(self) -> str:
         return self._ids.new()
 
-    def admit(self, scope: Scope, request_id: str) -> Intake:
+    async def identify(self, headers: Headers) -> Caller:
+        """The caller that a request's credential proves. Raises `unauthenticated`.
+
+        A key that another replica made a moment ago is looked for before it is refused; where nobody can tell, that
+        is `store_unavailable` and not the caller's fault.
+        """
+        try:
+            return self._identity.identify(headers)
+        except Refusal:
+            if self._look_again is None or not await self._look_again():
+                raise
+            return self._identity.identify(headers)
+
+    async def admit(self, scope: Scope, request_id: str) -> Intake:
         """Identify the caller of `scope`. Raises `unauthenticated`; a `malformed` header is told in `Intake.fault`."""
         raw = scope["headers"]
         received_ns = self._clock.now_ns()
-        caller = self._identity.identify(raw)
+        caller = await self.identify(raw)
         headers: dict[bytes, bytes] = dict(raw)
         traceparent = headers.get(b"traceparent")
         trace = self._parse_trace(traceparent, headers.get(b"tracestate"))

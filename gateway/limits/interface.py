@@ -82,7 +82,9 @@ class Limits(Protocol):
         """
         ...
 
-    def persist_unknown(self, reservation: Reservation, now_ns: int, *, tenant: str = "default") -> Persist:
+    def persist_unknown(
+        self, reservation: Reservation, now_ns: int, *, tenant: str = "default", replica: str = ""
+    ) -> Persist:
         """Book the whole reservation of an action whose end nobody knows, in the window of `now_ns`.
 
         For the reaper, which finds intents of a former process: hand in the time of the intent. For a

@@ -172,7 +172,9 @@ class MemoryLimits:
 
     # ------------------------------------------------------------ start, reload, reaper, questions
 
-    def persist_unknown(self, reservation: Reservation, now_ns: int, *, tenant: str = "default") -> Persist:
+    def persist_unknown(
+        self, reservation: Reservation, now_ns: int, *, tenant: str = "default", replica: str = ""
+    ) -> Persist:
         """See `Limits.persist_unknown`."""
         open_one = self._open.get(reservation.id)
         if open_one is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.audit.log import AuditLog
 from gateway.commands.checking import look
 from gateway.documents import Problem
 
@@ -107,7 +108,9 @@ async def test_the_trail_is_queried_shown_and_verified(shell: Shell) -> None:
     assert len(text.splitlines()) == 2
     assert "Hello" not in (await shell("audit", "show", action)).out
     assert "Hello" in (await shell("audit", "show", action, "--disclose")).out
-    await shell.running.app.log.tick()
+    log = shell.running.app.log
+    assert isinstance(log, AuditLog)
+    await log.tick()
     verified = await shell("audit", "verify", "--json")
     assert verified.json["verdict"] == "operator-signed"
     note = (await shell("audit", "checkpoint")).out

@@ -352,7 +352,7 @@ async def test_a_vote_on_what_is_not_shown_any_more_is_not_counted_and_comes_bac
         assert "approved rita" in page.text
         assert ">Wait for\nthe invoice.</textarea>" in stale.text
         assert page.fields("deny")["version"] != seen["version"]
-        other = {**page.fields("deny"), "presented_digest": f"sha256:{'0' * 64}"}
+        other = {**page.fields("deny"), "presented_digest": f"sha256:{'0' * 64}", "guidance": "No."}
         assert (await send(rob, case_id, "reviews", **other)).status_code == 409
         assert [one.person for one in await bank.running.app.approvals.votes(case_id)] == ["rita"]
         assert "You have voted already" in (await look(rita, case_id)).text

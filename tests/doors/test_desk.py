@@ -94,12 +94,12 @@ async def test_a_client_that_leaves_in_the_middle_is_malformed() -> None:
         (b"idempotency-key", b"k" * 256),
     ],
 )
-def test_a_header_that_can_not_be_taken_is_told_with_who_sent_it(header: tuple[bytes, bytes]) -> None:
-    intake = desk().admit({"headers": [header]}, "request")
+async def test_a_header_that_can_not_be_taken_is_told_with_who_sent_it(header: tuple[bytes, bytes]) -> None:
+    intake = await desk().admit({"headers": [header]}, "request")
     assert intake.caller is CALLER
     assert intake.fault is not None
     assert intake.fault.code == "malformed"
-    assert desk().admit({"headers": []}, "request").fault is None
+    assert (await desk().admit({"headers": []}, "request")).fault is None
 
 
 async def test_a_client_that_trickles_its_body_is_not_waited_for_for_ever() -> None:

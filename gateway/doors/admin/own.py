@@ -40,7 +40,7 @@ async def show_me(request: Request, parts: PartsDep) -> dict[str, Any]:
     call is decided anew. `effect` is the tool's own: read, write, destructive or egress. A tool that is not here does
     not exist for you.
     """
-    listing = _listing(request, parts, "*")
+    listing = await _listing(request, parts, "*")
     caller = listing.caller
     tools = [
         {
@@ -86,7 +86,7 @@ async def show_action(
     `case` is the case it waits in, `guidance` what people or the gateway tell you of it, `result` the stored result
     while it is kept. The id of the case serves as well. Asking claims an approved action that waits to be claimed.
     """
-    caller = parts.registry.identity.identify(request.scope["headers"])
+    caller = await parts.desk.identify(request.scope["headers"])
     deadline_s = parts.clock.monotonic_s() + wait
     while True:
         mine = await _records(parts, caller, action_id)
@@ -96,7 +96,7 @@ async def show_action(
         case_id = await _case_of(parts, caller, action_id, mine)
         left_s = max(0.0, deadline_s - parts.clock.monotonic_s())
         if case_id is not None:
-            asking = _own_case(request, parts, "gateway__approval_status", {"case_id": case_id, "wait_s": left_s})
+            asking = await _own_case(request, parts, "gateway__approval_status", {"case_id": case_id, "wait_s": left_s})
             told = await parts.governor.approval_status(asking, case_id, left_s)
             return await _with_case(parts, caller, action_id, told)
         if not mine and not left_s:
@@ -110,24 +110,24 @@ async def show_action(
 @routes.post("/actions/{action_id}/cancel")
 async def cancel_action(action_id: str, request: Request, parts: PartsDep) -> dict[str, Any]:
     """Take back one of your actions that waits for a person. `decided` where it is too late."""
-    caller = parts.registry.identity.identify(request.scope["headers"])
+    caller = await parts.desk.identify(request.scope["headers"])
     case_id = await _case_of(parts, caller, action_id, await _records(parts, caller, action_id))
     if case_id is None:
         raise Refusal("not_found", "None of your actions with this id waits for a person; /api/v1/me lists those.")
-    asking = _own_case(request, parts, "gateway__approval_cancel", {"case_id": case_id})
+    asking = await _own_case(request, parts, "gateway__approval_cancel", {"case_id": case_id})
     return await _with_case(parts, caller, action_id, await parts.governor.cancel_case(asking, case_id))
 
 
-def _listing(request: Request, parts: Parts, target: str) -> Action:
-    intake = parts.desk.admit(request.scope, request_id_of(request.scope))
+async def _listing(request: Request, parts: Parts, target: str) -> Action:
+    intake = await parts.desk.admit(request.scope, request_id_of(request.scope))
     if intake.fault is not None:
         raise intake.fault
     return parts.desk.action(intake, kind=Kind.TOOL_LIST, door="me", target=target, arguments={})
 
 
-def _own_case(request: Request, parts: Parts, target: str, arguments: dict[str, Any]) -> Action:
+async def _own_case(request: Request, parts: Parts, target: str, arguments: dict[str, Any]) -> Action:
     """The action of an agent that asks about its own case: decided and recorded by the governor."""
-    intake = parts.desk.admit(request.scope, request_id_of(request.scope))
+    intake = await parts.desk.admit(request.scope, request_id_of(request.scope))
     if intake.fault is not None:
         raise intake.fault
     return parts.desk.action(intake, kind=Kind.TOOL_CALL, door="actions", target=target, arguments=arguments)

@@ -9,7 +9,7 @@ from fastapi import Request
 
 from gateway.actions import Action, Decision, ModelTarget, Target, ToolTarget
 from gateway.approvals import Approvals
-from gateway.audit.log import AuditLog
+from gateway.audit.appending import Appending
 from gateway.clock import Clock, Ids
 from gateway.documents import Problem
 from gateway.doors.desk import Desk
@@ -162,7 +162,7 @@ class Parts(Protocol):
     @property
     def registry(self) -> Registry: ...
     @property
-    def log(self) -> AuditLog: ...
+    def log(self) -> Appending: ...
     @property
     def approvals(self) -> Approvals: ...
     @property
@@ -186,6 +186,7 @@ class Parts(Protocol):
     def configured(self) -> Configured: ...
 
     async def reload(self, why: str) -> list[Problem]: ...
+    async def look_again(self) -> bool: ...
 
 
 def parts_of(request: Request) -> Parts:

@@ -18,7 +18,19 @@ PartsDep = Annotated[Parts, Depends(parts_of)]
 
 async def anyone_signed_in(request: Request, parts: PartsDep) -> SignedIn:
     """The person, whatever their roles."""
-    return signed_in(parts.registry.people, request.method, request.headers, parts.process.public_url)
+    return await person_of(request, parts)
+
+
+async def person_of(request: Request, parts: Parts) -> SignedIn:
+    """The person behind a request. Raises `unauthenticated`, `forbidden`; what another replica just made is looked for
+    before it is refused."""
+    asked = (parts.registry.people, request.method, request.headers, parts.process.public_url)
+    try:
+        return signed_in(*asked)
+    except Refusal as refusal:
+        if refusal.code != "unauthenticated" or not await parts.look_again():
+            raise
+        return signed_in(*asked)
 
 
 Person = Annotated[SignedIn, Depends(anyone_signed_in)]

@@ -87,7 +87,7 @@ class McpDoor:
             try:
                 head = Head(scope["headers"])
                 self._hosts.check(head.values.get(b"host"), head.values.get(b"origin"))
-                intake = self._desk.admit(scope, request_id)
+                intake = await self._desk.admit(scope, request_id)
                 if intake.fault is not None:
                     raise intake.fault
                 await self._serve(scope, receive, head, intake, answer)

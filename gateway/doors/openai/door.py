@@ -49,7 +49,7 @@ class OpenAIDoor:
         answer = _Answer(send, request_id)
         intake: Intake | None = None
         try:
-            intake = self._desk.admit(scope, request_id)
+            intake = await self._desk.admit(scope, request_id)
             await self._route(scope, receive, intake, answer)
         except Refusal as refusal:
             if refusal.code == "unauthenticated":

@@ -1,0 +1,156 @@
+"""What the gateway stands on: everything in its own data directory, or engines that it shares with other replicas.
+
+Owns: which implementation of store, log and limits is built, in which order they begin and end, and what replicas tell
+each other. The rest of the gateway is the same on both. Never does: decide anything about an action.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from gateway.approvals import Approvals, Sealing
+from gateway.audit.appending import Appending
+from gateway.audit.log import AuditLog
+from gateway.audit.reaper import Lost, Settle
+from gateway.clock import Clock, Ids
+from gateway.config import Config
+from gateway.identity.registry import Registry
+from gateway.limits import Limits, MemoryLimits, read_spend, windows_at
+from gateway.process import Process
+from gateway.store import Writer
+from gateway.store.interface import Connection
+
+Change = Callable[[Connection], None]
+
+
+class Footing(Protocol):
+    """Both kinds. `open` first, then `begin`; `end` closes what `open` opened."""
+
+    replica: str
+    """This process's id among replicas; '' where there are none."""
+    writer: Writer
+
+    @property
+    def limits(self) -> Limits: ...
+
+    @property
+    def keys_dir(self) -> Path: ...
+
+    async def open(self, config: Config) -> Appending:
+        """Open the store and the log. Raises Refusal with the reason why the gateway can't run."""
+        ...
+
+    async def begin(self, settle: Settle, lost: Lost) -> None:
+        """Start the log, end what a former process left open, and take over what was spent."""
+        ...
+
+    async def join(self, registry: Registry, approvals: Approvals, told: Callable[[], dict[str, str]]) -> None:
+        """From here on this process acts with the others: the register and the cases are loaded."""
+        ...
+
+    def riding(self, topic: str, also: Change | None) -> Change | None:
+        """`also`, and with it in the transaction what tells others that something of `topic` was changed."""
+        ...
+
+    def told(self, topic: str) -> None:
+        """Something of `topic` was changed, durably."""
+        ...
+
+    async def look_again(self) -> bool:
+        """Whether others changed something that this process had not seen yet; it has by now."""
+        ...
+
+    async def tick(self) -> None:
+        """What is due about every half second."""
+        ...
+
+    def faults(self) -> dict[str, Callable[[], str | None]]:
+        """What can be wrong with the engines, by name: a sentence, or None."""
+        ...
+
+    async def end(self, settle: Settle, lost: Lost) -> None:
+        """Flush and sign the log, give back what is held, close."""
+        ...
+
+
+class Embedded:
+    """One process, one data directory."""
+
+    replica = ""
+
+    def __init__(self, process: Process, clock: Clock, ids: Ids) -> None:
+        self.keys_dir = process.data_dir / "keys"
+        self.limits = MemoryLimits(clock)
+        self._process = process
+        self._clock = clock
+        self._ids = ids
+
+    async def open(self, config: Config) -> AuditLog:
+        """See `Footing.open`."""
+        self.writer = Writer.open(self._process.data_dir)
+        self.log = AuditLog.open(
+            self._process.data_dir,
+            self.writer,
+            origin=config.audit.origin,
+            capture=config.audit.capture,
+            payload_cap_bytes=config.audit.payload_cap_bytes,
+            env=config.environment,
+            clock=self._clock,
+            ids=self._ids,
+        )
+        return self.log
+
+    async def begin(self, settle: Settle, lost: Lost) -> None:
+        """See `Footing.begin`."""
+        await self.log.start(settle, lost)
+        windows = windows_at(self._clock.now_ns())
+        self.limits.restore(await self.writer.read(lambda db: read_spend(db, windows)))
+
+    async def join(self, registry: Registry, approvals: Approvals, told: Callable[[], dict[str, str]]) -> None:
+        """See `Footing.join`: there are no others."""
+
+    def riding(self, topic: str, also: Change | None) -> Change | None:
+        """See `Footing.riding`."""
+        return also
+
+    def told(self, topic: str) -> None:
+        """See `Footing.told`."""
+
+    async def look_again(self) -> bool:
+        """See `Footing.look_again`."""
+        return False
+
+    async def tick(self) -> None:
+        """See `Footing.tick`."""
+
+    def faults(self) -> dict[str, Callable[[], str | None]]:
+        """See `Footing.faults`."""
+        return {}
+
+    async def end(self, settle: Settle, lost: Lost) -> None:
+        """See `Footing.end`."""
+        await self.log.stop(settle, lost)
+        await self.writer.close()
+
+
+def sealing(footing: Footing) -> Sealing:
+    """What cases keep is sealed with; replicas share the key."""
+    return Sealing.open(footing.keys_dir, create=not footing.replica)
+
+
+def host_name() -> str:
+    """This process for people: where it runs and which it is."""
+    return f"{socket.gethostname()}/{os.getpid()}"
+
+
+def footing_of(process: Process, clock: Clock, ids: Ids) -> Footing:
+    """The footing that the process's environment asks for."""
+    if not process.is_scaled:
+        return Embedded(process, clock, ids)
+    from gateway.shared_footing import Shared
+
+    return Shared(process, clock, ids)

@@ -1,0 +1,46 @@
+"""The keys that replicas share, made once, by `gateway migrate`, and only for a log that is still empty.
+
+Owns: that all of them are there before the first replica starts. Never does: replace a key; one that is missing beside
+a log with records comes from a backup.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gateway.approvals import Sealing
+from gateway.audit import keys as audit_keys
+from gateway.errors import Refusal
+
+_SESSION_KEY = "mcp-session.key"
+
+
+def make_keys(folder: Path, origin: str, *, is_new: bool) -> None:
+    """Every key in `folder`, made where it is missing and `is_new` (the log has no record yet).
+
+    Raises Refusal where one is missing beside a log with records, or unreadable.
+    """
+    audit_keys.load(folder, origin, create=is_new, random_bytes=audit_keys.system_random)
+    Sealing.open(folder, create=is_new)
+    session_key(folder, create=is_new)
+
+
+def session_key(folder: Path, *, create: bool) -> bytes:
+    """The key that binds MCP session ids to credentials; made where `create`, kept beside the other keys.
+
+    Raises Refusal(store_unavailable) where it is missing and a replica would have to make its own.
+    """
+    path = folder / _SESSION_KEY
+    if not path.exists():
+        if not create:
+            raise Refusal(
+                "store_unavailable",
+                f"{path} is missing, and a replica makes no keys: run `gateway migrate` once, and give all replicas "
+                "that folder (GATEWAY_KEYS_DIR).",
+            )
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(os.urandom(32))
+    return path.read_bytes()

@@ -1,0 +1,185 @@
+"""The footing of many replicas: PostgreSQL, Redis, and signals between them. Imported only where configured."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import structlog
+
+from gateway import __version__
+from gateway.approvals import Approvals
+from gateway.audit.reaper import Lost, Settle
+from gateway.audit.shared import SharedLog
+from gateway.clock import Clock, Ids
+from gateway.config import Config
+from gateway.errors import Refusal
+from gateway.footing import Change, host_name
+from gateway.identity.registry import Registry
+from gateway.limits.redis import RedisLimits
+from gateway.limits.spend import read_all_spend
+from gateway.process import Process
+from gateway.replicas import Replicas
+from gateway.signals import Signals
+from gateway.store import Writer
+from gateway.store.database import LostError
+from gateway.store.interface import Connection
+from gateway.store.postgres import PostgresDatabase, schema
+from gateway.store.postgres import replicas as rows
+
+_TOPICS = ("agent", "key", "person")
+_LOOK_AROUND_EVERY = 20  # ticks: cases and kept answers of which no signal came
+
+log = structlog.get_logger("gateway.footing")
+
+
+class Shared:
+    """See `footing.Footing`."""
+
+    def __init__(self, process: Process, clock: Clock, ids: Ids) -> None:
+        assert process.database_url is not None
+        assert process.redis_url is not None
+        self.replica = ids.new()
+        self.keys_dir = process.keys_dir or process.data_dir / "keys"
+        self._process = process
+        self._url = process.database_url.get_secret_value()
+        self._clock = clock
+        self._ids = ids
+        self._registry: Registry | None = None
+        self._approvals: Approvals | None = None
+        self._ticks = 0
+        self.replicas = Replicas(self._url, self.replica, name=host_name(), version=__version__, clock=clock)
+        self.signals = Signals(process.redis_url.get_secret_value(), self.replica)
+        self.limits = RedisLimits(
+            process.redis_url.get_secret_value(),
+            replica=self.replica,
+            clock=clock,
+            read_all=self._read_spend,
+            live=self.replicas.alive,
+        )
+
+    # ------------------------------------------------------------ start
+
+    async def open(self, config: Config) -> SharedLog:
+        """See `Footing.open`. The schema must be up to date: `gateway migrate` does that, once for all replicas."""
+        try:
+            await asyncio.to_thread(schema.check, self._url)
+            await self.replicas.register()
+            self.writer = Writer(await asyncio.to_thread(PostgresDatabase, self._url, self.replica))
+        except LostError as error:
+            raise Refusal(
+                "store_unavailable", f"PostgreSQL can't be reached: {error}; correct GATEWAY_DATABASE_URL or start it."
+            ) from error
+        self.log = SharedLog.open(
+            self._process.data_dir,
+            self.writer,
+            url=self._url,
+            replica=self.replica,
+            keys_dir=self.keys_dir,
+            origin=config.audit.origin,
+            capture=config.audit.capture,
+            payload_cap_bytes=config.audit.payload_cap_bytes,
+            env=config.environment,
+            clock=self._clock,
+            ids=self._ids,
+        )
+        return self.log
+
+    async def begin(self, settle: Settle, lost: Lost) -> None:
+        """See `Footing.begin`. What ended replicas left open is ended by `replicas`."""
+        await self.log.start()
+        await self.replicas.start(
+            self.writer, end_for=partial(self.log.end_for, settle=settle, lost=lost), release=self._release
+        )
+        await self.limits.start()
+
+    async def join(self, registry: Registry, approvals: Approvals, told: Callable[[], dict[str, str]]) -> None:
+        """See `Footing.join`."""
+        self._registry, self._approvals = registry, approvals
+        self.replicas.told = told
+        for topic in _TOPICS:
+            self.replicas.on_changed[topic] = partial(registry.reload, topic, self.writer)
+        approvals.on_told = partial(self.signals.tell, "case")
+        approvals.on_kept = lambda digest, until_ns: self.signals.tell("answer", f"{digest} {until_ns}")
+        self.signals.handlers = {
+            "case": approvals.noticed,
+            "answer": self._answer_kept,
+            "changed": self._changed,
+        }
+        self.signals.on_gap = self._look_around
+        self.signals.start()
+
+    # ------------------------------------------------------------ what replicas tell each other
+
+    def riding(self, topic: str, also: Change | None) -> Change | None:
+        """See `Footing.riding`."""
+        if topic not in _TOPICS:
+            return also
+
+        def both(connection: Connection) -> None:
+            if also is not None:
+                also(connection)
+            rows.bump(connection, topic)
+
+        return both
+
+    def told(self, topic: str) -> None:
+        """See `Footing.told`."""
+        if topic in _TOPICS:
+            self.signals.tell("changed", topic)
+
+    async def look_again(self) -> bool:
+        """See `Footing.look_again`. Raises Refusal(store_unavailable) where nobody can tell."""
+        return await self.replicas.catch_up()
+
+    async def _changed(self, _topic: str) -> None:
+        await self.replicas.catch_up()
+
+    async def _answer_kept(self, what: str) -> None:
+        digest, _, until_ns = what.partition(" ")
+        if self._approvals is not None:
+            self._approvals.expect_answer(digest, int(until_ns))
+
+    async def _look_around(self) -> None:
+        try:
+            await self.replicas.catch_up()
+            if self._approvals is not None:
+                await self._approvals.look_around()
+                await self._approvals.look_after_waiting()
+        except Refusal as refusal:  # the next look comes soon
+            log.warning("look_around", code=refusal.code, message=refusal.message)
+
+    async def tick(self) -> None:
+        """See `Footing.tick`."""
+        self._ticks += 1
+        await self.limits.tick()
+        if self._approvals is None:
+            return
+        if self._ticks % _LOOK_AROUND_EVERY == 0:
+            await self._approvals.look_around()
+        elif self._ticks % 2 == 0:
+            await self._approvals.look_after_waiting()
+
+    # ------------------------------------------------------------ limits
+
+    async def _read_spend(self) -> Iterable[tuple[str, str, str, str, int, int]]:
+        return await self.writer.read(read_all_spend)
+
+    async def _release(self, replica: str) -> None:
+        mine = [row for row in await self._read_spend() if row[3] == replica]
+        await self.limits.ended(replica, [(tenant, level, window, usd, n) for tenant, level, window, _, usd, n in mine])
+
+    # ------------------------------------------------------------ health and end
+
+    def faults(self) -> dict[str, Callable[[], str | None]]:
+        """See `Footing.faults`."""
+        return {"database": lambda: self.writer.away, "redis": lambda: self.limits.away}
+
+    async def end(self, settle: Settle, lost: Lost) -> None:
+        """See `Footing.end`."""
+        await self.signals.stop()
+        await self.log.stop(settle, lost)
+        await self.limits.close()
+        await self.replicas.stop()
+        await self.writer.close()
