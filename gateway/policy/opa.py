@@ -168,11 +168,14 @@ def _read(status: int, body: bytes) -> Answered | Failed:
         if status == 500:
             for error in _read_errors(body).errors:
                 if error.code in _POLICY_FAULTS:
-                    place = error.location and error.location.file and f"{error.location.file}:{error.location.row}"
-                    return Failed(place or "", error.message)
+                    return Failed(_place(error.location), error.message)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise Unanswered(f"Its answer (status {status}) is not OPA's.") from None
     raise Unanswered(f"It answered with status {status}.")
+
+
+def _place(where: _Location | None) -> str:
+    return "" if where is None or not where.file else f"{where.file.lstrip('/')}:{where.row}"
 
 
 def _revision(bundles: dict[str, _Bundle]) -> str:
