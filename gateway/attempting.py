@@ -163,7 +163,7 @@ class Attempting:
         assert isinstance(target, ToolTarget)
         with self._observe.span("decide", action):
             decision, requirement, why = await ask_again(self._policy, self._approvals, case, action, target)
-            self._observe.decided(decision)
+            self._observe.decided(action, decision)
         if decision.effect is Effect.DENY:
             raise refusal_of(action, decision)
         if target.definition_digest is None and case.definition_digest is not None:  # as after a restart

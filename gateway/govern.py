@@ -162,7 +162,7 @@ class Governor:
                     target = self._catalog.target(action)  # 2 look up
                     with self._observe.span("decide", action):
                         decision = await self._policy.decide(action, target)  # 5 decide
-                        self._observe.decided(decision)
+                        self._observe.decided(action, decision)
                     running.decision = decision
                     # 4 inspect; last, and not what is hidden: neither a fault nor the time may tell that it exists
                     inspected = () if decision.hidden else self._guards.inspect_input(action, target)

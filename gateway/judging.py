@@ -231,7 +231,7 @@ class Judging:
             return OWN_CASE
         with self._observe.span("decide", child):
             decision = await self._policy.decide(child, target)
-            self._observe.decided(decision)
+            self._observe.decided(child, decision)
             return decision
 
     async def _may_see(self, action: Action, tool: ToolTarget) -> bool:

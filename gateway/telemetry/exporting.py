@@ -75,12 +75,14 @@ def _start(settings: Settings, metrics: Metrics, clock: Clock, of: Resource) -> 
     if settings.traces != "none":
         provider = otel_sdk.provider(of, otel_sdk.sampler(settings.sampler, settings.ratio))
         if settings.traces == "console":
-            spans = Outbox("traces", otel_sdk.to_console(), metrics, settings.spans)
+            to_console = Outbox("traces", otel_sdk.to_console(), metrics, settings.spans)
+            provider.add_span_processor(otel_sdk.SpansToOutbox(to_console))
         else:
-            from gateway.telemetry.otlp import span_outbox
+            from gateway.telemetry.otlp import span_export
 
-            spans = span_outbox(settings.traces_endpoint, settings.timeout_s, metrics, settings.spans)
-        provider.add_span_processor(otel_sdk.SpansToOutbox(spans))
+            provider.add_span_processor(
+                span_export(settings.traces_endpoint, settings.timeout_s, metrics, settings.spans)
+            )
         tracing = otel.SdkTracing(provider)
     closing: list[Callable[[], None]] = []
     put_line: Callable[[str], None] | None = None

@@ -40,18 +40,24 @@ acting: ContextVar[Action | None] = ContextVar("acting", default=None)
 
 
 class Logs:
-    """The writer of log lines, with a thread of its own. `on_drop` may be set later, from any thread."""
+    """The writer of log lines, with a thread of its own.
+
+    `on_drop` may be set later, from any thread; so may `also`, which is handed each line too and must not wait.
+    """
 
     def __init__(self, stream: TextIO, on_drop: Callable[[], None]) -> None:
         self.dropped = 0
         self._stream = stream
         self.on_drop = on_drop
+        self.also: Callable[[str], None] | None = None
         self._lines: queue.Queue[str | None] = queue.Queue(QUEUE_LINES)
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
         self._thread.start()
 
     def put(self, line: str) -> None:
         """Hand a line over; never waits. Safe from any thread."""
+        if self.also is not None:
+            self.also(line)
         try:
             self._lines.put_nowait(line)
         except queue.Full:

@@ -53,6 +53,7 @@ class _Block:
             self._span.__exit__(kind, error, trace)
 
     def came_to(self, state: str) -> None:
+        """The state of the case that was waited for."""
         if self._span is not None:
             self._span.came_to(state)
 
@@ -71,6 +72,13 @@ class _Whole(_Block):
         self._tokens: tuple[Token[Action | None], Token[_Whole | None]] | None = None
         self.found = False  # its target exists, so that its name may be a label
         self.error = ""
+
+    def decided(self, action: Action, decision: Decision) -> None:
+        """Note what was decided on it, or on something that grew out of it."""
+        if action is self._action:
+            self.found = True  # nothing is decided on what does not exist
+            if self._span is not None:
+                self._span.decided(decision)
 
     def __enter__(self) -> _Whole:
         self._tokens = (acting.set(self._action), _whole.set(self))
@@ -134,8 +142,6 @@ class Observer:
         span = self._tracing.span(name, action) if self._traced else None
         if name == names.ACTION:
             return _Whole(action, self._metrics.duration_of(action.kind), self._now_s, span, self._metrics)
-        if name == names.DECIDE and (whole := _whole.get()) is not None:
-            whole.found = True  # nothing is decided on what does not exist
         return _Block(self._metrics.stage_of.get(name), self._now_s, span)
 
     def attempt(self, action: Action, case_id: str) -> _Block:
@@ -150,8 +156,11 @@ class Observer:
         """A request to an upstream. `answers` reads what a model's answer says of itself, if somebody wants to know."""
         return Call(action, target, answers, self._metrics, self._now_s, self._tracing.call(action, target))
 
-    def decided(self, decision: Decision) -> None:
+    def decided(self, action: Action, decision: Decision) -> None:
         """Note a decision inside its stage."""
+        whole = _whole.get()
+        if whole is not None:
+            whole.decided(action, decision)
         if self._traced:
             self._tracing.decided(decision)
 
@@ -165,7 +174,7 @@ class Observer:
         if whole is not None and status is not Status.SUCCEEDED:
             whole.error = error_of(action, status, result)
         if self._traced:
-            self._tracing.ended(action, status, decision, result)
+            self._tracing.ended(action, status, result)
 
     def unauthenticated(self) -> None:
         """Note a request without a known credential."""

@@ -22,7 +22,6 @@ from gateway.telemetry.otel_sdk import GivenIds
 from gateway.telemetry.trace import format_traceparent
 from gateway.telemetry.tracing import Told
 
-FLUSH_TIMEOUT_S = 5
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _NS_PER_S = 1_000_000_000
 
@@ -54,6 +53,25 @@ class _CurrentSpan:
     def came_to(self, state: str) -> None:
         """See `Span.came_to`."""
         self._span.set_attribute(names.GATEWAY_CASE_STATE, state)
+
+    def decided(self, decision: Decision) -> None:
+        """See `Span.decided`."""
+        self._span.set_attributes(_of_decision(decision))
+
+
+class _RootSpan(_CurrentSpan):
+    """The span of a whole action."""
+
+    __slots__ = ("_action",)
+
+    def __init__(self, span: trace.Span, action: Action) -> None:
+        super().__init__(span)
+        self._action = action
+
+    def decided(self, decision: Decision) -> None:
+        """See `Span.decided`. By now the target is known to exist, so the span may bear its name."""
+        super().decided(decision)
+        self._span.update_name(_name(self._action, known=True))
 
 
 class _SpanOfCall:
@@ -126,7 +144,7 @@ class SdkTracing:
     def span(self, name: str, action: Action) -> _CurrentSpan:
         """See `Tracing.span`."""
         if name == names.ACTION:
-            return _CurrentSpan(self._root(action))
+            return _RootSpan(self._root(action), action)
         of_stage = names.SPAN_OF_STAGE.get(name, names.OTHER_SPAN + name)
         about: Attributes = {}
         if action.kind is Kind.TOOL_PROPOSE:  # it has no span of its own
@@ -180,16 +198,12 @@ class SdkTracing:
         """See `Tracing.decided`."""
         trace.get_current_span().set_attributes(_of_decision(decision))
 
-    def ended(self, action: Action, status: Status, decision: Decision | None, result: Result | None) -> None:
-        """See `Tracing.ended`. By now the target is known to exist, so the span may bear its name."""
+    def ended(self, action: Action, status: Status, result: Result | None) -> None:
+        """See `Tracing.ended`."""
         span = trace.get_current_span()
         if not span.is_recording():
             return
-        if getattr(span, "kind", None) is SpanKind.SERVER:
-            span.update_name(_name(action, known=True))
         span.set_attribute(names.GATEWAY_STATUS, status.value)
-        if decision is not None:
-            span.set_attributes(_of_decision(decision))
         if result is None:
             return
         if action.kind is Kind.MODEL_INVOKE:
@@ -202,7 +216,6 @@ class SdkTracing:
 
     async def aclose(self) -> None:
         """See `Tracing.aclose`."""
-        await asyncio.to_thread(self._provider.force_flush, FLUSH_TIMEOUT_S * 1000)
         await asyncio.to_thread(self._provider.shutdown)
 
     def _root(self, action: Action) -> trace.Span:

@@ -69,10 +69,11 @@ def provider(of: Resource, sampler: Sampler = ALWAYS_ON) -> TracerProvider:
 
 
 class SpansToOutbox(SpanProcessor):
-    """Hands ended spans over to a thread that exports them; never waits."""
+    """Hands ended spans over to a thread that exports them; never waits. `close` is called once that has ended."""
 
-    def __init__(self, outbox: Outbox[ReadableSpan]) -> None:
+    def __init__(self, outbox: Outbox[ReadableSpan], close: Callable[[], None] = lambda: None) -> None:
         self._outbox = outbox
+        self._close = close
 
     def on_start(self, span: Span, parent_context: otel_context.Context | None = None) -> None:
         """Nothing is to be done with a span that begins."""
@@ -83,6 +84,7 @@ class SpansToOutbox(SpanProcessor):
 
     def shutdown(self) -> None:
         self._outbox.close()
+        self._close()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         return self._outbox.flush(timeout_millis / 1000)

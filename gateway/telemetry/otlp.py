@@ -44,6 +44,7 @@ from prometheus_client.samples import Sample
 
 from gateway.clock import Clock
 from gateway.telemetry import names
+from gateway.telemetry.otel_sdk import SpansToOutbox
 from gateway.telemetry.outbox import CLOSE_TIMEOUT_S, Bounds, Counts, Outbox, Receiver
 from gateway.telemetry.table import TABLE, Row
 
@@ -55,6 +56,7 @@ _SEVERITY = {
     "error": SeverityNumber.ERROR,
     "critical": SeverityNumber.FATAL,
 }
+_OF_THE_EXPORT = ("opentelemetry", "urllib3", "requests")
 _OF_THE_RECORD = frozenset(("ts", "level", "event", "trace_id", "span_id"))
 
 logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)  # `Receiver` says it once, not per batch
@@ -63,10 +65,14 @@ logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)  # `Recei
 # ---------------------------------------------------------------- spans
 
 
-def span_outbox(endpoint: str, timeout_s: float, counts: Counts, bounds: Bounds) -> Outbox[ReadableSpan]:
+def span_export(endpoint: str, timeout_s: float, counts: Counts, bounds: Bounds) -> SpansToOutbox:
     """Spans on their way to a collector."""
     exporter = OTLPSpanExporter(endpoint=endpoint, timeout=timeout_s)
-    return Outbox("traces", lambda spans: exporter.export(spans) is SpanExportResult.SUCCESS, counts, bounds)
+
+    def send(spans: Sequence[ReadableSpan]) -> bool:
+        return exporter.export(spans) is SpanExportResult.SUCCESS
+
+    return SpansToOutbox(Outbox("traces", send, counts, bounds), exporter.shutdown)
 
 
 # ---------------------------------------------------------------- log lines
@@ -94,8 +100,13 @@ class LogExport:
         self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
     def _send(self, lines: Sequence[str]) -> bool:
-        records = [ReadableLogRecord(_record(orjson.loads(line)), self._resource, _SCOPE) for line in lines]
-        return self._exporter.export(records) is LogRecordExportResult.SUCCESS
+        told = [orjson.loads(line) for line in lines]
+        records = [
+            ReadableLogRecord(_record(line), self._resource, _SCOPE)
+            for line in told
+            if not str(line.get("logger")).startswith(_OF_THE_EXPORT)  # else a failure would feed itself
+        ]
+        return not records or self._exporter.export(records) is LogRecordExportResult.SUCCESS
 
 
 def _record(line: Mapping[str, Any]) -> LogRecord:

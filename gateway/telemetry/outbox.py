@@ -15,7 +15,7 @@ import structlog
 
 from gateway.telemetry import names
 
-log = structlog.get_logger("gateway.telemetry")
+log = structlog.get_logger("gateway.telemetry.outbox")
 
 CLOSE_TIMEOUT_S = 5.0
 

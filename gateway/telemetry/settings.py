@@ -16,6 +16,20 @@ Exporter = Literal["none", "console", "otlp"]
 
 DEFAULT_ENDPOINT: Final = "http://localhost:4318"
 PROTOCOL: Final = "http/protobuf"
+_OTLP: Final = "OTEL_EXPORTER_OTLP"
+VARIABLES: Final = frozenset(
+    {
+        *("OTEL_SDK_DISABLED", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG", "OTEL_METRIC_EXPORT_INTERVAL"),
+        *(f"OTEL_{signal}_EXPORTER" for signal in ("TRACES", "METRICS", "LOGS")),
+        *(f"{_OTLP}_{signal}_ENDPOINT" for signal in ("TRACES", "METRICS", "LOGS")),
+        *(f"{_OTLP}_{what}" for what in ("ENDPOINT", "PROTOCOL", "TIMEOUT", "HEADERS", "COMPRESSION")),
+        *(f"{_OTLP}_{what}" for what in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")),
+        *("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"),
+        *(f"OTEL_BSP_{what}" for what in ("MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE", "SCHEDULE_DELAY")),
+        *(f"OTEL_BLRP_{what}" for what in ("MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE", "SCHEDULE_DELAY")),
+    }
+)
+"""The variables that mean something here, those that the SDK reads itself included."""
 SAMPLERS: Final = (
     *("always_on", "always_off", "traceidratio"),
     *("parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"),

@@ -25,6 +25,10 @@ class Span(Protocol):
         """The state of the case that was waited for."""
         ...
 
+    def decided(self, decision: Decision) -> None:
+        """What was decided on the whole action, whose target exists therefore."""
+        ...
+
 
 class Told(NamedTuple):
     """What is known of a request to an upstream once it has ended."""
@@ -78,7 +82,7 @@ class Tracing(Protocol):
         """Put a decision onto the current span."""
         ...
 
-    def ended(self, action: Action, status: Status, decision: Decision | None, result: Result | None) -> None:
+    def ended(self, action: Action, status: Status, result: Result | None) -> None:
         """Put the end of an action onto the current span."""
         ...
 
@@ -101,6 +105,9 @@ class _Nothing:
         return None
 
     def came_to(self, state: str) -> None:
+        return None
+
+    def decided(self, decision: Decision) -> None:
         return None
 
 
@@ -139,7 +146,7 @@ class NoTracing:
     def decided(self, decision: Decision) -> None:
         return None
 
-    def ended(self, action: Action, status: Status, decision: Decision | None, result: Result | None) -> None:
+    def ended(self, action: Action, status: Status, result: Result | None) -> None:
         return None
 
     async def aclose(self) -> None:

@@ -11,6 +11,7 @@ import pytest
 from gateway.errors import CODES
 from gateway.process import Process, variable
 from gateway.telemetry.reference import reference as metrics_markdown
+from gateway.telemetry.settings import VARIABLES as TELEMETRY_VARIABLES
 from tests.docs.pages import ROOT, anchors, code_words, links, pages, prose, written
 
 # What scripts and examples use beside the process settings.
@@ -56,7 +57,7 @@ def test_files_named_on_a_page_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", written(), ids=_page_id)
 def test_environment_variables_named_on_a_page_exist(page: Path) -> None:
-    known = {variable(field) for field in Process.model_fields} | _OTHER_VARIABLES
+    known = {variable(field) for field in Process.model_fields} | _OTHER_VARIABLES | TELEMETRY_VARIABLES
     named = set(re.findall(r"\b(?:GATEWAY|OTEL)_[A-Z_]+\b", page.read_text()))
     assert named <= known, named - known
 

@@ -71,3 +71,30 @@ def test_an_id_of_zeros_is_drawn_again() -> None:
 def test_what_is_written_can_be_read() -> None:
     assert parse_traceparent(format_traceparent(TRACE, PARENT).encode()) == (TRACE, PARENT, True)
     assert parse_traceparent(format_traceparent(TRACE, PARENT, sampled=False).encode()) == (TRACE, PARENT, False)
+
+
+@pytest.mark.parametrize(
+    ("state", "kept"),
+    [
+        (b"vendor=1", "vendor=1"),
+        (b" vendor=1 , tenant@other=a b,", "vendor=1,tenant@other=a b"),
+        (b"", ""),
+        (b"vendor", ""),
+        (b"Vendor=1", ""),
+        (b"vendor=1,vendor=2", ""),
+        (b"vendor=a=b", ""),
+        (b"vendor=\x00", ""),
+        (b"vendor=" + b"x" * 600, ""),
+        (b",".join(b"k%d=1" % number for number in range(33)), ""),
+        ("vendor=ü".encode(), ""),
+    ],
+)
+def test_a_tracestate_is_taken_whole_or_not_at_all(state: bytes, kept: str) -> None:
+    parse = trace_parser(lambda size: b"\x07" * size)
+    assert parse(f"00-{TRACE}-{PARENT}-01".encode(), state).state == kept
+    assert parse(b"no trace", state).state == "", "a state without its trace means nothing"
+
+
+def test_a_second_context_is_kept_as_a_link() -> None:
+    parse = trace_parser(lambda size: b"\x07" * size)
+    assert parse(f"00-{TRACE}-{PARENT}-01".encode(), None, ("a" * 32, "b" * 16)).link == ("a" * 32, "b" * 16)

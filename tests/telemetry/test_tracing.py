@@ -85,7 +85,7 @@ async def play(observer: Observer, action: Action, result: Result = DONE) -> str
     with observer.span("action", action):
         with observer.span("decide", action):
             await asyncio.sleep(0)
-            observer.decided(ALLOWED)
+            observer.decided(action, ALLOWED)
         with observer.span("intent", action):
             await asyncio.sleep(0)
         call = observer.call(action, target, Reads())
