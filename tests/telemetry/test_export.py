@@ -13,18 +13,14 @@ from typing import Any
 import pytest
 import structlog
 from prometheus_client import CollectorRegistry
-from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.actions import Cost, Kind, Reply, ReplyStream, Result, Rpc, Status, Usage
-from gateway.clock import ManualClock, SystemClock
-from gateway.errors import Refusal
+from gateway.clock import SystemClock
 from gateway.telemetry import Export, Logs, Metrics, Observer, acting, configure_logs, names, start_export
 from gateway.telemetry.outbox import Bounds, Outbox
-from gateway.telemetry.settings import Settings, read
+from gateway.telemetry.settings import read
 from tests.e2e.gateway_process import within
-from tests.telemetry.house import ACTION, act
+from tests.telemetry.house import ACTION, TRANSFER, play
 from tests.telemetry.receiver import Collector, plain
-from tests.telemetry.test_tracing import DONE, MODEL, TOOL, TRANSFER, play
 
 
 def start(collector: Collector | str, counts: Metrics, **more: Any) -> Export:
@@ -44,126 +40,6 @@ def metrics() -> Metrics:
 def value(metrics: Metrics, name: str, **labels: str) -> float:
     found = metrics.registry.get_sample_value(name, labels)
     return 0.0 if found is None else found
-
-
-class Pieces:
-    """A stream that takes its time."""
-
-    status = 200
-
-    def __init__(self, clock: ManualClock, *waits_s: float) -> None:
-        self.headers: dict[str, str] = {}
-        self._clock = clock
-        self._waits_s = iter(waits_s)
-
-    def __aiter__(self) -> Pieces:
-        return self
-
-    async def __anext__(self) -> bytes:
-        for wait_s in self._waits_s:
-            self._clock.advance(wait_s)
-            return b"piece"
-        raise StopAsyncIteration
-
-    async def aclose(self) -> None:
-        return None
-
-
-# ------------------------------------------------------------ metrics after the conventions
-
-
-async def test_a_stream_is_timed_to_its_end_and_not_to_when_people_let_it_go(metrics: Metrics) -> None:
-    clock = ManualClock()
-    call = Observer(metrics, clock).call(act(stream=True), MODEL, None)
-    with call:
-        clock.advance(1)
-    stream: Reply | ReplyStream = call.answer(Pieces(clock, 2, 3, 4))
-    assert not isinstance(stream, Reply)
-    async for _ in stream:
-        clock.advance(100)  # a person decides
-    clock.advance(1000)
-    call.ended(DONE)
-    of_model = {"gen_ai_operation_name": "chat", "gen_ai_provider_name": "openai", "gen_ai_request_model": "gpt-demo"}
-    assert value(metrics, names.MODEL_FIRST_CHUNK + "_sum", **of_model) == 3
-    assert value(metrics, names.MODEL_NEXT_CHUNK + "_sum", **of_model) == 7
-    assert value(metrics, names.MODEL_NEXT_CHUNK + "_count", **of_model) == 2
-    assert value(metrics, names.MODEL_TOKENS + "_sum", **of_model, gen_ai_token_type="input") == 10
-    assert value(metrics, names.MODEL_TOKENS + "_sum", **of_model, gen_ai_token_type="output") == 5
-    assert value(metrics, names.MODEL_DURATION + "_count", **of_model, error_type="") == 1
-
-
-async def test_tokens_that_were_only_guessed_are_not_counted_as_told(metrics: Metrics) -> None:
-    guessed = Cost(usage=Usage(input_tokens=10, output_tokens=99, estimated=True), estimated=True)
-    await play(
-        Observer(metrics, ManualClock()), ACTION, Result(status=Status.FAILED, code="upstream_failed", cost=guessed)
-    )
-    of_model = {"gen_ai_operation_name": "chat", "gen_ai_provider_name": "openai", "gen_ai_request_model": "gpt-demo"}
-    assert value(metrics, names.MODEL_TOKENS + "_count", **of_model, gen_ai_token_type="output") == 0
-    assert value(metrics, names.MODEL_DURATION + "_count", **of_model, error_type="upstream_failed") == 1
-
-
-async def test_a_tool_call_is_timed_for_who_serves_it_and_for_who_asks(metrics: Metrics) -> None:
-    observer = Observer(metrics, ManualClock())
-    await play(observer, TRANSFER)
-    await play(observer, TRANSFER, Result(status=Status.FAILED))
-    for error in ("", "tool_error"):
-        of_tool = {"gen_ai_tool_name": "transfer", "gateway_tool_server": "ledger", "error_type": error}
-        assert value(metrics, names.TOOL_DURATION + "_count", **of_tool) == 1
-        assert value(metrics, names.MCP_CLIENT_DURATION + "_count", **of_tool, mcp_method_name="tools/call") == 1
-        served = {"gen_ai_tool_name": "ledger__transfer", "mcp_method_name": "tools/call", "error_type": error}
-        assert value(metrics, names.MCP_SERVER_DURATION + "_count", **served) == 1
-
-
-def test_what_clients_make_up_is_no_label(metrics: Metrics) -> None:
-    observer = Observer(metrics, ManualClock())
-    for number in range(50):
-        action = act(kind=Kind.TOOL_CALL, target=f"made-up-{number}", door="mcp", rpc=Rpc("2025-11-25", str(number)))
-        with pytest.raises(Refusal), observer.span("action", action):
-            raise Refusal("unknown_tool", "Unknown tool")
-        with pytest.raises(ValueError, match="x"), observer.span("action", action):
-            raise ValueError("x")
-        observer.call(action, TOOL, None).ended(Result(status=Status.FAILED, code=f"made up {number}"))
-    page = metrics.render()[0].decode()
-    assert "made-up" not in page
-    assert "made up" not in page
-    assert (
-        value(
-            metrics,
-            names.MCP_SERVER_DURATION + "_count",
-            mcp_method_name="tools/call",
-            gen_ai_tool_name="",
-            error_type="unknown_tool",
-        )
-        == 50
-    )
-    assert (
-        value(
-            metrics,
-            names.MCP_SERVER_DURATION + "_count",
-            mcp_method_name="tools/call",
-            gen_ai_tool_name="",
-            error_type="_OTHER",
-        )
-        == 50
-    )
-
-
-async def test_the_page_is_what_prometheus_reads(metrics: Metrics) -> None:
-    observer = Observer(metrics, ManualClock())
-    for action in (ACTION, TRANSFER):
-        await play(observer, action)
-    page = metrics.render()[0].decode()
-    families = {family.name: family for family in text_string_to_metric_families(page)}
-    for name in (names.MODEL_DURATION, names.MODEL_TOKENS, names.TOOL_DURATION, names.MCP_SERVER_DURATION):
-        samples = families[name].samples
-        series: dict[tuple[str, ...], list[float]] = {}
-        for sample in samples:
-            key = tuple(value for label, value in sample.labels.items() if label != "le")
-            if sample.name.endswith("_bucket"):
-                series.setdefault(key, []).append(sample.value)
-        for counts in series.values():
-            assert counts == sorted(counts)
-            assert counts[-1] >= 1
 
 
 # ------------------------------------------------------------ to a collector
@@ -350,66 +226,3 @@ def test_a_receiver_that_raises_does_not_end_the_thread(metrics: Metrics) -> Non
     outbox.close()
     assert value(metrics, names.EXPORT_LOST, signal="logs", reason="failed") == 1
     assert value(metrics, names.EXPORT_ITEMS, signal="logs") == 2
-
-
-# ------------------------------------------------------------ OpenTelemetry's variables
-
-
-def test_nothing_leaves_unless_a_place_was_named() -> None:
-    assert not read({}).wanted
-    assert not read({"OTEL_SERVICE_NAME": "x", "OTEL_TRACES_SAMPLER": "always_on"}).wanted
-    assert not read({"OTEL_SDK_DISABLED": "TRUE", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}).wanted
-
-
-def test_an_endpoint_is_for_all_signals_unless_one_is_switched_off_or_has_its_own() -> None:
-    settings = read(
-        {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318/base/",
-            "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "https://logs.test/in",
-            "OTEL_METRICS_EXPORTER": "none",
-        }
-    )
-    assert (settings.traces, settings.metrics, settings.logs) == ("otlp", "none", "otlp")
-    assert settings.traces_endpoint == "http://c:4318/base/v1/traces"
-    assert settings.logs_endpoint == "https://logs.test/in"
-    assert read({"OTEL_TRACES_EXPORTER": "otlp"}).traces_endpoint == "http://localhost:4318/v1/traces"
-    assert read({"OTEL_METRICS_EXPORTER": "prometheus"}).metrics == "none"
-    assert read({"OTEL_TRACES_EXPORTER": "console"}).traces == "console"
-
-
-def test_sampling_bounds_and_intervals_are_read() -> None:
-    settings = read(
-        {
-            "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
-            "OTEL_TRACES_SAMPLER_ARG": "0.25",
-            "OTEL_METRIC_EXPORT_INTERVAL": "15000",
-            "OTEL_BSP_MAX_QUEUE_SIZE": "100",
-            "OTEL_BSP_SCHEDULE_DELAY": "250",
-            "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": "10",
-        }
-    )
-    assert (settings.sampler, settings.ratio) == ("parentbased_traceidratio", 0.25)
-    assert settings.metrics_every_s == 15
-    assert settings.spans == Bounds(100, 100, 0.25)
-    assert settings.lines == Bounds(2048, 10, 1.0)
-    assert read({"OTEL_TRACES_SAMPLER": "always_on", "OTEL_TRACES_SAMPLER_ARG": "x"}) == Settings(sampler="always_on")
-
-
-@pytest.mark.parametrize(
-    ("name", "wrong"),
-    [
-        ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
-        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json"),
-        ("OTEL_TRACES_EXPORTER", "zipkin"),
-        ("OTEL_LOGS_EXPORTER", "console"),
-        ("OTEL_METRIC_EXPORT_INTERVAL", "often"),
-    ],
-)
-def test_what_the_gateway_can_not_do_is_said_at_start(name: str, wrong: str) -> None:
-    with pytest.raises(Refusal, match=name) as refused:
-        read({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", name: wrong})
-    assert refused.value.code == "invalid_configuration"
-    assert wrong in refused.value.message
-    with pytest.raises(Refusal, match="OTEL_TRACES_SAMPLER_ARG"):
-        read({"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "7"})

@@ -14,19 +14,10 @@ from opentelemetry.trace import SpanKind
 from prometheus_client import CollectorRegistry
 
 from gateway.actions import (
-    Action,
-    Answered,
     Cost,
-    Decision,
-    Effect,
     Kind,
-    ModelTarget,
-    Reply,
     Result,
-    Rpc,
     Status,
-    Target,
-    ToolTarget,
     Trace,
     Usage,
 )
@@ -36,28 +27,9 @@ from gateway.telemetry import Metrics, NoTracing, Observer, names, parse_tracepa
 from gateway.telemetry.otel import SdkTracing
 from gateway.telemetry.otel_sdk import provider, resource, sampler
 from gateway.telemetry.settings import Settings
-from tests.telemetry.house import ACTION, act
+from tests.telemetry.house import ACTION, ALLOWED, DONE, TRANSFER, act, play
 
-ALLOWED = Decision(effect=Effect.ALLOW, rules=("quickstart.reads",), revision="r1")
-DONE = Result(
-    status=Status.SUCCEEDED,
-    cost=Cost(
-        nanousd=125_000,
-        usage=Usage(input_tokens=10, output_tokens=5, cached_input_tokens=3, reasoning_tokens=2),
-    ),
-    body=b"SECRET-ANSWER",
-)
-TRANSFER = act(kind=Kind.TOOL_CALL, target="ledger__transfer", door="mcp", body=None, rpc=Rpc("2026-07-28", "7"))
-MODEL = ModelTarget(alias="demo", provider="openai", model="gpt-demo")
-TOOL = ToolTarget(server="ledger", tool="transfer", server_kind="mcp", owner="", risk="low", effect="write")
 WHO = resource(service_name="gateway", version="1", environment="test", replica_id="replica-1")
-
-
-class Reads:
-    """A dialect that knows what an answer says of itself."""
-
-    def answered(self, body: bytes, *, stream: bool) -> Answered:
-        return Answered("chatcmpl-1", "gpt-demo-2026", ("stop",))
 
 
 class Recorded:
@@ -77,24 +49,6 @@ class Recorded:
 @pytest.fixture
 def recorded() -> Recorded:
     return Recorded()
-
-
-async def play(observer: Observer, action: Action, result: Result = DONE) -> str:
-    """The path as the governor walks it; the `traceparent` for the upstream."""
-    target: Target = MODEL if action.kind is Kind.MODEL_INVOKE else TOOL
-    with observer.span("action", action):
-        with observer.span("decide", action):
-            await asyncio.sleep(0)
-            observer.decided(action, ALLOWED)
-        with observer.span("intent", action):
-            await asyncio.sleep(0)
-        call = observer.call(action, target, Reads())
-        with call:
-            await asyncio.sleep(0)
-        call.answer(Reply(rpc=Rpc("2025-11-25", "41") if target is TOOL else None))
-        call.ended(result)
-        observer.ended(action, result.status, ALLOWED, result)
-    return call.traceparent
 
 
 def attributes(span: ReadableSpan) -> dict[str, object]:
