@@ -20,7 +20,7 @@ from gateway.errors import Refusal
 from gateway.process import child_environment
 
 START_S = 60.0  # a slow machine, or a database that recovers from a crash
-STOP_S = 30.0
+_GONE_S = 10.0
 _LOOK_S = 0.02
 _LEAST_PORT = 15_000
 
@@ -54,16 +54,17 @@ def free_port() -> int:
 class Server:
     """One server of one program, with a port and a folder of its own; both stay the same when it starts again.
 
-    `folder` gets its data, its settings and, as NAME.log, what it says.
+    `folder` gets its data, its settings and, as a log with its name, what it says.
     """
 
     name = "server"  # in sentences and in the name of the log
     stops_by = signal.SIGTERM  # what makes it end without waiting for its clients
+    stop_s = 30.0  # how long it may take to end orderly
 
     def __init__(self, folder: Path, *, port: int | None = None) -> None:
         self.folder = folder.absolute()
         self.port = free_port() if port is None else port
-        self.log = self.folder / f"{self.name}.log"
+        self.log = self.folder / f"{self.name.lower()}.log"
         self._child: subprocess.Popen[bytes] | None = None
         self._watcher: subprocess.Popen[bytes] | None = None
 
@@ -98,7 +99,7 @@ class Server:
                 stdout=log,
                 stderr=log,
                 cwd="/",  # also where another user runs it, to whom our own folder may be closed
-                env=child_environment(),
+                env=self._environment(),
                 start_new_session=True,  # Ctrl-C is for us, and we end it in order
             )
         self._watcher = subprocess.Popen(  # noqa: S603
@@ -115,12 +116,12 @@ class Server:
             raise
 
     def stop(self) -> None:
-        """End it orderly; what it holds is on disk. Killed if that takes longer than `STOP_S`."""
+        """End it orderly; what it holds is on disk. Killed if that takes longer than `stop_s`."""
         if self._child is not None and self.runs:
             self.resume()
             self._child.send_signal(self.stops_by)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._child.wait(STOP_S)
+                self._child.wait(self.stop_s)
         self.kill()
 
     def kill(self) -> None:
@@ -131,7 +132,7 @@ class Server:
             self._child.wait()
             for pid in children:
                 _signal(pid, signal.SIGKILL)
-            ends_s = time.monotonic() + STOP_S
+            ends_s = time.monotonic() + _GONE_S
             while any(map(_is_alive, children)) and time.monotonic() < ends_s:
                 time.sleep(_LOOK_S)
         self._clear()
@@ -156,6 +157,10 @@ class Server:
     def _prepare(self) -> list[str]:
         """Make its folder ready; the command that starts it."""
         raise NotImplementedError
+
+    def _environment(self) -> dict[str, str]:
+        """The environment that it runs in."""
+        return child_environment()
 
     def _answers(self) -> bool:
         """Whether it does its work for clients now."""
