@@ -16,6 +16,9 @@ PYTEST_ARGS ?= -n 2
 # The npm clients are tested where there is npm; without it their tests are skipped, or fail with GATEWAY_TEST_STRICT=1.
 NPM_CLIENTS := $(if $(shell command -v npm),.venv-npm/.made)
 
+# Open Policy Agent, for the tests that ask a real one: built where there is go, else its library from a Python wheel.
+OPA := github.com/open-policy-agent/opa@v1.22.2
+
 .DEFAULT_GOAL := help
 .PHONY: help run demo test drill lint types contracts format bench lock clean
 
@@ -57,6 +60,15 @@ $(VENV)/.dev: $(VENV)/.runtime requirements/dev.lock
 	@npm ci --prefix .venv-npm --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
 	@touch $@
 
+.opa/.made: $(VENV)/.made requirements/opa.lock
+	@mkdir -p .opa
+	@if command -v go >/dev/null && echo "Building $(OPA) ..." && GOBIN="$(CURDIR)/.opa" CGO_ENABLED=0 go install $(OPA); then :; else \
+		echo "Getting OPA's library from its wheel ..."; \
+		$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.14 --require-hashes --dest .opa -r requirements/opa.lock && \
+		$(BIN)/python -c 'import glob, zipfile; open(".opa/libopabridge.so", "wb").write(zipfile.ZipFile(glob.glob(".opa/*.whl")[0]).read("opa_bindings/libopabridge.so"))' && \
+		rm -f .opa/*.whl; fi
+	@touch $@
+
 run: $(VENV)/.runtime
 	@GATEWAY_DATA_DIR=$(GATEWAY_DATA_DIR) exec $(BIN)/gateway quickstart --port $(PORT)
 
@@ -94,6 +106,7 @@ lock:
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --custom-compile-command "make lock" -o requirements/sdk.lock requirements/sdk.in
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --custom-compile-command "make lock" -o requirements/git-server.lock requirements/git-server.in
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --custom-compile-command "make lock" -o requirements/litellm-proxy.lock requirements/litellm-proxy.in
+	@$(UV) pip compile --quiet --python-version 3.14 --no-deps --generate-hashes --no-annotate --custom-compile-command "make lock" -o requirements/opa.lock requirements/opa.in
 
 clean:
-	@rm -rf .venv .venv-sdk .venv-git .venv-npm var .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-sdk .venv-git .venv-npm .opa var .mypy_cache .ruff_cache .hypothesis
