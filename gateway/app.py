@@ -98,7 +98,7 @@ class App:
             process.config, catalog=self.catalog, models=self.models, install=self._install
         )
         self.health = Health(self.clock)
-        self.reverification = Reverification(process.data_dir)
+        self.reverification = Reverification(self.footing.source())
         self._prices: Any = {}
         self._has_learned = False  # a tool server has told its tools since what was approved was last tried
 

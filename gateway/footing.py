@@ -16,6 +16,7 @@ from gateway.approvals import Approvals, Sealing
 from gateway.audit.appending import Appending
 from gateway.audit.log import AuditLog
 from gateway.audit.reaper import Lost, Settle
+from gateway.audit.source import FileSource, Source
 from gateway.clock import Clock, Ids
 from gateway.config import Config
 from gateway.identity.registry import Registry
@@ -39,6 +40,10 @@ class Footing(Protocol):
 
     @property
     def keys_dir(self) -> Path: ...
+
+    def source(self) -> Source:
+        """Where the trail can be read from, to verify it."""
+        ...
 
     async def open(self, config: Config) -> Appending:
         """Open the store and the log. Raises Refusal with the reason why the gateway can't run."""
@@ -88,6 +93,10 @@ class Embedded:
         self._process = process
         self._clock = clock
         self._ids = ids
+
+    def source(self) -> FileSource:
+        """See `Footing.source`."""
+        return FileSource(self._process.data_dir)
 
     async def open(self, config: Config) -> AuditLog:
         """See `Footing.open`."""

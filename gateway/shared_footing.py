@@ -12,6 +12,7 @@ from gateway import __version__
 from gateway.approvals import Approvals
 from gateway.audit.reaper import Lost, Settle
 from gateway.audit.shared import SharedLog
+from gateway.audit.source import PostgresSource
 from gateway.clock import Clock, Ids
 from gateway.config import Config
 from gateway.errors import Refusal
@@ -60,6 +61,10 @@ class Shared:
         )
 
     # ------------------------------------------------------------ start
+
+    def source(self) -> PostgresSource:
+        """See `Footing.source`."""
+        return PostgresSource(self._url, self._process.data_dir, self.keys_dir)
 
     async def open(self, config: Config) -> SharedLog:
         """See `Footing.open`. The schema must be up to date: `gateway migrate` does that, once for all replicas."""

@@ -12,7 +12,6 @@ Records after the last checkpoint (at most about a second's worth) are counted a
 from __future__ import annotations
 
 import base64
-import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,14 @@ from gateway.audit.beside import UNCHECKED, ProjectionCheck, RegisterCheck
 from gateway.audit.case_check import CaseCheck
 from gateway.audit.keys import wrapping_key
 from gateway.audit.payload_check import PayloadCheck
-from gateway.store.connections import DATABASE_NAME, open_for_reading
+from gateway.audit.source import FileSource, Source
 from gateway.store.interface import Connection
-from gateway.store.lock import is_held
+from gateway.verify.canonical import decode
 from gateway.verify.checkpoints import Checkpoint, open_checkpoint
 from gateway.verify.notes import NoteError, Verifier
 from gateway.verify.trail import Finding, Findings, Trail
 
+_RESULT = "action.result"
 _CHUNK = 1000
 _BREATH = 16  # records between two rests
 _SHOWN = 10
@@ -98,28 +98,40 @@ def verify_data_dir(
     called after every few records,
     to sleep, or to raise and so end the walk. Raises nothing for what it finds.
     """
-    return _Check(path, vkey, known, payloads, rest).run()
+    return verify(FileSource(path), vkey=vkey, known=known, payloads=payloads, rest=rest)
+
+
+def verify(
+    source: Source,
+    *,
+    vkey: str | None = None,
+    known: bytes | Checkpoint | None = None,
+    payloads: bool = True,
+    rest: Callable[[], None] | None = None,
+) -> Report:
+    """The same for any trail, wherever it is kept."""
+    return _Check(source, vkey, known, payloads, rest).run()
 
 
 class _Check:
     def __init__(
         self,
-        path: Path,
+        source: Source,
         vkey: str | None,
         known: bytes | Checkpoint | None,
         payloads: bool,
         rest: Callable[[], None] | None,
     ) -> None:
-        self.path = path
+        self.source = source
         self.rest = rest
         self.findings = Findings()
         self.trail = Trail(self.findings)
         self.notes: list[str] = []
-        self.running = is_held(path)
+        self.running = source.running()
         self.vkey_given = vkey is not None
         self.verifier = self._verifier(vkey)
         self.known = known
-        key = wrapping_key(path / "keys") if payloads else None
+        key = wrapping_key(source.keys) if payloads else None
         if payloads and key is None:
             self.notes.append("payloads were not checked: their wrapping key can't be read from here")
         self.payloads = None if key is None else PayloadCheck(key, self.findings)
@@ -131,17 +143,14 @@ class _Check:
     def run(self) -> Report:
         in_file = self._file()
         known = self._opened(self.known, "given checkpoint") if isinstance(self.known, bytes) else self.known
+        opened = False
         try:
-            connection = open_for_reading(self.path / DATABASE_NAME)
-        except sqlite3.Error as error:
-            self.findings.add("database_unreadable", f"the database can't be opened: {error}")
-        else:
-            try:
+            with self.source.read() as connection:
+                opened = True
                 self._walk(connection, [("file", in_file), ("given", known)])
-            except (sqlite3.Error, TypeError) as error:
-                self.findings.add("database_unreadable", f"the database is damaged: {error}")
-            finally:
-                connection.close()
+        except self.source.faults as error:
+            what = "the database is damaged" if opened else "the database can't be opened"
+            self.findings.add("database_unreadable", f"{what}: {error}")
         self._against("the file audit/checkpoint", in_file)
         self._against("the checkpoint you gave", known)
         return self._report()
@@ -150,14 +159,14 @@ class _Check:
 
     def _verifier(self, vkey: str | None) -> Verifier | None:
         try:
-            return Verifier.parse(vkey if vkey is not None else (self.path / "audit" / "vkey").read_text())
+            return Verifier.parse(vkey if vkey is not None else (self.source.folder / "vkey").read_text())
         except (NoteError, OSError, UnicodeDecodeError) as error:
             self.findings.add("key_unusable", f"the public key can't be used: {error}")
             return None
 
     def _file(self) -> Checkpoint | None:
         try:
-            note = (self.path / "audit" / "checkpoint").read_bytes()
+            note = (self.source.folder / "checkpoint").read_bytes()
         except OSError as error:
             if not isinstance(error, FileNotFoundError):
                 self.findings.add("checkpoint_unreadable", f"the file audit/checkpoint can't be read: {error}")
@@ -192,7 +201,10 @@ class _Check:
             wanted.setdefault(checkpoint.size, []).append(("stored", checkpoint.root))
             self._signed(checkpoint)
         in_file = anchors[0][1]
-        if largest and in_file is None and not (self.path / "audit" / "checkpoint").exists():
+        is_missing = in_file is None and not (self.source.folder / "checkpoint").exists()
+        if largest and is_missing and self.source.shared:
+            self.notes.append("this machine kept no checkpoint of its own: only what the database holds was compared")
+        elif largest and is_missing:
             self.findings.add("checkpoint_missing", "the file audit/checkpoint is missing although records were signed")
         elif in_file is not None and in_file.size < largest and not self.running:
             self.findings.add(
@@ -200,9 +212,10 @@ class _Check:
             )
         self._compare(wanted)
         projection, registers, cases = ProjectionCheck(connection), RegisterCheck(connection), CaseCheck(connection)
-        rows = _rows(connection, self.payloads is not None, projection.step)
+        type_of = "pg_typeof({})::text" if self.source.shared else "typeof({})"
+        rows = _rows(connection, self.payloads is not None, projection.step, type_of)
         for idx, record_id, kinds, body, hashed, sealed, wrapped in rows:
-            if kinds != "blobblob":
+            if kinds != self.source.bytes_type * 2:
                 self.findings.add("record_altered", f"record {idx} is not stored as the bytes that were written", idx)
             leaf = self.trail.add(idx, record_id, body, hashed)
             if leaf is not None:
@@ -214,6 +227,7 @@ class _Check:
             self._compare(wanted)
             if self.rest is not None and not idx % _BREATH:
                 self.rest()
+        self._not_placed(connection, registers, cases)
         if self.mismatched > 1:
             self.notes.append(
                 f"{self.mismatched - 1} later checkpoints do not match either: they cover the same records"
@@ -224,6 +238,17 @@ class _Check:
         cases.finish(self.findings)
         projection.finish()
         self._told_by(projection)
+
+    def _not_placed(self, connection: Connection, registers: RegisterCheck, cases: CaseCheck) -> None:
+        """Records that have no place in the log yet have changed registers and cases already."""
+        if not self.source.shared:
+            return
+        for (body,) in connection.execute("SELECT body FROM ingest ORDER BY seq"):
+            leaf = decode(body)
+            registers.add(leaf)
+            cases.add(leaf)
+            if leaf["type"] == _RESULT:
+                self.trail.open.pop(leaf["refs"]["intent"], None)
 
     def _told_by(self, projection: ProjectionCheck) -> None:
         """Where records themselves were changed, that the view differs is a trace of it, not another fault."""
@@ -304,19 +329,21 @@ class _Check:
 
 # Whoever edits a file may also change what type a value has; that is for the findings, not the end of the walk.
 _CHECKPOINTS = "SELECT size, CAST(root AS BLOB), CAST(note AS BLOB) FROM checkpoint ORDER BY size"
-_RECORD = "leaf.idx, leaf.id, typeof(leaf.body) || typeof(leaf.hash), CAST(leaf.body AS BLOB), CAST(leaf.hash AS BLOB)"
-_ALONE = f"SELECT {_RECORD}, NULL, NULL FROM leaf"  # noqa: S608 - our own words
+_KINDS = ("leaf.body", "leaf.hash")
+_RECORD = "SELECT leaf.idx, leaf.id, {kinds}, CAST(leaf.body AS BLOB), CAST(leaf.hash AS BLOB)"
+_ALONE = f"{_RECORD}, NULL, NULL FROM leaf"
 _WITH_PAYLOADS = (
-    f"SELECT {_RECORD}, payload.sealed, payload_key.wrapped FROM leaf"  # noqa: S608 - our own words
+    f"{_RECORD}, payload.sealed, payload_key.wrapped FROM leaf"
     " LEFT JOIN payload ON payload.leaf_id = leaf.id LEFT JOIN payload_key ON payload_key.leaf_id = leaf.id"
 )
 
 
 def _rows(
-    connection: Connection, payloads: bool, step: Callable[[int, int], None]
+    connection: Connection, payloads: bool, step: Callable[[int, int], None], type_of: str
 ) -> Iterator[tuple[int, str, str, bytes, bytes, Any, Any]]:
     """All records, with their sealed payloads if wanted, in steps, so that a running gateway's WAL is not held back."""
-    what = _WITH_PAYLOADS if payloads else _ALONE
+    kinds = " || ".join(type_of.format(one) for one in _KINDS)
+    what = (_WITH_PAYLOADS if payloads else _ALONE).format(kinds=kinds)
     after = -1
     while True:
         rows = connection.execute(f"{what} WHERE leaf.idx > ? ORDER BY leaf.idx LIMIT ?", (after, _CHUNK)).fetchall()

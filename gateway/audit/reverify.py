@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from pathlib import Path
 
-from gateway.audit.check import Report, verify_data_dir
+from gateway.audit.check import Report, verify
+from gateway.audit.source import Source
 
 _REST_S = 0.005  # after every few records
 
@@ -23,9 +23,9 @@ class _StoppedError(Exception):
 class Reverification:
     """`fault` is what the walk found, in one sentence; None before, and if all is well."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, source: Source) -> None:
         self.fault: str | None = None
-        self._data_dir = data_dir
+        self._source = source
         self._stop = threading.Event()
 
     async def run(self) -> None:
@@ -53,7 +53,7 @@ class Reverification:
         )
 
     def _verify(self) -> Report:
-        return verify_data_dir(self._data_dir, payloads=False, rest=self._rest)
+        return verify(self._source, payloads=False, rest=self._rest)
 
     def _rest(self) -> None:
         if self._stop.wait(_REST_S):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 import typer
@@ -23,6 +23,9 @@ from gateway.commands.shared import (
     show,
     show_table,
 )
+
+if TYPE_CHECKING:
+    from gateway.audit.source import Source
 
 app = group("The trail: what happened, who decided, and the proof.")
 
@@ -125,8 +128,7 @@ def verify(
     Example:
       gateway audit verify --data-dir var
     """
-    if not data_dir.is_dir():
-        raise CommandError(f"There is no data directory {data_dir}; name it with --data-dir.", USAGE)
+    source = _source(data_dir)
     if known is not None and checkpoint is not None:
         raise CommandError("Give --checkpoint or --known, not both.", USAGE)
     try:
@@ -135,7 +137,7 @@ def verify(
         raise CommandError(f"The checkpoint {checkpoint} cannot be read ({error.strerror}).", USAGE) from error
     import msgspec
 
-    from gateway.audit.check import verify_data_dir
+    from gateway.audit.check import verify as verify_trail
     from gateway.verify.checkpoints import Checkpoint, parse
     from gateway.verify.notes import NoteError
 
@@ -148,10 +150,26 @@ def verify(
             raise CommandError(
                 f"--known takes SIZE:ROOT as `gateway audit verify` prints it: {error}.", USAGE
             ) from error
-    report = verify_data_dir(data_dir, vkey=key, known=note if head is None else head, payloads=payloads)
+    report = verify_trail(source, vkey=key, known=note if head is None else head, payloads=payloads)
     show({"id": report.verdict, **msgspec.to_builtins(report)}, as_json, report.lines())
     if not report.ok:
         raise typer.Exit(PROBLEM)
+
+
+def _source(data_dir: Path) -> Source:
+    """The trail of the data directory, or of the database that this process's environment names."""
+    from gateway import process
+    from gateway.audit.source import FileSource, PostgresSource
+
+    found, problems = process.load()
+    if found is None:
+        raise CommandError("; ".join(str(one) for one in problems))
+    if found.database_url is not None:
+        keys = found.keys_dir or data_dir / "keys"
+        return PostgresSource(found.database_url.get_secret_value(), data_dir, keys)
+    if not data_dir.is_dir():
+        raise CommandError(f"There is no data directory {data_dir}; name it with --data-dir.", USAGE)
+    return FileSource(data_dir)
 
 
 @app.command("checkpoint")

@@ -18,6 +18,7 @@ import pytest
 from gateway.audit import AuditLog, Entry, records
 from gateway.audit.check import Report, verify_data_dir
 from gateway.audit.reverify import Reverification
+from gateway.audit.source import FileSource
 from gateway.audit.view import Filter
 from gateway.errors import Refusal
 from gateway.store import Writer
@@ -130,7 +131,7 @@ async def test_a_record_stored_as_text_is_one_finding_and_the_walk_goes_on(house
 
 async def test_a_stopped_walk_ends_and_says_nothing(house: House) -> None:
     await fill(house)
-    walk = Reverification(house.data_dir)
+    walk = Reverification(FileSource(house.data_dir))
     walk._stop.set()
     await walk.run()
     assert walk.fault is None
