@@ -1,6 +1,6 @@
 """A real `opa run --server` beside the gateway, for `make replicas` and for tests: own port, own folder, no account.
 
-`find` says where the program is; `.ci/run` and `make .opa/opa` put it into the checkout.
+`find` says where the program is; `.ci/run` and `make .opa/.made` put it into the checkout.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -48,7 +49,7 @@ class OpaServer(Server):
         self.url = f"http://127.0.0.1:{self.port}"
         self._program = program
         self._bundle = bundle
-        self._config = _config(fetch_from, token)
+        self._config = configuration(fetch_from, token)
 
     def _prepare(self) -> list[str]:
         config = self.folder / "opa.json"
@@ -65,10 +66,11 @@ class OpaServer(Server):
             return False
 
 
-def _config(fetch_from: str | None, token: str | None) -> dict[str, object]:
-    config: dict[str, object] = {"decision_logs": {"console": True}}  # only then do answers bear a decision's id
+def configuration(fetch_from: str | None, token: str | None) -> dict[str, Any]:
+    """OPA's configuration file: a decision log on its output, and the bundle of a gateway."""
+    config: dict[str, Any] = {"decision_logs": {"console": True}}  # only then do answers bear a decision's id
     if fetch_from is not None:
-        service: dict[str, object] = {"url": fetch_from}
+        service: dict[str, Any] = {"url": fetch_from}
         if token is not None:
             service["credentials"] = {"bearer": {"token": token}}
         config["services"] = {"gateway": service}

@@ -16,10 +16,11 @@ from gateway import settings
 from gateway.catalog.registry import read_registry
 from gateway.policy import load as load_policy
 from gateway.policy import test as run_policy_tests
+from gateway.quickstart.opa_server import configuration as opa_config
 from tests.docs.pages import ROOT, Snippet, snippets
 
-_ENVIRON = dict.fromkeys(("OPENAI_API_KEY", "BEDROCK_KEY", "MAIL_TOKEN", "FILES_TOKEN"), "secret")
-_YAML_MARKS = {"gateway.yaml", "grants", "manifest"}
+_ENVIRON = dict.fromkeys(("OPENAI_API_KEY", "BEDROCK_KEY", "MAIL_TOKEN", "FILES_TOKEN", "OPA_BUNDLE_TOKEN"), "secret")
+_YAML_MARKS = {"gateway.yaml", "grants", "manifest", "opa.yaml"}
 
 
 def _marked(language: str, *marks: str) -> list[Snippet]:
@@ -53,6 +54,14 @@ def test_fragments_of_gateway_yaml_are_valid_in_the_shipped_file(snippet: Snippe
     config, problems = settings.load(file, _ENVIRON)
     assert config is not None, problems
     assert not problems
+
+
+@pytest.mark.parametrize("snippet", _marked("yaml", "opa.yaml"), ids=lambda one: one.id)
+def test_opa_is_told_what_our_own_launcher_tells_it(snippet: Snippet) -> None:
+    page, ours = yaml.safe_load(snippet.text), opa_config("http://127.0.0.1:8080", "t")
+    page["services"]["gateway"]["credentials"]["bearer"] = {"token": "t"}  # the page reads it from a file
+    ours["bundles"]["gateway"]["polling"] = page["bundles"]["gateway"]["polling"]
+    assert page == ours
 
 
 @pytest.mark.parametrize("snippet", _marked("yaml", "manifest"), ids=lambda one: one.id)
@@ -120,7 +129,7 @@ def test_rules_whose_denials_the_pages_quote_are_shipped() -> None:
 
 
 def test_the_quickstart_page_and_the_readme_paste_the_same_commands() -> None:
-    start = (ROOT / "gateway/quickstart/start.py").read_text()
+    page = (ROOT / "gateway/quickstart/page.py").read_text()
     readme = (ROOT / "README.md").read_text()
     for part in (
         '"messages": [{"role": "user", "content": "Hello!"}]',
@@ -128,4 +137,4 @@ def test_the_quickstart_page_and_the_readme_paste_the_same_commands() -> None:
         "-m gateway.quickstart.try_mcp",
     ):
         assert part in readme
-        assert part in start.replace("{{", "{").replace("}}", "}")
+        assert part in page.replace("{{", "{").replace("}}", "}")
