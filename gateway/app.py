@@ -100,6 +100,7 @@ class App:
         self.health = Health(self.clock)
         self.reverification = Reverification(self.footing.source())
         self._prices: Any = {}
+        self._installed_ns = 0  # when the state in force came into force
         self._has_learned = False  # a tool server has told its tools since what was approved was last tried
 
     @property
@@ -306,6 +307,10 @@ class App:
             log.info("reloaded", why=why, policy=self.configured.engine.revision[:19])
         return problems
 
+    async def replicas(self) -> list[dict[str, Any]]:
+        """All replicas as they told of themselves; none where there is one gateway."""
+        return await self.footing.replicas()
+
     async def look_again(self) -> bool:
         """Whether another replica changed something that this one had not seen; it has by now."""
         return await self.footing.look_again()
@@ -323,6 +328,7 @@ class App:
             self._build_path(prepared)
         else:
             self._decider.swap(prepared.engine, undeclared=prepared.config.undeclared_client_tools)
+        self._installed_ns = self.clock.now_ns()
         self._prices = prepared.prices
         self.catalog.install(self.catalog.prepare(prepared.config, prepared.manifests))
         self.limits.reconfigure(prepared.allowances)
@@ -422,11 +428,14 @@ class App:
 
     def _told(self) -> dict[str, str]:
         """What other replicas and people may know of this one."""
+        if self.configuration.current is None:
+            return {}
         degraded = ", ".join(one.id for one in self.health.conditions() if one.reason is not None)
         return {
             "policy": self.policy.revision,
             "configuration": self.configured.revision,
             "registry": self.configured.registry_revision,
+            "since_ns": str(self._installed_ns),
             "degraded": degraded,
         }
 

@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.approvals import Approvals, Sealing
 from gateway.audit.appending import Appending
@@ -67,6 +67,14 @@ class Footing(Protocol):
 
     async def look_again(self) -> bool:
         """Whether others changed something that this process had not seen yet; it has by now."""
+        ...
+
+    def serving_at(self, url: str) -> None:
+        """Where this process is reached, for people."""
+        ...
+
+    async def replicas(self) -> list[dict[str, Any]]:
+        """The replicas that run and those that ended lately, with what they run; none where there is one gateway."""
         ...
 
     async def tick(self) -> None:
@@ -132,6 +140,13 @@ class Embedded:
     async def look_again(self) -> bool:
         """See `Footing.look_again`."""
         return False
+
+    def serving_at(self, url: str) -> None:
+        """See `Footing.serving_at`: nobody else asks."""
+
+    async def replicas(self) -> list[dict[str, Any]]:
+        """See `Footing.replicas`."""
+        return []
 
     async def tick(self) -> None:
         """See `Footing.tick`."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from gateway.clock import Clock
+from gateway.clock import Clock, rfc3339
 from gateway.errors import Refusal
 from gateway.store.database import LostError
 from gateway.store.interface import Connection, Store
@@ -33,6 +33,39 @@ log = structlog.get_logger("gateway.replicas")
 EndFor = Callable[[str], Awaitable[int]]
 # Gives back what it held of limits.
 Release = Callable[[str], Awaitable[None]]
+
+
+REVISIONS = ("policy", "configuration", "registry")
+SINCE = "since_ns"
+"""In what a replica tells: when its newest revision came into force there."""
+
+
+def described(known: list[rows.Replica]) -> list[dict[str, Any]]:
+    """Replicas for people and machines. `lags`: the revisions in which one differs from the newest that runs."""
+    running = [one for one in known if not one.ended]
+    newest = max(running, key=lambda one: int(one.told.get(SINCE) or 0), default=None)
+    found = []
+    for one in known:
+        lags = [
+            name
+            for name in REVISIONS
+            if newest is not None and not one.ended and one.told.get(name) != newest.told.get(name)
+        ]
+        found.append(
+            {
+                "id": one.id,
+                "name": one.name,
+                "url": one.url,
+                "version": one.version,
+                "state": "ended" if one.ended else "silent" if one.silent_s > DEAD_AFTER_S / 2 else "running",
+                "started": rfc3339(one.started_ns),
+                "silent_s": round(one.silent_s, 1),
+                "degraded": one.told.get("degraded", ""),
+                "lags": lags,
+                **{name: one.told.get(name) for name in REVISIONS},
+            }
+        )
+    return found
 
 
 class _Beats:

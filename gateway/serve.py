@@ -72,6 +72,7 @@ async def _serve(process: Process, logs: Logs, on_ready: OnReady | None) -> None
         raise
     port: int = listening.getsockname()[1]
     url = process.public_url or f"http://{_shown(process.host)}:{port}"
+    app.footing.serving_at(url)
     grace_s = app.configured.config.server.shutdown_grace_s
     server = _Server(
         uvicorn.Config(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import structlog
 
@@ -21,7 +22,7 @@ from gateway.identity.registry import Registry
 from gateway.limits.redis import RedisLimits
 from gateway.limits.spend import read_all_spend
 from gateway.process import Process
-from gateway.replicas import Replicas
+from gateway.replicas import Replicas, described
 from gateway.signals import Signals
 from gateway.store import Writer
 from gateway.store.database import LostError
@@ -50,14 +51,14 @@ class Shared:
         self._registry: Registry | None = None
         self._approvals: Approvals | None = None
         self._ticks = 0
-        self.replicas = Replicas(self._url, self.replica, name=host_name(), version=__version__, clock=clock)
+        self.group = Replicas(self._url, self.replica, name=host_name(), version=__version__, clock=clock)
         self.signals = Signals(process.redis_url.get_secret_value(), self.replica)
         self.limits = RedisLimits(
             process.redis_url.get_secret_value(),
             replica=self.replica,
             clock=clock,
             read_all=self._read_spend,
-            live=self.replicas.alive,
+            live=self.group.alive,
         )
 
     # ------------------------------------------------------------ start
@@ -70,7 +71,7 @@ class Shared:
         """See `Footing.open`. The schema must be up to date: `gateway migrate` does that, once for all replicas."""
         try:
             await asyncio.to_thread(schema.check, self._url)
-            await self.replicas.register()
+            await self.group.register()
             self.writer = Writer(await asyncio.to_thread(PostgresDatabase, self._url, self.replica))
         except LostError as error:
             raise Refusal(
@@ -94,7 +95,7 @@ class Shared:
     async def begin(self, settle: Settle, lost: Lost) -> None:
         """See `Footing.begin`. What ended replicas left open is ended by `replicas`."""
         await self.log.start()
-        await self.replicas.start(
+        await self.group.start(
             self.writer, end_for=partial(self.log.end_for, settle=settle, lost=lost), release=self._release
         )
         await self.limits.start()
@@ -102,9 +103,9 @@ class Shared:
     async def join(self, registry: Registry, approvals: Approvals, told: Callable[[], dict[str, str]]) -> None:
         """See `Footing.join`."""
         self._registry, self._approvals = registry, approvals
-        self.replicas.told = told
+        self.group.told = told
         for topic in _TOPICS:
-            self.replicas.on_changed[topic] = partial(registry.reload, topic, self.writer)
+            self.group.on_changed[topic] = partial(registry.reload, topic, self.writer)
         approvals.on_told = partial(self.signals.tell, "case")
         approvals.on_kept = lambda digest, until_ns: self.signals.tell("answer", f"{digest} {until_ns}")
         self.signals.handlers = {
@@ -136,10 +137,10 @@ class Shared:
 
     async def look_again(self) -> bool:
         """See `Footing.look_again`. Raises Refusal(store_unavailable) where nobody can tell."""
-        return await self.replicas.catch_up()
+        return await self.group.catch_up()
 
     async def _changed(self, _topic: str) -> None:
-        await self.replicas.catch_up()
+        await self.group.catch_up()
 
     async def _answer_kept(self, what: str) -> None:
         digest, _, until_ns = what.partition(" ")
@@ -148,12 +149,20 @@ class Shared:
 
     async def _look_around(self) -> None:
         try:
-            await self.replicas.catch_up()
+            await self.group.catch_up()
             if self._approvals is not None:
                 await self._approvals.look_around()
                 await self._approvals.look_after_waiting()
         except Refusal as refusal:  # the next look comes soon
             log.warning("look_around", code=refusal.code, message=refusal.message)
+
+    def serving_at(self, url: str) -> None:
+        """See `Footing.serving_at`."""
+        self.group.url = url
+
+    async def replicas(self) -> list[dict[str, Any]]:
+        """See `Footing.replicas`."""
+        return described(await self.group.known())
 
     async def tick(self) -> None:
         """See `Footing.tick`."""
@@ -186,5 +195,5 @@ class Shared:
         await self.signals.stop()
         await self.log.stop(settle, lost)
         await self.limits.close()
-        await self.replicas.stop()
+        await self.group.stop()
         await self.writer.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -61,8 +61,17 @@ async def status(parts: Parts) -> dict[str, Any]:
         "agents": {"registered": len(agents), "suspended": suspended},
         "models": len(parts.catalog.models()),
         "tool_servers": [_server(one) for one in parts.catalog.servers()],
-        "refusals": await refusals(parts),
+        "replicas": await _unless_away(parts.replicas()),
+        "refusals": await _unless_away(refusals(parts)),
     }
+
+
+async def _unless_away(found: Awaitable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Nothing where the database can't be asked just now: that it is away is told among the components."""
+    try:
+        return await found
+    except Refusal:
+        return []
 
 
 async def refusals(parts: Parts) -> list[dict[str, Any]]:
