@@ -20,7 +20,7 @@ from gateway.errors import Refusal
 from gateway.telemetry import names
 from gateway.telemetry.otel_sdk import GivenIds
 from gateway.telemetry.trace import format_traceparent
-from gateway.telemetry.tracing import Told
+from gateway.telemetry.tracing import NOTHING, CallSpan, NoCall, Span, Told
 
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _NS_PER_S = 1_000_000_000
@@ -70,6 +70,8 @@ class _RootSpan(_CurrentSpan):
 
     def decided(self, decision: Decision) -> None:
         """See `Span.decided`. By now the target is known to exist, so the span may bear its name."""
+        if not self._span.is_recording():
+            return
         super().decided(decision)
         self._span.update_name(_name(self._action, known=True))
 
@@ -84,10 +86,7 @@ class _SpanOfCall:
         self._token: Token[otel_context.Context] | None = None
         self._started_ns: int | None = getattr(span, "start_time", None)  # of a span that records
         self.recording = span.is_recording()
-        own = span.get_span_context()
-        self.traceparent = format_traceparent(
-            f"{own.trace_id:032x}", f"{own.span_id:016x}", sampled=own.trace_flags.sampled
-        )
+        self.traceparent = _traceparent(span.get_span_context())
 
     def __enter__(self) -> _SpanOfCall:
         self._token = otel_context.attach(trace.set_span_in_context(self._span))
@@ -141,10 +140,12 @@ class SdkTracing:
         self._ids = provider.id_generator
         self._tracer = provider.get_tracer(names.SCOPE, schema_url=names.SCHEMA_URL)
 
-    def span(self, name: str, action: Action) -> _CurrentSpan:
+    def span(self, name: str, action: Action) -> Span:
         """See `Tracing.span`."""
         if name == names.ACTION:
             return _RootSpan(self._root(action), action)
+        if not trace.get_current_span().is_recording():  # the whole was not sampled, so its parts cost nothing either
+            return NOTHING
         of_stage = names.SPAN_OF_STAGE.get(name, names.OTHER_SPAN + name)
         about: Attributes = {}
         if action.kind is Kind.TOOL_PROPOSE:  # it has no span of its own
@@ -163,15 +164,20 @@ class SdkTracing:
         )
         return _CurrentSpan(span)
 
-    def waits(self, action: Action, case_id: str, asked: Trace) -> _CurrentSpan:
+    def waits(self, action: Action, case_id: str, asked: Trace) -> Span:
         """See `Tracing.waits`."""
+        if not trace.get_current_span().is_recording():
+            return NOTHING
         other = asked.span_id != action.trace.span_id
         links = [Link(_remote(asked.trace_id, asked.span_id))] if other else None
         about = {names.GATEWAY_CASE_ID: case_id}
         return _CurrentSpan(self._tracer.start_span(names.WAIT_SPAN, attributes=about, links=links))
 
-    def call(self, action: Action, target: Target) -> _SpanOfCall:
+    def call(self, action: Action, target: Target) -> CallSpan:
         """See `Tracing.call`."""
+        current = trace.get_current_span()
+        if not current.is_recording():
+            return NoCall(_traceparent(current.get_span_context()))
         about: Attributes
         if isinstance(target, ModelTarget):
             name = f"{names.CHAT} {target.model}"
@@ -196,7 +202,9 @@ class SdkTracing:
 
     def decided(self, decision: Decision) -> None:
         """See `Tracing.decided`."""
-        trace.get_current_span().set_attributes(_of_decision(decision))
+        span = trace.get_current_span()
+        if span.is_recording():
+            span.set_attributes(_of_decision(decision))
 
     def ended(self, action: Action, status: Status, result: Result | None) -> None:
         """See `Tracing.ended`."""
@@ -247,6 +255,10 @@ def _remote(trace_id: str, span_id: str, state: str = "") -> SpanContext:
     """Somebody's span. Its flag says sampled, whatever it said: to keep a trace is ours to decide (`otel_sdk`)."""
     told = TraceState.from_header([state]) if state else None
     return SpanContext(int(trace_id, 16), int(span_id, 16), True, _SAMPLED, told)
+
+
+def _traceparent(of: SpanContext) -> str:
+    return format_traceparent(f"{of.trace_id:032x}", f"{of.span_id:016x}", sampled=of.trace_flags.sampled)
 
 
 def _within(trace_id: str, span_id: str, state: str = "") -> otel_context.Context:

@@ -111,7 +111,9 @@ class _Nothing:
         return None
 
 
-class _NoCall(_Nothing):
+class NoCall(_Nothing):
+    """A request to an upstream that has no span; `traceparent` is what the upstream gets all the same."""
+
     __slots__ = ("recording", "traceparent")
 
     def __init__(self, traceparent: str) -> None:
@@ -122,7 +124,7 @@ class _NoCall(_Nothing):
         return None
 
 
-_NOTHING = _Nothing()
+NOTHING = _Nothing()
 
 
 class NoTracing:
@@ -131,17 +133,17 @@ class NoTracing:
     enabled = False
 
     def span(self, name: str, action: Action) -> Span:
-        return _NOTHING
+        return NOTHING
 
     def attempt(self, action: Action, case_id: str) -> Span:
-        return _NOTHING
+        return NOTHING
 
     def waits(self, action: Action, case_id: str, asked: Trace) -> Span:
-        return _NOTHING
+        return NOTHING
 
     def call(self, action: Action, target: Target) -> CallSpan:
         """Continues the caller's trace; no span of ours is claimed to be sampled."""
-        return _NoCall(format_traceparent(action.trace.trace_id, action.trace.span_id, sampled=False))
+        return NoCall(format_traceparent(action.trace.trace_id, action.trace.span_id, sampled=False))
 
     def decided(self, decision: Decision) -> None:
         return None
