@@ -73,8 +73,10 @@ class App:
 
     asgi: Asgi
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, *, operator_token: str | None = None) -> None:
+        """`operator_token`: the local operator's, where several workers share one data directory."""
         self.process = process
+        self._operator_token = operator_token
         self.clock = SystemClock()
         self.ids = Ids(self.clock)
         self.is_stopping = False
@@ -151,7 +153,7 @@ class App:
             store=self.writer, read=_declared_tools, described=self.catalog.describes, clock=self.clock
         )
         await self.seen.load()
-        await self.registry.open_local_door(self.process.data_dir)
+        await self.registry.open_local_door(self.process.data_dir, self._operator_token)
         self.tools = ToolServers(
             transport=self.wire,
             resolve=resolve,

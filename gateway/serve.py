@@ -33,6 +33,7 @@ NOTE = "gateway.json"
 
 # What actions get once connections had the whole grace: their callers are gone, their results need to be recorded.
 _LEAST_GRACE_S = 1.0
+_LATCH_LOOK_S = 0.5
 
 OnReady = Callable[[App, str], Awaitable[None]]
 
@@ -46,8 +47,17 @@ class _Server(uvicorn.Server):
         yield
 
 
-def serve(process: Process, *, on_ready: OnReady | None = None) -> None:
-    """Run until told to stop. Raises Refusal if the gateway can't start."""
+def serve(
+    process: Process,
+    *,
+    on_ready: OnReady | None = None,
+    listening: socket.socket | None = None,
+    operator_token: str | None = None,
+) -> None:
+    """Run until told to stop. Raises Refusal if the gateway can't start, or can't go on and must be started anew.
+
+    A worker among others is given the socket that they share, and the local operator's token.
+    """
     logs = configure_logs(process.log_level)
     try:
         runner: Callable[[], asyncio.AbstractEventLoop] | None = None
@@ -56,22 +66,23 @@ def serve(process: Process, *, on_ready: OnReady | None = None) -> None:
 
             runner = uvloop.new_event_loop
         with asyncio.Runner(loop_factory=runner) as run:
-            run.run(_serve(process, logs, on_ready))
+            run.run(_serve(process, logs, on_ready, listening or listen(process.host, process.port), operator_token))
     finally:
         logs.close()
 
 
-async def _serve(process: Process, logs: Logs, on_ready: OnReady | None) -> None:
-    listening = _listen(process.host, process.port)
+async def _serve(
+    process: Process, logs: Logs, on_ready: OnReady | None, listening: socket.socket, operator_token: str | None
+) -> None:
     try:
-        app = App(process)
+        app = App(process, operator_token=operator_token)
         logs.on_drop = app.metrics.log_line_dropped
         await app.start()
     except BaseException:
         listening.close()
         raise
     port: int = listening.getsockname()[1]
-    url = process.public_url or f"http://{_shown(process.host)}:{port}"
+    url = process.public_url or f"http://{shown(process.host)}:{port}"
     app.footing.serving_at(url)
     grace_s = app.configured.config.server.shutdown_grace_s
     server = _Server(
@@ -94,6 +105,7 @@ async def _serve(process: Process, logs: Logs, on_ready: OnReady | None) -> None
         asyncio.create_task(_reload_on_hangup(app)),
         asyncio.create_task(_watch(app)),
         asyncio.create_task(app.health.watch()),
+        asyncio.create_task(_end_when_ended(app, server)),
     ]
     told_s: list[float] = []
 
@@ -118,6 +130,17 @@ async def _serve(process: Process, logs: Logs, on_ready: OnReady | None) -> None
         note.unlink(missing_ok=True)
         waited_s = time.monotonic() - told_s[0] if told_s else 0.0
         await app.stop(0.0 if len(told_s) > 1 else max(_LEAST_GRACE_S, grace_s - waited_s))
+    if app.footing.replica and app.writer.latched is not None:
+        raise Refusal("audit_unavailable", f"This replica ends, to be started anew: {app.writer.latched}.")
+
+
+async def _end_when_ended(app: App, server: uvicorn.Server) -> None:
+    """A replica that can write nothing more makes room for a new one; the embedded gateway stays, for people to see."""
+    while not app.footing.replica or app.writer.latched is None:  # noqa: ASYNC110 - a latch tells nobody
+        await asyncio.sleep(_LATCH_LOOK_S)
+    log.error("replica_ends", reason=app.writer.latched)
+    app.stopping()
+    server.should_exit = True
 
 
 async def _announce(server: uvicorn.Server, app: App, url: str, on_ready: OnReady | None) -> None:
@@ -129,7 +152,7 @@ async def _announce(server: uvicorn.Server, app: App, url: str, on_ready: OnRead
     await app.reverification.run()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """Bind before anything else is built, so that a taken port is told at once."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
@@ -147,7 +170,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _shown(host: str) -> str:
+def shown(host: str) -> str:
     if host in ("0.0.0.0", "::"):  # noqa: S104 - bound to all addresses, reached by this machine as localhost
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host

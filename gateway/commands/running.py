@@ -37,16 +37,21 @@ def serve(
     Example:
       gateway serve --config gateway.yaml --port 8080
     """
-    if workers > 1:
+    process = _process(config, host, port, data_dir)
+    if workers > 1 and not process.is_scaled:
         raise CommandError(
             f"{workers} workers need a shared database and shared limits (PostgreSQL and Redis), which the embedded"
-            " default does not have: run one worker.",
+            " default does not have: run one worker, or set GATEWAY_DATABASE_URL and GATEWAY_REDIS_URL.",
             USAGE,
         )
+    os.umask(_UMASK)
+    if workers > 1:
+        from gateway.workers import supervise
+
+        raise typer.Exit(supervise(process, workers))
     from gateway.serve import serve as run
 
-    os.umask(_UMASK)
-    run(_process(config, host, port, data_dir))
+    run(process)
 
 
 def quickstart(

@@ -58,21 +58,36 @@ class Registry:
         elif topic == "person":
             await self.people.load(store)
 
-    async def open_local_door(self, data_dir: Path) -> None:
+    async def open_local_door(self, data_dir: Path, token: str | None = None) -> None:
         """Let whoever can read the data directory act as the local operator: a new token at each start.
 
-        Writes DATA_DIR/operator.token, readable by its owner only.
+        Writes DATA_DIR/operator.token, readable by its owner only. `token`: one that was written already.
         """
         await self.people.ensure_local_operator()
+        if token is not None:
+            self.people.trust_local_token(token)
+            return
         secret = tokens.mint(tokens.PERSON_TOKEN, self._random_bytes)
         self.people.trust_local_token(secret)
-        path = data_dir / OPERATOR_TOKEN
-        fresh = data_dir / f".{OPERATOR_TOKEN}.new"
-        fresh.unlink(missing_ok=True)
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(secret + "\n")
-        fresh.replace(path)
+        write_operator_token(data_dir, secret)
 
     def _agent_changed(self, agent: Agent | None, agent_id: str) -> None:
         self.keys.rebind(agent, agent_id)
+
+
+def new_operator_token(data_dir: Path, random_bytes: Callable[[int], bytes] = os.urandom) -> str:
+    """A token for the local operator, written where only who may read the data directory finds it."""
+    secret = tokens.mint(tokens.PERSON_TOKEN, random_bytes)
+    write_operator_token(data_dir, secret)
+    return secret
+
+
+def write_operator_token(data_dir: Path, secret: str) -> None:
+    """Replace DATA_DIR/operator.token, readable by its owner only."""
+    path = data_dir / OPERATOR_TOKEN
+    fresh = data_dir / f".{OPERATOR_TOKEN}.new"
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(secret + "\n")
+    fresh.replace(path)
