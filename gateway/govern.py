@@ -148,8 +148,8 @@ class Governor:
 
     @property
     def open_streams(self) -> int:
-        """Streams that are being relayed now."""
-        return sum(running.relaying for running in self._running)
+        """Streams that are being relayed now. Safe from any thread."""
+        return sum(running.relaying for running in tuple(self._running))
 
     async def _govern(self, running: Running) -> Reply | None:
         action = running.action

@@ -189,7 +189,10 @@ class Metrics:
         self._log_drops.inc()
 
     def watch(self, sources: Mapping[str, Callable[[], float]]) -> None:
-        """Ask these functions at each scrape; keys are names of `table.WATCHED`. They must be quick."""
+        """Ask these functions at each scrape; keys are names of `table.WATCHED`.
+
+        They must be quick, and safe from any thread.
+        """
         for name, read in sources.items():
             if name not in WATCHED:
                 raise ValueError(f"{name} is not a metric that is asked for; take one of {sorted(WATCHED)}.")

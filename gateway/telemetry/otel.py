@@ -15,17 +15,25 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
 
-from gateway.actions import Action, Decision, Kind, ModelTarget, Result, Rpc, Status, Target, Trace, usd_text
+from gateway.actions import Action, Decision, Kind, ModelTarget, Result, Status, Target, Trace, usd_text
 from gateway.errors import Refusal
 from gateway.telemetry import names
+from gateway.telemetry.otel_attributes import (
+    Attributes,
+    name_of,
+    of_agent,
+    of_decision,
+    of_rpc,
+    of_target,
+    of_whole,
+    tool_of,
+)
 from gateway.telemetry.otel_sdk import GivenIds
 from gateway.telemetry.trace import format_traceparent
 from gateway.telemetry.tracing import NOTHING, CallSpan, NoCall, Span, Told
 
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _NS_PER_S = 1_000_000_000
-
-Attributes = dict[str, str | bool | int | float | tuple[str, ...]]
 
 
 class _CurrentSpan:
@@ -56,7 +64,7 @@ class _CurrentSpan:
 
     def decided(self, decision: Decision) -> None:
         """See `Span.decided`."""
-        self._span.set_attributes(_of_decision(decision))
+        self._span.set_attributes(of_decision(decision))
 
 
 class _RootSpan(_CurrentSpan):
@@ -73,7 +81,7 @@ class _RootSpan(_CurrentSpan):
         if not self._span.is_recording():
             return
         super().decided(decision)
-        self._span.update_name(_name(self._action, known=True))
+        self._span.update_name(name_of(self._action, known=True))
 
 
 class _SpanOfCall:
@@ -123,7 +131,7 @@ class _SpanOfCall:
                 )
                 if value
             }
-        span.set_attributes(attributes | _of_rpc(told.rpc))
+        span.set_attributes(attributes | of_rpc(told.rpc))
         if result.status is not Status.SUCCEEDED:
             span.set_attribute(names.ERROR_TYPE, result.code or names.TOOL_ERROR)
             span.set_status(StatusCode.ERROR)
@@ -149,17 +157,17 @@ class SdkTracing:
         of_stage = names.SPAN_OF_STAGE.get(name, names.OTHER_SPAN + name)
         about: Attributes = {}
         if action.kind is Kind.TOOL_PROPOSE:  # it has no span of its own
-            about = {names.GATEWAY_ACTION_ID: action.id, **_of_target(action)}
+            about = {names.GATEWAY_ACTION_ID: action.id, **of_target(action)}
         return _CurrentSpan(self._tracer.start_span(of_stage, attributes=about))
 
     def attempt(self, action: Action, case_id: str) -> _CurrentSpan:
         """See `Tracing.attempt`. Where a waiting caller set it going, that one is linked."""
         current = trace.get_current_span().get_span_context()
         span = self._tracer.start_span(
-            f"{names.EXECUTE_TOOL} {_tool(action)}",
+            f"{names.EXECUTE_TOOL} {tool_of(action)}",
             _within(action.trace.trace_id, action.trace.span_id),
             SpanKind.INTERNAL,
-            _whole(action) | {names.GATEWAY_CASE_ID: case_id},
+            of_whole(action) | {names.GATEWAY_CASE_ID: case_id},
             [Link(current)] if current.is_valid else None,
         )
         return _CurrentSpan(span)
@@ -197,14 +205,14 @@ class SdkTracing:
                 names.GEN_AI_TOOL_TYPE: names.TOOL_TYPE,
                 names.GATEWAY_TOOL_SERVER: target.server,
             }
-        about |= _of_agent(action)
+        about |= of_agent(action)
         return _SpanOfCall(self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=about))
 
     def decided(self, decision: Decision) -> None:
         """See `Tracing.decided`."""
         span = trace.get_current_span()
         if span.is_recording():
-            span.set_attributes(_of_decision(decision))
+            span.set_attributes(of_decision(decision))
 
     def ended(self, action: Action, status: Status, result: Result | None) -> None:
         """See `Tracing.ended`."""
@@ -237,10 +245,10 @@ class SdkTracing:
             parent = _within(traced.trace_id, traced.parent_id, traced.state)
         try:
             return self._tracer.start_span(
-                _name(action, known=False),
+                name_of(action, known=False),
                 parent,
                 SpanKind.SERVER,
-                _whole(action) | _of_rpc(action.rpc),
+                of_whole(action) | of_rpc(action.rpc),
                 None if traced.link is None else [Link(_remote(*traced.link))],
             )
         finally:
@@ -263,79 +271,6 @@ def _traceparent(of: SpanContext) -> str:
 
 def _within(trace_id: str, span_id: str, state: str = "") -> otel_context.Context:
     return trace.set_span_in_context(NonRecordingSpan(_remote(trace_id, span_id, state)), otel_context.Context())
-
-
-# ---------------------------------------------------------------- names and attributes
-
-
-def _name(action: Action, *, known: bool) -> str:
-    """`{operation} {target}`; without the target as long as it may be anything a client made up."""
-    if action.kind is Kind.MODEL_INVOKE:
-        return f"{names.CHAT} {action.target}" if known else names.CHAT
-    operation = _method(action)
-    if operation is None:
-        operation = names.EXECUTE_TOOL if action.kind is Kind.TOOL_CALL else names.OTHER_SPAN + action.kind.value
-    return f"{operation} {_tool(action)}" if known and action.kind is Kind.TOOL_CALL else operation
-
-
-def _method(action: Action) -> str | None:
-    """The MCP method, where it was asked for as one."""
-    return None if action.rpc is None else names.METHOD_OF_KIND.get(action.kind)
-
-
-def _tool(action: Action) -> str:
-    server, mark, tool = action.target.partition("__")
-    return tool if mark else server
-
-
-def _whole(action: Action) -> Attributes:
-    return {
-        names.GATEWAY_ACTION_ID: action.id,
-        names.GATEWAY_ACTION_KIND: action.kind.value,
-        names.GATEWAY_REQUEST_ID: action.request_id,
-        names.GATEWAY_TENANT: action.caller.agent.tenant,
-        names.GATEWAY_DOOR: action.door,
-        **_of_agent(action),
-        **_of_target(action),
-    }
-
-
-def _of_agent(action: Action) -> Attributes:
-    agent = action.caller.agent
-    return {
-        names.GEN_AI_AGENT_ID: agent.id,
-        names.GEN_AI_AGENT_VERSION: agent.version,
-        names.GEN_AI_CONVERSATION_ID: action.session.id,
-    }
-
-
-def _of_target(action: Action) -> Attributes:
-    if action.kind is Kind.MODEL_INVOKE:
-        return {names.GEN_AI_OPERATION_NAME: names.CHAT, names.GEN_AI_REQUEST_MODEL: action.target}
-    about: Attributes = {}
-    method = _method(action)
-    if method is not None:
-        about[names.MCP_METHOD_NAME] = method
-    if action.kind is Kind.TOOL_CALL:
-        about[names.GEN_AI_OPERATION_NAME] = names.EXECUTE_TOOL
-    if action.kind in (Kind.TOOL_CALL, Kind.TOOL_PROPOSE):
-        about[names.GEN_AI_TOOL_NAME] = _tool(action)
-    return about
-
-
-def _of_rpc(rpc: Rpc | None) -> Attributes:
-    if rpc is None:
-        return {}
-    return {names.MCP_PROTOCOL_VERSION: rpc.version, names.JSONRPC_REQUEST_ID: rpc.request_id}
-
-
-def _of_decision(decision: Decision) -> Attributes:
-    return {
-        names.GATEWAY_POLICY_VERDICT: decision.effect.value,
-        names.GATEWAY_POLICY_ACTION: names.POLICY_ACTION[decision.effect],
-        names.GATEWAY_POLICY_REVISION: decision.revision,
-        names.GATEWAY_POLICY_RULES: decision.rules,
-    }
 
 
 def _note_error(span: trace.Span, kind: type[BaseException], error: BaseException | None) -> None:

@@ -174,11 +174,13 @@ class MetricExport:
         self._send()
 
     def _send(self) -> None:
-        now_ns = self._clock.now_ns()
-        metrics = list(of_registry(self._registry, self._started_ns, now_ns))
+        self._receiver.send(self._export, 1)
+
+    def _export(self) -> bool:
+        metrics = list(of_registry(self._registry, self._started_ns, self._clock.now_ns()))
         scoped = [ScopeMetrics(_SCOPE, metrics, names.SCHEMA_URL)]
         data = MetricsData([ResourceMetrics(self._resource, scoped, self._resource.schema_url)])
-        self._receiver.send(lambda: self._exporter.export(data) is MetricExportResult.SUCCESS, len(metrics))
+        return self._exporter.export(data) is MetricExportResult.SUCCESS
 
 
 def of_registry(registry: CollectorRegistry, started_ns: int, now_ns: int) -> Iterator[Metric]:

@@ -111,10 +111,12 @@ TABLE: dict[str, Row] = {
         names.SERVED_ATTRIBUTES,
         MCP_BUCKETS_S,
     ),
-    names.EXPORT_ITEMS: Row("counter", "Spans, metrics and log lines that a collector took, by signal.", ("signal",)),
+    names.EXPORT_ITEMS: Row(
+        "counter", "Spans, log lines and rounds of metrics that a collector took, by signal.", ("signal",)
+    ),
     names.EXPORT_LOST: Row(
         "counter",
-        "Spans, metrics and log lines that no collector got, by signal and reason (queue_full, failed).",
+        "Spans, log lines and rounds of metrics that no collector got, by signal and reason (queue_full, failed).",
         ("signal", "reason"),
     ),
     names.BUILD_INFO: Row("gauge", "Always 1; the label says which version runs.", ("version",)),

@@ -91,6 +91,21 @@ async def test_metrics_are_sent_as_often_as_asked_for(collector: Collector, metr
     await export.aclose()
 
 
+async def test_a_gauge_that_fails_costs_one_round_and_not_the_export(collector: Collector, metrics: Metrics) -> None:
+    answers = iter([RuntimeError("Set changed size during iteration")])
+
+    def depth() -> float:
+        for fault in answers:
+            raise fault
+        return 7.0
+
+    metrics.watch({names.AUDIT_QUEUE: depth})
+    export = start(collector, metrics, metrics_every_s=0.05, traces="none", logs="none")
+    within(lambda: "gateway.audit_queue_depth" in collector.metrics(), "the next round")
+    await export.aclose()
+    assert value(metrics, names.EXPORT_LOST, signal="metrics", reason="failed") == 1
+
+
 async def test_what_opentelemetry_variables_say_of_us_goes_before_what_we_say(
     collector: Collector, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
