@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.quickstart.start import _page
+from gateway.quickstart.page import page as page_of
 
 
 def page(data_dir: str) -> str:
-    return _page("http://127.0.0.1:1", "key", "link", Path(data_dir))
+    return page_of("http://127.0.0.1:1", "key", "link", Path(data_dir))
 
 
 def test_the_trail_commands_name_a_data_directory_that_is_not_the_default() -> None:

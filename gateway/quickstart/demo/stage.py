@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gateway.quickstart import note
 from gateway.quickstart.demo.told import NotAsTold, say
 
-NOTE = "quickstart.env"
+REPLICAS = "replicas"  # the folder that `make replicas` makes in the data directory
 START_S = 60.0  # a first start on a slow machine
 STOP_S = 15.0
 ASK_S = 10.0
@@ -24,12 +25,14 @@ COMMAND_S = 60.0
 
 
 class Stage(NamedTuple):
-    """A gateway with the quickstart in it. `command` is our `gateway`, `data_dir` what it names to find this one."""
+    """A gateway with the quickstart in it, or several that are one. `command` is our `gateway`, `data_dir` what it
+    names to find this one, `environment` what it needs to know of what the gateway stands on."""
 
     url: str
     key: str
     command: Path
     data_dir: Path
+    environment: dict[str, str]
 
     def gateway(self, *arguments: str) -> Any:
         """Run a command line as the local operator, and read its JSON. Raises NotAsTold with what it said."""
@@ -43,19 +46,33 @@ class Stage(NamedTuple):
         """Run a command line as the local operator."""
         command = [str(self.command), *arguments, "--data-dir", str(self.data_dir)]
         try:
-            return subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S, check=False)  # noqa: S603
+            return subprocess.run(  # noqa: S603
+                command,
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_S,
+                check=False,
+                env=os.environ | self.environment,
+            )
         except (OSError, subprocess.TimeoutExpired) as failed:
             raise NotAsTold(f"`{self.command} {' '.join(arguments)}` could not be run: {failed}.") from failed
 
 
 def running(command: Path, data_dir: Path) -> Stage | None:
-    """The gateway that `data_dir` tells of, if it is ready and knows the key that stands there."""
-    note = _read(data_dir / NOTE)
-    url, key = note.get("GATEWAY_URL", ""), note.get("GATEWAY_KEY", "")
+    """The gateway that `data_dir` tells of, or else the replicas below it: ready, and knowing the key they tell."""
+    return _stage(command, data_dir) or _stage(command, data_dir / REPLICAS)
+
+
+def _stage(command: Path, data_dir: Path) -> Stage | None:
+    values = note.read(data_dir)
+    url, key = values.pop("GATEWAY_URL", ""), values.pop("GATEWAY_KEY", "")
     if not url.startswith("http") or not key or not _answers(f"{url}/readyz"):
         return None
     # Another gateway may have taken the port since.
-    return Stage(url, key, command, data_dir) if _answers(f"{url}/api/v1/me", key) else None
+    if not _answers(f"{url}/api/v1/me", key):
+        return None
+    # Replicas have a data directory each; the note names the one to ask.
+    return Stage(url, key, command, Path(values.get("GATEWAY_DATA_DIR", data_dir)), values)
 
 
 @contextlib.contextmanager
@@ -100,14 +117,6 @@ def _usable(stage: Stage) -> bool:
     if done.returncode != 0:
         return False
     return any(tool["id"] == "ledger__transfer" and tool["state"] == "live" for tool in json.loads(done.stdout))
-
-
-def _read(note: Path) -> dict[str, str]:
-    try:
-        lines = note.read_text().splitlines()
-    except OSError:
-        return {}
-    return {name: value for name, sign, value in (line.partition("=") for line in lines) if sign}
 
 
 def _answers(url: str, key: str | None = None) -> bool:

@@ -1,0 +1,31 @@
+"""`quickstart.env`: what a running quickstart tells scripts, as lines NAME=value that only its user may read.
+
+The demo imports this with nothing but the standard library around.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+NAME = "quickstart.env"
+
+
+def write(folder: Path, values: dict[str, str]) -> None:
+    """Replace the note in `folder`."""
+    note = folder / NAME
+    new = note.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.writelines(f"{name}={value}\n" for name, value in values.items())
+    new.replace(note)
+
+
+def read(folder: Path) -> dict[str, str]:
+    """What stands in the note in `folder`; nothing where there is none."""
+    try:
+        lines = (folder / NAME).read_text().splitlines()
+    except OSError:
+        return {}
+    return {name: value for name, sign, value in (line.partition("=") for line in lines) if sign}
