@@ -1,4 +1,5 @@
 # make run   the gateway with its quickstart, on http://127.0.0.1:8080 (PORT= and GATEWAY_DATA_DIR= move it)
+# make replicas  two gateways as one: PostgreSQL, Redis, OPA and a balancer, on the same address
 # make demo  a whole story, against the gateway that runs or one of its own; BY_HAND=1 lets you be the person
 # make test  the whole test suite
 # make lint  format, lint, types, import contracts
@@ -20,7 +21,7 @@ NPM_CLIENTS := $(if $(shell command -v npm),.venv-npm/.made)
 OPA := github.com/open-policy-agent/opa@v1.22.2
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test drill lint types contracts format bench lock clean
+.PHONY: help run replicas demo test drill lint types contracts format bench lock clean
 
 help:
 	@sed -n '1,/^$$/p' Makefile | sed 's/^# //'
@@ -71,6 +72,10 @@ $(VENV)/.dev: $(VENV)/.runtime requirements/dev.lock
 
 run: $(VENV)/.runtime
 	@GATEWAY_DATA_DIR=$(GATEWAY_DATA_DIR) exec $(BIN)/gateway quickstart --port $(PORT)
+
+replicas: $(VENV)/.runtime .opa/.made
+	@.ci/packages postgresql redis-server haproxy
+	@GATEWAY_DATA_DIR=$(GATEWAY_DATA_DIR) exec $(BIN)/python -m gateway.quickstart.replicas --port $(PORT)
 
 demo: $(VENV)/.runtime .venv-sdk/.made
 	@GATEWAY_DATA_DIR=$(GATEWAY_DATA_DIR) .venv-sdk/bin/python -m gateway.quickstart.demo $(if $(BY_HAND),--by-hand)
