@@ -124,7 +124,7 @@ class Attempting:
             if prepared is None:
                 return False
             action, target, decision, inspected, requirement = prepared
-            held = self._limits.reserve(action, target)
+            held = await self._limits.reserve(action, target)
         except Refusal as refusal:
             await self._blocked(case, refusal)
             return False

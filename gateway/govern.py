@@ -157,7 +157,9 @@ class Governor:
         try:
             with self._observe.span("action", action):
                 self._admit_agent(action)
-                with self._limits.admit(action) as admitted:  # 3 admit; first, so that probing names is limited too
+                with await self._limits.admit(
+                    action
+                ) as admitted:  # 3 admit; first, so that probing names is limited too
                     running.place = admitted
                     target = self._catalog.target(action)  # 2 look up
                     with self._observe.span("decide", action):
@@ -175,7 +177,7 @@ class Governor:
                         self._saw(action)  # which tools of its own the agent declares
                     if (kept := await self._answering.kept(action)) is not None:
                         return await self._answering.give_kept(running, target, decision, kept)
-                    held = self._limits.reserve(action, target)  # 7 reserve
+                    held = await self._limits.reserve(action, target)  # 7 reserve
                     running.rates = admitted.rates()
                     await self._record_intent(running, target, decision, held, inspected)  # 8 record
                     return await self._carry_out(running, target, decision, held)  # 9-12
@@ -298,7 +300,7 @@ class Governor:
         try:
             with self._observe.span("action", action):
                 self._admit_agent(action)
-                with self._limits.admit(action):
+                with await self._limits.admit(action):
                     server = None if action.target == "*" else action.target
                     decided = [(tool, await self._policy.decide(action, tool)) for tool in self._catalog.tools(server)]
                     self._audit.listed(action, decided)
@@ -311,7 +313,7 @@ class Governor:
         """The models that the agent may invoke; one decision each, recorded."""
         try:
             self._admit_agent(action)
-            with self._limits.admit(action):
+            with await self._limits.admit(action):
                 decided = [(model, await self._policy.decide(action, model)) for model in self._catalog.models()]
                 self._audit.listed(action, decided)
                 return tuple(model for model, decision in decided if decision.effect is not Effect.DENY)
@@ -332,7 +334,7 @@ class Governor:
     async def _own_case(self, action: Action, ask: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
         try:
             self._admit_agent(action)
-            with self._limits.admit(action) as admitted:
+            with await self._limits.admit(action) as admitted:
                 admitted.release()  # it only waits
                 told = await ask()
                 await self._audit.decided([(action, None, OWN_CASE)], case=told["case_id"])
@@ -343,10 +345,10 @@ class Governor:
 
     # ------------------------------------------------------------ refusing and stopping
 
-    def refuse(self, action: Action, refusal: Refusal) -> None:
+    async def refuse(self, action: Action, refusal: Refusal) -> None:
         """Record a refusal that a door made itself, such as a body it could not read; it counts as a request."""
         try:
-            with self._limits.admit(action):
+            with await self._limits.admit(action):
                 pass
         except Refusal as limited:
             refusal = limited

@@ -150,6 +150,10 @@ class Appending:
         """Intents in flight."""
         raise NotImplementedError
 
+    async def stop(self, settle: reaper.Settle | None = None, lost: reaper.Lost | None = None) -> None:
+        """End what is still open as `unknown`, write `gateway.stop`, sign. Stopping twice does no harm."""
+        raise NotImplementedError
+
     async def caught_up(self) -> None:
         """Until what is durable now can be queried."""
         raise NotImplementedError

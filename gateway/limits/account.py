@@ -198,5 +198,10 @@ class Account:
         return told
 
 
+def no_ceiling(ceiling: int) -> bool:
+    """Whether it stands for "not limited"."""
+    return ceiling >= _NO_CEILING
+
+
 def _ceiling(limit: int | None) -> int:
     return _NO_CEILING if limit is None else limit

@@ -57,14 +57,14 @@ class Limits(Protocol):
     one, the user. Windows are UTC days and months.
     """
 
-    def admit(self, action: Action) -> Admission:
+    async def admit(self, action: Action) -> Admission:
         """Count a request and take a place, or refuse.
 
         Raises Refusal `rate_limited` with `retry_after_s`: obeyed, the next request is not too early.
         """
         ...
 
-    def reserve(self, action: Action, target: Target) -> Reservation:
+    async def reserve(self, action: Action, target: Target) -> Reservation:
         """Hold the upper bound of what the action can cost, at every level or at none.
 
         Asked again for an action whose reservation is open, it gives that reservation.

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from gateway.actions import Action, Caller, Cost, ModelTarget, Reservation, Target
 from gateway.clock import Clock
 from gateway.limits.account import Account, Spend
-from gateway.limits.allowance import AllowanceTable
+from gateway.limits.allowance import Allowance, AllowanceTable
 from gateway.limits.bounds import bound_nanousd, input_bound, output_bound
 from gateway.limits.interface import Persist, Rates, SpendRow
 from gateway.limits.spend import add_nothing, add_spend
@@ -74,7 +74,7 @@ class MemoryLimits:
 
     # ------------------------------------------------------------ the path
 
-    def admit(self, action: Action) -> MemoryAdmission:
+    async def admit(self, action: Action) -> MemoryAdmission:
         """See `Limits.admit`."""
         accounts = self._accounts_of(action.caller)
         now_s = int(self._clock.monotonic_s())
@@ -86,21 +86,15 @@ class MemoryLimits:
             account.in_flight += 1
         return MemoryAdmission(accounts, self._clock)
 
-    def reserve(self, action: Action, target: Target) -> Reservation:
+    async def reserve(self, action: Action, target: Target) -> Reservation:
         """See `Limits.reserve`."""
         open_one = self._open.get(action.id)
         if open_one is not None:
             return open_one.reservation
         accounts = self._accounts_of(action.caller)
         self._turn()
-        input_tokens = output_tokens = nanousd = 0
-        if isinstance(target, ModelTarget):
-            input_tokens = input_bound(action)
-            output_tokens = output_bound(action.arguments, target)
-            nanousd = bound_nanousd(target, input_tokens, output_tokens)
-            if not target.priced:
-                _refuse_unpriced(accounts, target)
-        tokens = input_tokens + output_tokens
+        bound = bound_of(action, target, accounts)
+        nanousd, tokens = bound.nanousd, bound.input_tokens + bound.output_tokens
         now_s = int(self._clock.monotonic_s())
         windows = self._windows
         for account in accounts:
@@ -119,7 +113,11 @@ class MemoryLimits:
                     raise refusal
             if tokens and account.tokens.used(now_s) + tokens > account.minute_tokens:
                 raise account.refuse_tokens(now_s, tokens)
-        # Every level has room, so every level is charged.
+        return self._hold(action, accounts, bound, now_s)
+
+    def _hold(self, action: Action, accounts: tuple[Account, ...], bound: Bound, now_s: int) -> Reservation:
+        """Every level has room, so every level is charged."""
+        nanousd, tokens = bound.nanousd, bound.input_tokens + bound.output_tokens
         spends = []
         minutes = []
         for account in accounts:
@@ -135,8 +133,8 @@ class MemoryLimits:
             nanousd=nanousd,
             tokens=tokens,
             levels=tuple([account.level for account in accounts]),
-            max_output_tokens=output_tokens,
-            input_tokens=input_tokens,
+            max_output_tokens=bound.output_tokens,
+            input_tokens=bound.input_tokens,
         )
         self._open[action.id] = _Held(reservation, action.caller.agent.tenant, accounts, tuple(spends), tuple(minutes))
         return reservation
@@ -240,17 +238,20 @@ class MemoryLimits:
             self._accounts[key] = accounts
         return accounts
 
+    def _make(self, tenant: str, level: str, allowance: Allowance) -> Account:
+        return Account(tenant, level, allowance, self._windows)
+
     def _agent(self, tenant: str, agent_id: str) -> Account:
         account = self._agents.get((tenant, agent_id))
         if account is None:
-            account = Account(tenant, f"agent:{agent_id}", self._table.of_agent(agent_id), self._windows)
+            account = self._make(tenant, f"agent:{agent_id}", self._table.of_agent(agent_id))
             self._agents[tenant, agent_id] = account
         return account
 
     def _user(self, tenant: str, user: str) -> Account:
         account = self._users.get((tenant, user))
         if account is None:
-            account = Account(tenant, f"user:{user}", self._table.of_user(user), self._windows)
+            account = self._make(tenant, f"user:{user}", self._table.of_user(user))
             self._users[tenant, user] = account
         return account
 
@@ -266,6 +267,26 @@ class MemoryLimits:
             for spend in (account.day, account.month):
                 if spend.window == window:
                     yield spend, nanousd, tokens
+
+
+class Bound(NamedTuple):
+    """The most that an action can cost."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    nanousd: int = 0
+
+
+def bound_of(action: Action, target: Target, accounts: tuple[Account, ...]) -> Bound:
+    """Raises `malformed`, and `budget_exhausted` for a model without a price under a money budget."""
+    if not isinstance(target, ModelTarget):
+        return Bound()
+    input_tokens = input_bound(action)
+    output_tokens = output_bound(action.arguments, target)
+    nanousd = bound_nanousd(target, input_tokens, output_tokens)
+    if not target.priced:
+        _refuse_unpriced(accounts, target)
+    return Bound(input_tokens, output_tokens, nanousd)
 
 
 def _refuse_unpriced(accounts: tuple[Account, ...], target: ModelTarget) -> None:

@@ -9,17 +9,26 @@ from gateway.limits.windows import Windows
 from gateway.store.interface import Connection
 
 _ADD = """
-INSERT INTO spend (tenant, level, "window", replica, nanousd, tokens) VALUES (?, ?, ?, '', ?, ?)
+INSERT INTO spend (tenant, level, "window", replica, nanousd, tokens) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (tenant, level, "window", replica)
 DO UPDATE SET nanousd = spend.nanousd + excluded.nanousd, tokens = spend.tokens + excluded.tokens
 """
 
-_READ = 'SELECT tenant, level, "window", nanousd, tokens FROM spend WHERE "window" IN (?, ?)'
+_READ = (
+    'SELECT tenant, level, "window", sum(nanousd), sum(tokens) FROM spend WHERE "window" IN (?, ?)'
+    ' GROUP BY tenant, level, "window"'
+)
+_READ_ALL = 'SELECT tenant, level, "window", replica, nanousd, tokens FROM spend'
+
+ReplicaSpend = tuple[str, str, str, str, int, int]
+"""(tenant, level, window, replica, nano-dollars, tokens)."""
 
 
-def add_spend(rows: Sequence[SpendRow], connection: Connection) -> None:
-    """Add to the table inside the caller's transaction."""
-    connection.executemany(_ADD, rows)
+def add_spend(rows: Sequence[SpendRow], connection: Connection, *, replica: str = "") -> None:
+    """Add to a replica's own rows inside the caller's transaction."""
+    connection.executemany(
+        _ADD, [(tenant, level, window, replica, usd, tokens) for tenant, level, window, usd, tokens in rows]
+    )
 
 
 def add_nothing(_connection: Connection) -> None:
@@ -28,4 +37,12 @@ def add_nothing(_connection: Connection) -> None:
 
 def read_spend(connection: Connection, windows: Windows) -> list[SpendRow]:
     """What was spent in these windows, for `Limits.restore`."""
-    return list(connection.execute(_READ, (windows.day, windows.month)))
+    return [
+        (tenant, level, window, int(usd), int(tokens))
+        for tenant, level, window, usd, tokens in connection.execute(_READ, (windows.day, windows.month))
+    ]
+
+
+def read_all_spend(connection: Connection) -> list[ReplicaSpend]:
+    """What each replica has spent in each window."""
+    return [tuple(row) for row in connection.execute(_READ_ALL)]

@@ -20,12 +20,19 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> str | None:
+    """The store that the room stands on: a file, or a real PostgreSQL."""
+    return None if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
+
+
 @pytest.fixture
-async def house(migrated: Path, tmp_path: Path) -> AsyncIterator[House]:
+async def house(migrated: Path, tmp_path: Path, url: str | None) -> AsyncIterator[House]:
     folder = tmp_path / "var"
     folder.mkdir()
-    shutil.copy(migrated, folder / DATABASE_NAME)
-    house = House(folder)
+    if url is None:
+        shutil.copy(migrated, folder / DATABASE_NAME)
+    house = House(folder, url)
     await house.start()
     try:
         yield house

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,19 @@ from gateway.actions import (
 )
 from gateway.approvals import Approvals, Sealing
 from gateway.approvals.case import Case, Choice, Ending, Met, Requirement, Standing
+from gateway.audit import keys as audit_keys
+from gateway.audit.appending import Appending
 from gateway.audit.log import AuditLog
+from gateway.audit.shared import SharedLog
 from gateway.audit.trail import Trail
-from gateway.clock import Ids, ManualClock
+from gateway.clock import Ids, ManualClock, SystemClock
 from gateway.config import Approvals as Settings
 from gateway.errors import Refusal
 from gateway.identity import now
+from gateway.replicas import Replicas
 from gateway.store import Writer
 from gateway.store.interface import Connection
+from gateway.store.postgres import PostgresDatabase
 
 ORIGIN = "gateway.local/audit/default"
 TARGET = ToolTarget(
@@ -56,24 +61,33 @@ def escalate(*obligations: dict[str, Any], rule: str = "large") -> Decision:
 class House:
     """Opens cases and lets people decide them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, url: str | None = None) -> None:
+        """`url`: a PostgreSQL that replicas share; without it everything stands in the folder."""
         self.folder = folder
+        self.url = url
         self.clock = ManualClock()
         self.ids = Ids(self.clock, random.Random(1).randbytes)
         self.settings = Settings(groups=("treasury", "risk"))
         self.owners: tuple[str, ...] = ()
+        self._look = ThreadPoolExecutor(1)  # a connection belongs to its thread
         self.approved: list[str] = []
         self.agent = Agent(id="payer", team="treasury", owners={"business": "olga"})
 
     async def start(self) -> None:
-        self.writer = Writer.open(self.folder)
-        self.log = AuditLog.open(self.folder, self.writer, origin=ORIGIN, clock=self.clock, ids=self.ids)
-        await self.log.start()
+        replica = ""
+        self.log: Appending
+        if self.url is not None:
+            replica = await self._join(self.url)
+        else:
+            self.writer = Writer.open(self.folder)
+            log = AuditLog.open(self.folder, self.writer, origin=ORIGIN, clock=self.clock, ids=self.ids)
+            await log.start()
+            self.log = log
         self.trail = Trail(self.log)
         self.room = Approvals(
             store=self.writer,
             records=self.trail,
-            sealing=Sealing.open(self.folder),
+            sealing=Sealing.open(self.folder / "keys"),
             clock=self.clock,
             ids=self.ids,
             sentence=lambda target, arguments: f"Transfer {arguments.get('amount')} to {arguments.get('to')}",
@@ -82,14 +96,39 @@ class House:
             owners=lambda agent_id: self.owners,
             active=now.is_active,
             settings=self.settings,
+            replica=replica,
         )
         self.room.on_approved = lambda case: self.approved.append(case.id)
         await self.writer.write(self._people)
         await self.room.load()
 
+    async def _join(self, url: str) -> str:
+        """Be a replica of those that share the database."""
+        keys = self.folder / "keys"
+        audit_keys.load(keys, ORIGIN, create=True, random_bytes=audit_keys.system_random)
+        clock = SystemClock()
+        replica = Ids(clock).new()
+        self.group = Replicas(url, replica, name="house", version="0", clock=clock)
+        await self.group.register()
+        self.writer = Writer(PostgresDatabase(url, replica))
+        self.log = SharedLog.open(
+            self.folder,
+            self.writer,
+            url=url,
+            replica=replica,
+            keys_dir=keys,
+            origin=ORIGIN,
+            clock=self.clock,
+            ids=self.ids,
+        )
+        await self.log.start()
+        return replica
+
     async def stop(self) -> None:
         await self.log.stop()
         await self.writer.close()
+        if self.url is not None:
+            await self.group.stop()
 
     async def restart(self) -> None:
         await self.stop()
@@ -105,25 +144,22 @@ class House:
             ("uma", []),
         ):
             db.execute(
-                "INSERT OR IGNORE INTO person (id, tenant, name, roles, created_ns, groups) VALUES (?, ?, ?, ?, 1, ?)",
+                "INSERT INTO person (id, tenant, name, roles, created_ns, groups) VALUES (?, ?, ?, ?, 1, ?)"
+                " ON CONFLICT DO NOTHING",
                 (person, "default", person, '["reviewer"]', json.dumps(groups)),
             )
         db.execute(
-            "INSERT OR IGNORE INTO person (id, tenant, name, roles, created_ns, groups)"
-            " VALUES ('eve', 'default', 'eve', '[\"auditor\"]', 1, '[]')"
+            "INSERT INTO person (id, tenant, name, roles, created_ns, groups)"
+            " VALUES ('eve', 'default', 'eve', '[\"auditor\"]', 1, '[]') ON CONFLICT DO NOTHING"
         )
         db.execute(
-            "INSERT OR IGNORE INTO agent (id, tenant, env, version, team, use_case, tier, status, owners, labels,"
+            "INSERT INTO agent (id, tenant, env, version, team, use_case, tier, status, owners, labels,"
             " source, created_ns) VALUES ('payer', 'default', 'dev', '1', '', '', 'standard', 'active', '{}', '{}',"
-            " 'api', 1)"
+            " 'api', 1) ON CONFLICT DO NOTHING"
         )
 
     def _standing(self, person: str) -> Standing | None:
-        connection = sqlite3.connect(f"file:{self.writer.database.place}?mode=ro", uri=True)
-        try:
-            found = now.standing(connection, person)
-        finally:
-            connection.close()
+        found = self._look.submit(self.writer.database.read, lambda db: now.standing(db, person)).result()
         return None if found is None else Standing(found.reviewer, found.groups)
 
     async def role_taken(self, person: str) -> None:
@@ -188,6 +224,8 @@ class House:
 
     async def records(self, case_id: str) -> list[dict[str, Any]]:
         """All records of a case, oldest first."""
+        if self.url is not None:
+            await self.log.caught_up()
         bodies = await self.writer.read(lambda db: db.execute("SELECT body FROM leaf ORDER BY idx").fetchall())
         return [leaf for (body,) in bodies if (leaf := json.loads(body)).get("case") == case_id]
 

@@ -89,7 +89,7 @@ class Calls:
             action = self._action(request, target, arguments)
         except Refusal as refusal:
             blank = self._desk.action(request.intake, kind=Kind.TOOL_CALL, door=DOOR, target=target, arguments={})
-            self._governor.refuse(blank, refusal)
+            await self._governor.refuse(blank, refusal)
             answer.action_id = blank.id
             await answer.refused_call(refusal)
             return
@@ -141,7 +141,7 @@ class Calls:
         action = self._desk.action(request.intake, kind=Kind.TOOL_CALL, door=DOOR, target=target, arguments=arguments)
         answer.action_id = action.id
         if fault is not None:
-            self._governor.refuse(action, fault)
+            await self._governor.refuse(action, fault)
             await answer.refused_call(fault)
             return
         try:
@@ -232,10 +232,10 @@ class Calls:
             return False
         if any(tool.id == action.target for tool in seen):
             fault = envelope.mismatch(what)
-            self._governor.refuse(action, Refusal("malformed", fault.message))
+            await self._governor.refuse(action, Refusal("malformed", fault.message))
             await answer.fault(fault)
         else:
-            self._governor.refuse(action, Refusal("unknown_tool", f"Unknown tool: {name}"))
+            await self._governor.refuse(action, Refusal("unknown_tool", f"Unknown tool: {name}"))
             await answer.unknown_tool(name)
         return False
 

@@ -92,10 +92,10 @@ class McpDoor:
                     raise intake.fault
                 await self._serve(scope, receive, head, intake, answer)
             except Fault as fault:
-                self._record(intake, answer, Refusal(fault.code, fault.message))
+                await self._record(intake, answer, Refusal(fault.code, fault.message))
                 await answer.fault(fault)
             except Refusal as refusal:
-                self._record(intake, answer, refusal)
+                await self._record(intake, answer, refusal)
                 await answer.refusal(refusal)
         except Refusal as unrecorded:  # the log can't take the refusal, so that is what the caller hears
             await answer.refusal(unrecorded)
@@ -192,7 +192,7 @@ class McpDoor:
             return
         kind = _KINDS.get(method.partition("/")[0], Kind.AGENT_MESSAGE)
         refusal = Refusal("not_governed", f"Method not found: the gateway does not govern {shown(method)}.")
-        self._refuse(request.intake, kind, shown(method), answer, refusal)
+        await self._refuse(request.intake, kind, shown(method), answer, refusal)
         await answer.fault(Fault(METHOD_NOT_FOUND, refusal.message, http_status=404))
 
     def _check_session(self, head: Head, intake: Intake) -> None:
@@ -206,14 +206,14 @@ class McpDoor:
                 code="not_found",
             )
 
-    def _record(self, intake: Intake | None, answer: Answer, refusal: Refusal) -> None:
+    async def _record(self, intake: Intake | None, answer: Answer, refusal: Refusal) -> None:
         """Record what the door itself refuses; strangers are only counted, so that they can't fill the disk."""
         if intake is not None:
-            self._refuse(intake, Kind.TOOL_CALL, "", answer, refusal)
+            await self._refuse(intake, Kind.TOOL_CALL, "", answer, refusal)
         elif refusal.code in ("unauthenticated", "forbidden"):
             self._governor.unauthenticated()
 
-    def _refuse(self, intake: Intake, kind: Kind, target: str, answer: Answer, refusal: Refusal) -> None:
+    async def _refuse(self, intake: Intake, kind: Kind, target: str, answer: Answer, refusal: Refusal) -> None:
         blank: Action = self._desk.action(intake, kind=kind, door=DOOR, target=target, arguments={})
         answer.action_id = blank.id
-        self._governor.refuse(blank, refusal)
+        await self._governor.refuse(blank, refusal)

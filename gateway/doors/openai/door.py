@@ -33,7 +33,7 @@ class Governs(Protocol):
 
     def start(self, action: Action, sink: Sink | None = None) -> Running: ...
     async def list_models(self, action: Action) -> tuple[ModelTarget, ...]: ...
-    def refuse(self, action: Action, refusal: Refusal) -> None: ...
+    async def refuse(self, action: Action, refusal: Refusal) -> None: ...
     def unauthenticated(self) -> None: ...
 
 
@@ -63,20 +63,20 @@ class OpenAIDoor:
 
     async def _route(self, scope: Scope, receive: Receive, intake: Intake, answer: _Answer) -> None:
         if intake.fault is not None:
-            self._governor.refuse(self._blank(intake), intake.fault)
+            await self._governor.refuse(self._blank(intake), intake.fault)
             raise intake.fault
         path: str = scope["path"].removeprefix("/v1").rstrip("/")
         method: str = scope["method"]
         if path == "/chat/completions":
             if method != "POST":
-                raise self._refusal(intake, "method_not_allowed", "Chat completions are asked for with POST.")
+                raise await self._refusal(intake, "method_not_allowed", "Chat completions are asked for with POST.")
             await self._chat(scope, receive, intake, answer)
         elif path == "/models" or path.startswith("/models/"):
             if method != "GET":
-                raise self._refusal(intake, "method_not_allowed", "Models are listed with GET.")
+                raise await self._refusal(intake, "method_not_allowed", "Models are listed with GET.")
             await self._models(intake, answer, path.removeprefix("/models").removeprefix("/"))
         else:
-            raise self._refusal(
+            raise await self._refusal(
                 intake,
                 "not_governed",
                 f"The gateway does not govern {scope['path'][:200]} yet, so it is refused; use /v1/chat/completions.",
@@ -96,7 +96,7 @@ class OpenAIDoor:
                 stream=request.stream,
             )
         except Refusal as refusal:
-            self._governor.refuse(self._blank(intake), refusal)
+            await self._governor.refuse(self._blank(intake), refusal)
             raise
         answer.action_id = action.id
         if not request.stream:
@@ -145,7 +145,7 @@ class OpenAIDoor:
         else:
             found = next((row for row in rows if row["id"] == wanted), None)
             if found is None:
-                raise self._refusal(intake, "model_not_found", f"There is no model {wanted[:200]} for this agent.")
+                raise await self._refusal(intake, "model_not_found", f"There is no model {wanted[:200]} for this agent.")
             body = orjson.dumps(found)
         await answer.send(200, [(b"content-type", b"application/json")], body)
 
@@ -153,9 +153,9 @@ class OpenAIDoor:
         """An action for a request that could not be read: who, when and through which door is known, no more."""
         return self._desk.action(intake, kind=Kind.MODEL_INVOKE, door=DOOR, target="", arguments={})
 
-    def _refusal(self, intake: Intake, code: str, message: str) -> Refusal:
+    async def _refusal(self, intake: Intake, code: str, message: str) -> Refusal:
         refusal = Refusal(code, message)
-        self._governor.refuse(self._blank(intake), refusal)
+        await self._governor.refuse(self._blank(intake), refusal)
         return refusal
 
 

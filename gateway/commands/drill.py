@@ -1,0 +1,129 @@
+"""drill: try the kill switch for real, and measure it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from gateway.commands.shared import DATA_DIR, PROBLEM, CommandError, DataDir, Json, show, table
+
+if TYPE_CHECKING:
+    import httpx
+
+BOUND_S = 1.0
+_PATIENCE_S = 5.0
+_ASK_EVERY_S = 0.02
+_KEY_VALID_S = 120
+
+
+def drill(
+    agent: Annotated[str, typer.Argument(help="An agent to suspend for a moment, and resume.", metavar="AGENT")],
+    model: Annotated[str | None, typer.Option("--model", help="Open a stream of this model on each replica.")] = None,
+    data_dir: DataDir = DATA_DIR,
+    as_json: Json = False,
+) -> None:
+    """Suspend an agent for a moment and measure how soon every replica refuses it and ends its streams.
+
+    Exit 1 if one of them took longer than a second. The agent is resumed in any case; it can't act meanwhile.
+
+    \b
+    Example:
+      gateway drill demo-agent --model demo
+    """
+    from gateway.commands.client import Api
+
+    api = Api(data_dir)
+    known = [one for one in api.get("/status")["replicas"] if one["state"] == "running" and one["url"]]
+    places = [(one["name"], one["url"]) for one in known] or [("gateway", api.url)]
+    path = f"/agents/{quote(agent, safe='')}"
+    if api.get(path)["status"] != "active":
+        raise CommandError(f"The agent {agent} is suspended already; take one that may act.")
+    key = api.post(f"{path}/keys", {"valid_s": _KEY_VALID_S})
+    try:
+        found = asyncio.run(_measure(api, path, places, key["secret"], model))
+    finally:
+        api.post(f"{path}/resume", {"reason": "The drill is over."})
+        api.delete(f"{path}/keys/{quote(key['id'], safe='')}")
+    rows = [{"id": name, **times} for (name, _), times in zip(places, found, strict=True)]
+    late = [row for row in rows if not _in_time(row, model)]
+    told = [*table(rows, ["id", "refused_after_ms", "stream_ended_after_ms"])]
+    told.append(f"{len(late)} of {len(rows)} took too long." if late else "All within a second.")
+    show(rows, as_json, told)
+    if late:
+        raise typer.Exit(PROBLEM)
+
+
+def _in_time(row: dict[str, Any], model: str | None) -> bool:
+    times = [row["refused_after_ms"], *([row["stream_ended_after_ms"]] if model else [])]
+    return all(one is not None and one <= BOUND_S * 1000 for one in times)
+
+
+async def _measure(
+    api: Any, path: str, places: list[tuple[str, str]], secret: str, model: str | None
+) -> list[dict[str, int | None]]:
+    import httpx
+
+    headers = {"authorization": f"Bearer {secret}"}
+    async with httpx.AsyncClient(headers=headers, timeout=_PATIENCE_S + 30, trust_env=False) as client:
+        begun = [asyncio.Event() for _ in places]
+        streams = [
+            asyncio.create_task(_stream(client, url, model, event))
+            for (_, url), event in zip(places, begun, strict=True)
+            if model is not None
+        ]
+        if model is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE_S):
+                    await asyncio.gather(*(event.wait() for event in begun))
+        for _, url in places:  # the key must be known everywhere before the clock runs
+            answer = await client.get(f"{url}/v1/models")
+            if answer.status_code != 200:
+                raise CommandError(f"{url} does not take the agent's key ({answer.status_code}): see its log.")
+        asked = [asyncio.create_task(_refused(client, url)) for _, url in places]
+        began_s = time.monotonic()
+        await asyncio.to_thread(api.post, f"{path}/suspend", {"reason": "A drill of the kill switch."})
+        await asyncio.wait([*asked, *streams], timeout=_PATIENCE_S)
+        found = []
+        for index in range(len(places)):
+            stream = streams[index] if streams else None
+            found.append(
+                {
+                    "refused_after_ms": _after(asked[index], began_s),
+                    "stream_ended_after_ms": None if stream is None else _after(stream, began_s),
+                }
+            )
+        for task in (*asked, *streams):
+            task.cancel()
+        await asyncio.gather(*asked, *streams, return_exceptions=True)
+        return found
+
+
+def _after(task: asyncio.Task[float], began_s: float) -> int | None:
+    """Milliseconds; None where it did not come, or came before there was a reason (a stream that was over)."""
+    if not task.done() or task.cancelled() or task.exception() is not None or task.result() < began_s:
+        return None
+    return int((task.result() - began_s) * 1000)
+
+
+async def _refused(client: httpx.AsyncClient, url: str) -> float:
+    while True:
+        answer = await client.get(f"{url}/v1/models")
+        if answer.status_code == 403:
+            return time.monotonic()
+        await asyncio.sleep(_ASK_EVERY_S)
+
+
+async def _stream(client: httpx.AsyncClient, url: str, model: str | None, begun: asyncio.Event) -> float:
+    import httpx
+
+    body = {"model": model, "stream": True, "messages": [{"role": "user", "content": "Tell me a long story."}]}
+    with contextlib.suppress(httpx.HTTPError):  # cut off is ended too
+        async with client.stream("POST", f"{url}/v1/chat/completions", json=body) as answer:
+            async for _ in answer.aiter_raw():
+                begun.set()
+    return time.monotonic()
