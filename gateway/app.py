@@ -24,6 +24,7 @@ from gateway.audit.leaf import Leaf
 from gateway.audit.lost import lost_call
 from gateway.audit.reverify import Reverification
 from gateway.audit.trail import Trail
+from gateway.audit.view import Filter
 from gateway.catalog.catalog import Catalog
 from gateway.catalog.seen import SeenTools
 from gateway.catalog.sentences import render_sentence
@@ -41,6 +42,7 @@ from gateway.doors.openai.chat import ChatCompletions
 from gateway.doors.openai.dialect import declared_tools
 from gateway.doors.openai.door import DOOR as OPENAI_CHAT
 from gateway.doors.openai.door import OpenAIDoor
+from gateway.engines import Engines
 from gateway.errors import Refusal
 from gateway.footing import footing_of, sealing
 from gateway.govern import Governor
@@ -52,7 +54,8 @@ from gateway.policy import Decider
 from gateway.process import Process
 from gateway.settings import child_environment, resolve, resolve_text
 from gateway.store.interface import Connection
-from gateway.telemetry import Metrics, Observer, names, start_tracing, trace_parser
+from gateway.telemetry import Metrics, Observer, names, start_export, trace_parser
+from gateway.telemetry.settings import read as read_telemetry
 from gateway.upstreams.models import Models
 from gateway.upstreams.performing import Performing
 from gateway.upstreams.proxies import proxy_of
@@ -100,6 +103,7 @@ class App:
             process.config, catalog=self.catalog, models=self.models, install=self._install
         )
         self.health = Health(self.clock)
+        self.engines = Engines(process.opa_url, self.clock, self._was_in_force)
         self.reverification = Reverification(self.footing.source())
         self._prices: Any = {}
         self._installed_ns = 0  # when the state in force came into force
@@ -169,6 +173,7 @@ class App:
             await self.footing.end(self._settle_unknown, self._lost_call)
             raise bad_configuration(problems)
         self._build_doors(config.server.max_body_bytes)
+        await self.engines.start()
         await self.governor.attempting.resume()
         self._tasks = [
             asyncio.create_task(self._keep_ticking(), name="approvals-tick"),
@@ -203,7 +208,7 @@ class App:
 
     def _build_path(self, prepared: Prepared) -> None:
         self._decider = Decider(
-            prepared.engine,
+            self.engines.of(prepared),
             environment=prepared.config.environment,
             undeclared=prepared.config.undeclared_client_tools,
             clock=self.clock,
@@ -211,14 +216,16 @@ class App:
             facts=lambda _session: {},
             took_s=self.metrics.policy_evaluated,
         )
-        tracing = start_tracing(
-            otlp_endpoint=self.process.otlp_endpoint,
+        self.export = start_export(
+            read_telemetry(os.environ),
+            self.metrics,
+            self.clock,
             service_name=self.process.service_name,
             version=__version__,
-            provider_of=lambda alias: next((m.provider for m in self.catalog.models() if m.alias == alias), None),
+            environment=prepared.config.environment,
+            replica_id=self.footing.replica or self.ids.new(),
         )
-        self.tracing = tracing
-        self.observe = Observer(self.metrics, self.clock, tracing)
+        self.observe = Observer(self.metrics, self.clock, self.export.tracing)
         self.governor = Governor(
             catalog=self.catalog,
             limits=self.limits,
@@ -286,6 +293,8 @@ class App:
         self.health.add("audit", lambda: self.writer.latched, needed=True)
         for name, fault in self.footing.faults().items():
             self.health.add(name, fault, needed=True)
+        for name, (fault, needed) in self.engines.faults().items():
+            self.health.add(name, fault, needed=needed)
         self.health.add("audit_trail", lambda: self.reverification.fault)
         self.health.add("configuration", self._configuration_fault)
         self.health.add("tool_servers", self._tool_server_fault)
@@ -329,7 +338,7 @@ class App:
         if self._decider is None:
             self._build_path(prepared)
         else:
-            self._decider.swap(prepared.engine, undeclared=prepared.config.undeclared_client_tools)
+            self._decider.swap(self.engines.of(prepared), undeclared=prepared.config.undeclared_client_tools)
         self._installed_ns = self.clock.now_ns()
         self._prices = prepared.prices
         self.catalog.install(self.catalog.prepare(prepared.config, prepared.manifests))
@@ -361,12 +370,13 @@ class App:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.governor.stop(grace_s)
+        await self.engines.stop()
         await self.seen.save()
         await self.tools.aclose()
         await self.models.aclose()
         await self.wire.aclose()
         await self.footing.end(self._settle_unknown, self._lost_call)
-        await self.tracing.aclose()
+        await self.export.aclose()
 
     # ------------------------------------------------------------ between rooms
 
@@ -435,11 +445,17 @@ class App:
         degraded = ", ".join(one.id for one in self.health.conditions() if one.reason is not None)
         return {
             "policy": self.policy.revision,
+            "policy_server": self.engines.server_revision or "",
             "configuration": self.configured.revision,
             "registry": self.configured.registry_revision,
             "since_ns": str(self._installed_ns),
             "degraded": degraded,
         }
+
+    async def _was_in_force(self, revision: str) -> bool:
+        """Whether a gateway of this log once activated a revision of the policies."""
+        found = await self.log.query(Filter(type="policy.activated", limit=1000))
+        return any((one.get("labels") or {}).get("subject.policy") == revision for one in found.records)
 
     def _case_decided(self, case: Case) -> None:
         decided_ns = case.decided_ns or self.clock.now_ns()

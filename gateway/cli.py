@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import typer
 from typer.exceptions import Abort, Exit, TyperException
 
-from gateway.commands import agents, approvals, audit, checking, people, policy, running, system, tools
+from gateway.commands import agents, approvals, audit, checking, drill, people, policy, running, system, tools
 from gateway.commands.shared import OK, PROBLEM, USAGE, CommandError, complain
 from gateway.errors import Refusal
 
@@ -34,6 +34,7 @@ for command in (
     system.status,
     system.reload,
     running.healthcheck,
+    drill.drill,
 ):
     app.command()(command)
 app.add_typer(agents.app, name="agents")

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from gateway.documents import Problem, suggest
 
 PREFIX = "GATEWAY_"
-_PLAIN = {"otlp_endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT", "service_name": "OTEL_SERVICE_NAME"}
+_PLAIN = {"service_name": "OTEL_SERVICE_NAME"}
 
 
 class Process(BaseModel):
@@ -46,9 +46,6 @@ class Process(BaseModel):
         default=None, description="Folder of the keys that all replicas share; absent: keys in the data directory."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
-    otlp_endpoint: str | None = Field(
-        default=None, pattern=r"^https?://[^\s]+$", description="Where spans are exported to; absent: nowhere."
-    )
     service_name: str = Field(default="agent-governance-gateway", description="Name of the service in spans.")
 
     @property

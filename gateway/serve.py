@@ -78,6 +78,7 @@ async def _serve(
         app = App(process, operator_token=operator_token)
         logs.on_drop = app.metrics.log_line_dropped
         await app.start()
+        logs.also = app.export.put_line
     except BaseException:
         listening.close()
         raise

@@ -88,7 +88,7 @@ class Wakeups:
     @property
     def waiting(self) -> int:
         """How many wait."""
-        return sum(map(len, self._waiting.values()))
+        return sum(map(len, tuple(self._waiting.values())))
 
     def listen(self) -> Listener:
         """Hears every change from now on."""

@@ -7,7 +7,7 @@ Fails open, unlike every other room: what cannot be exported or written is dropp
 goes on. The audit log, not telemetry, is the record.
 """
 
-from gateway.telemetry.exporting import Export, start_export, start_tracing
+from gateway.telemetry.exporting import Export, start_export
 from gateway.telemetry.logs import Logs, acting, configure_logs
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observe import Observer
@@ -28,6 +28,5 @@ __all__ = [
     "parse_traceparent",
     "redact",
     "start_export",
-    "start_tracing",
     "trace_parser",
 ]

@@ -6,9 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry
-
-from gateway.clock import Clock, SystemClock
+from gateway.clock import Clock
 from gateway.errors import Refusal
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.settings import Settings
@@ -100,18 +98,3 @@ def _start(settings: Settings, metrics: Metrics, clock: Clock, of: Resource) -> 
         put_line = lines.put
         closing.append(lines.close)
     return Export(tracing, put_line, tuple(closing))
-
-
-def start_tracing(
-    *,
-    otlp_endpoint: str | None = None,
-    service_name: str = "agent-governance-gateway",
-    version: str = "",
-    provider_of: Callable[[str], str | None] | None = None,
-) -> Tracing:
-    """Spans alone, for `app.py` until it calls `start_export`."""
-    if not otlp_endpoint:
-        return NoTracing()
-    settings = Settings(traces="otlp", traces_endpoint=f"{otlp_endpoint.rstrip('/')}/v1/traces")
-    uncounted = Metrics(CollectorRegistry())
-    return start_export(settings, uncounted, SystemClock(), service_name=service_name, version=version).tracing

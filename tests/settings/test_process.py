@@ -39,15 +39,37 @@ def test_variables_of_manifests_are_left_alone() -> None:
     assert load({"GATEWAY_GIT_SERVER": "x", "GATEWAY_GIT_REPOSITORY": "y", "GATEWAY_TEST_STRICT": "1"})[1] == []
 
 
-@pytest.mark.parametrize("name", ["GATEWAY_DATABASE_URL", "GATEWAY_REDIS_URL", "GATEWAY_OPA_URL"])
-def test_engines_that_are_not_there_yet_are_refused_not_ignored(name: str) -> None:
-    assert load({name: "x"})[0] is None
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"GATEWAY_DATABASE_URL": "postgresql://db/gateway"}, "GATEWAY_DATABASE_URL is set without GATEWAY_REDIS_URL."),
+        ({"GATEWAY_REDIS_URL": "redis://cache"}, "GATEWAY_REDIS_URL is set without GATEWAY_DATABASE_URL."),
+        (
+            {"GATEWAY_DATABASE_URL": "mysql://db/x", "GATEWAY_REDIS_URL": "redis://cache"},
+            "GATEWAY_DATABASE_URL is no address of that kind of server.",
+        ),
+    ],
+)
+def test_half_a_footing_is_refused(given: dict[str, str], told: str) -> None:
+    found, problems = load(given)
+    assert found is None
+    assert told in [problem.message for problem in problems]
+
+
+def test_engines_are_named_by_address_and_their_secrets_are_not_shown() -> None:
+    given = {"GATEWAY_DATABASE_URL": "postgresql://gateway:hush@db/gateway", "GATEWAY_REDIS_URL": "redis://:hush@cache"}
+    found, problems = load(given)
+    assert found is not None
+    assert not problems
+    assert found.is_scaled
+    assert "hush" not in repr(found)
+    assert load({"GATEWAY_OPA_URL": "not an address"})[0] is None
 
 
 def test_every_field_has_a_variable() -> None:
     assert {process.variable(name) for name in Process.model_fields} >= {
         "GATEWAY_DATA_DIR",
-        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_SERVICE_NAME",
     }
 
 

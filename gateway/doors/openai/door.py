@@ -145,7 +145,8 @@ class OpenAIDoor:
         else:
             found = next((row for row in rows if row["id"] == wanted), None)
             if found is None:
-                raise await self._refusal(intake, "model_not_found", f"There is no model {wanted[:200]} for this agent.")
+                message = f"There is no model {wanted[:200]} for this agent."
+                raise await self._refusal(intake, "model_not_found", message)
             body = orjson.dumps(found)
         await answer.send(200, [(b"content-type", b"application/json")], body)
 
