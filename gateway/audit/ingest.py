@@ -78,6 +78,9 @@ class Ingest:
             self._before = (self._preparing.seq, dict(self._preparing.open))
         batch = _Batch(self._preparing.vault.kek_id, self._replica)
         outcomes = [self._take(connection, entries, batch) for entries in items]
+        if again := [action_id for action_id in batch.closed if action_id in batch.opened]:
+            # Ended and begun anew in one batch: one statement would see the old row beside the new one.
+            connection.execute("DELETE FROM open_intent WHERE action_id = ANY(?::text[])", (again,))
         if batch.ids:
             connection.execute(_WRITE, batch.values())
         return outcomes

@@ -123,16 +123,16 @@ async def test_nothing_that_was_asked_or_answered_is_readable_in_the_database(ho
 
 
 def test_a_sealed_value_fits_its_place_only_and_the_key_is_closed_to_others(tmp_path: Path) -> None:
-    sealing = Sealing.open(tmp_path)
+    sealing = Sealing.open(tmp_path / "keys")
     key = tmp_path / "keys" / "approvals.key"
     assert key.stat().st_mode & 0o777 == 0o600
     sealed = sealing.seal(b"x", "case-1/asked")
-    assert Sealing.open(tmp_path).unseal(sealed, "case-1/asked") == b"x"
+    assert Sealing.open(tmp_path / "keys").unseal(sealed, "case-1/asked") == b"x"
     with pytest.raises(Refusal, match="can't be opened"):
         sealing.unseal(sealed, "case-2/asked")
     key.write_bytes(b"short")
     with pytest.raises(Refusal, match="not a key"):
-        Sealing.open(tmp_path)
+        Sealing.open(tmp_path / "keys")
 
 
 async def test_another_key_file_is_told_at_the_start(house: House) -> None:

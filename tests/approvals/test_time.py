@@ -164,8 +164,8 @@ async def test_a_tick_ends_although_the_clock_steps_back_in_it(house: House, mon
 async def test_a_case_that_can_not_be_opened_holds_up_no_other(house: House) -> None:
     house.room.reconfigure(house.settings.model_copy(update={"ttl_s": 10}))
     broken, other = await house.opened(), await house.opened(arguments={"amount": 1})
-    spoil = "UPDATE approval_case SET asked = zeroblob(64) WHERE id = ?"
-    await house.writer.write(lambda db: db.execute(spoil, (broken.id,)))
+    spoil = "UPDATE approval_case SET asked = ? WHERE id = ?"
+    await house.writer.write(lambda db: db.execute(spoil, (bytes(64), broken.id)))
     assert [case.id for case in (await house.room.find(status="pending")).cases] == [other.id]
     house.clock.advance(11)
     await house.room.tick()

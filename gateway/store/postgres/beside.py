@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -15,12 +16,13 @@ T = TypeVar("T")
 
 
 class Beside:
-    """One connection for one purpose. Used by one thread at a time."""
+    """One connection for one purpose. Threads take turns: one whose caller has left goes on to its end."""
 
     def __init__(self, url: str, *, name: str) -> None:
         self._url = url
         self._name = name
         self._connection: PostgresConnection | None = None
+        self._turn = threading.Lock()
 
     def run(self, fn: Callable[[Connection], T]) -> T:
         """Run `fn` in a transaction and commit it.
@@ -28,6 +30,10 @@ class Beside:
         Raises LostError where the server was not there, or nobody knows whether it was committed, and what `fn`
         raises; then it was not.
         """
+        with self._turn:
+            return self._run(fn)
+
+    def _run(self, fn: Callable[[Connection], T]) -> T:
         try:
             if self._connection is None or self._connection.raw.closed:
                 self._connection = PostgresConnection(connect(self._url, name=self._name))
@@ -47,5 +53,9 @@ class Beside:
 
     def close(self) -> None:
         """Close the connection, if there is one."""
+        with self._turn:
+            self._close()
+
+    def _close(self) -> None:
         if self._connection is not None:
             self._connection.raw.close()
