@@ -157,9 +157,8 @@ class Governor:
         try:
             with self._observe.span("action", action):
                 self._admit_agent(action)
-                with await self._limits.admit(
-                    action
-                ) as admitted:  # 3 admit; first, so that probing names is limited too
+                # 3 admit; first, so that probing names is limited too
+                with await self._limits.admit(action) as admitted:
                     running.place = admitted
                     target = self._catalog.target(action)  # 2 look up
                     with self._observe.span("decide", action):
@@ -179,7 +178,14 @@ class Governor:
                         return await self._answering.give_kept(running, target, decision, kept)
                     held = await self._limits.reserve(action, target)  # 7 reserve
                     running.rates = admitted.rates()
-                    await self._record_intent(running, target, decision, held, inspected)  # 8 record
+                    while (first := await self._record_intent(running, target, decision, held, inspected)) is not None:
+                        # The identical call is in flight on another replica.
+                        reply = await self._joining.elsewhere(running, target, decision, first)
+                        if reply is None and isinstance(target, ToolTarget):  # perhaps nobody knows how it ended
+                            reply = await self.escalating.wait(running, target, decision)
+                        if reply is not None:
+                            return reply
+                        held = await self._limits.reserve(action, target)
                     return await self._carry_out(running, target, decision, held)  # 9-12
         except Refusal as refusal:
             if not running.recorded:
@@ -208,16 +214,22 @@ class Governor:
         decision: Decision,
         held: Reservation,
         inspected: tuple[str, ...],
-    ) -> None:
-        """The intent is durable when this returns; if it can't be, what was reserved is given back."""
+    ) -> str | None:
+        """8 record: the intent is durable when this returns None; if it can't be, what was reserved is given back.
+
+        Else the identical call that another replica carries out; then this one is not recorded.
+        """
         action = running.action
         try:
             with self._observe.span("intent", action):
                 await self._audit.intent(action, target, decision, held, inspected)
-        except BaseException:
+        except BaseException as error:
             self._limits.settle(held, Cost())
+            if isinstance(error, Refusal) and "in_flight" in error.detail:
+                return error.detail["in_flight"]
             raise
         running.recorded = True
+        return None
 
     async def _meet_case(self, running: Running, target: Target, decision: Decision) -> Reply | None:
         """Step 6: what is escalated waits for people, what has an idempotency key is kept for its retries; an identical

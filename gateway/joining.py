@@ -7,9 +7,21 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.actions import Decision, Effect, Reply, Target, ToolTarget
+from gateway.actions import Decision, Effect, Reply, Status, Target, ToolTarget
+from gateway.errors import Refusal
 from gateway.rooms import Audit
 from gateway.running import Running
+
+_ELSEWHERE_S = 4_000.0  # over the longest time-out that a tool's manifest may set
+
+
+def _untold(first: str) -> Refusal:
+    return Refusal(
+        "conflict",
+        f"An identical call was carried out by another replica (action {first}), and its answer is not kept here; see "
+        f"/api/v1/actions/{first} before you repeat it.",
+        detail={"action": first},
+    )
 
 
 class Joining:
@@ -34,6 +46,25 @@ class Joining:
                 return first.task.result()
         running.recorded = False  # also where the first one's caller gave it up undone: this one ends by itself
         return None
+
+    async def elsewhere(self, running: Running, target: Target, decision: Decision, first: str) -> Reply | None:
+        """The answer of the identical call `first` that another replica carries out; None: it ended undone, or as
+        nobody knows, so that this one goes its way again.
+
+        Raises `conflict` where its answer can't be told.
+        """
+        ended = await self._audit.elsewhere(first, _ELSEWHERE_S) if first else None
+        if first and ended is None:
+            raise _untold(first)
+        if ended is None or ended.status not in (Status.SUCCEEDED, Status.FAILED):
+            return None
+        if ended.status is Status.FAILED and ended.code is not None:
+            return None  # it was refused or failed before it had an effect
+        if ended.body is None:
+            raise _untold(first)
+        await self._audit.decided([(running.action, target, decision)], joined=first)
+        running.recorded = True
+        return Reply(body=ended.body, headers={"is-error": "true"} if ended.status is Status.FAILED else {})
 
     def over(self, running: Running) -> None:
         """A call has ended."""

@@ -122,6 +122,17 @@ class Approvals(Protocol):
     def wake_agent(self, agent_id: str) -> None: ...
 
 
+class Ended(Protocol):
+    """How an action ended that another replica carried out."""
+
+    @property
+    def status(self) -> Status: ...
+    @property
+    def code(self) -> str | None: ...
+    @property
+    def body(self) -> bytes | None: ...
+
+
 class Audit(Protocol):
     """audit/: an intent is durable before anything happens; each has exactly one result."""
 
@@ -161,6 +172,7 @@ class Audit(Protocol):
         result: Result,
         also: Callable[[Connection], str | None],
     ) -> None: ...
+    async def elsewhere(self, action_id: str, patience_s: float) -> Ended | None: ...
     def refused(self, action: Action, target: Target | None, decision: Decision | None, refusal: Refusal) -> None: ...
     async def decided(
         self,

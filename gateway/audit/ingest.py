@@ -121,12 +121,14 @@ class Ingest:
                 continue
             row = (action.id, "", None, self._replica, entry.claim)
             if connection.execute(_CLAIM, row).rowcount != 1:
+                holder = connection.execute("SELECT action_id FROM open_intent WHERE digest = ?", (entry.claim,))
+                found = holder.fetchone()
                 raise _TakenError(
                     Refusal(
                         "conflict",
                         "An identical call is being carried out by another replica; ask again for its result.",
                         retry_after_s=1,
-                        detail={"in_flight": entry.claim},
+                        detail={"in_flight": "" if found is None else str(found[0])},
                     )
                 )
         return entries

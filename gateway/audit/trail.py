@@ -10,9 +10,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gateway.actions import Action, Decision, Effect, Kind, Reservation, Result, Target
+from gateway.actions import Action, Decision, Effect, Kind, Reservation, Result, Target, ToolTarget
 from gateway.audit import records
 from gateway.audit.appending import Appending
+from gateway.audit.elsewhere import Ended, ended_elsewhere
 from gateway.errors import Refusal
 from gateway.store.interface import Connection
 
@@ -46,7 +47,13 @@ class Trail:
         """
         entry = records.intent(action, target, decision, held, inspected)
         entry.also, entry.leaf.case = also, case
+        if case is None and isinstance(target, ToolTarget) and target.effect != "read":
+            entry.claim = action.digest or None  # of identical calls one is carried out at a time, wherever
         await self._log.append(entry)
+
+    async def elsewhere(self, action_id: str, patience_s: float) -> Ended | None:
+        """How an action ended that another replica carries out; None where that can't be told (see `elsewhere`)."""
+        return await ended_elsewhere(self._log, action_id, patience_s)
 
     def result(
         self,
@@ -57,8 +64,10 @@ class Trail:
         persist: Persist,
     ) -> None:
         """The one result of an intent. A log that has latched since can't take it: the next start ends it."""
+        entry = records.result(action, target, decision, result, None, persist)
+        entry.beside = True  # what was spent are this replica's own rows
         try:
-            self._log.append_soon(records.result(action, target, decision, result, None, persist))
+            self._log.append_soon(entry)
         except Refusal as refusal:
             _log.error("result_not_recorded: action=%s %s", action.id, refusal.message)
 
