@@ -130,7 +130,6 @@ class Topology:
             "GATEWAY_DATABASE_URL": self.postgres.url,
             "GATEWAY_REDIS_URL": self.redis.url,
             "GATEWAY_KEYS_DIR": str(self.folder / "keys"),
-            "GATEWAY_PUBLIC_URL": self.url,
         }
 
     def start(self) -> None:
