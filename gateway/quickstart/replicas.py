@@ -67,7 +67,6 @@ def _run(topology: Topology, stopping: threading.Event) -> None:
                 if not server.runs and time.monotonic() >= failing[server]:
                     failing[server] = time.monotonic() + _again(server)
         _say("Stopping ...")
-        (topology.folder / note.NAME).unlink(missing_ok=True)
 
 
 def _again(server: Server) -> float:
