@@ -93,7 +93,7 @@ class RedisLimits(MemoryLimits):
                     ("concurrency", account.in_flight >= account.concurrency),
                     ("minute_requests", account.requests.used(now_s) >= account.minute_requests),
                 )
-                if is_full
+                if is_full and account.limits[counter] is not None
             ]
             if not wanted:
                 self._renewed_or_refuse(accounts)
@@ -128,9 +128,13 @@ class RedisLimits(MemoryLimits):
                     ("month_tokens", tokens),
                 ):
                     short = account.used(counter) + amount - getattr(account, counter)
-                    if amount and short > 0:
+                    if amount and short > 0 and account.limits[counter] is not None:
                         wanted.append(Wanted(account, counter, short))
-                if tokens and account.tokens.used(now_s) + tokens > account.minute_tokens:
+                if (
+                    tokens
+                    and account.limits["minute_tokens"] is not None
+                    and account.tokens.used(now_s) + tokens > account.minute_tokens
+                ):
                     wanted.append(Wanted(account, "minute_tokens", tokens))
             if not wanted:
                 self._renewed_or_refuse(accounts)

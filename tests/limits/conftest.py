@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.clock import Clock, ManualClock
-from gateway.limits import AllowanceTable, Limits, MemoryLimits
+from gateway.clock import ManualClock
+from tests.limits.footings import NOON_NS, Embedded, MakeLimits, OnRedis
 
-MakeLimits = Callable[[Clock, AllowanceTable], Limits]
-
-IMPLEMENTATIONS: dict[str, MakeLimits] = {"memory": MemoryLimits}
-
-NOON_NS = 1_795_348_800_000_000_000  # 2026-11-22T12:00:00Z
+IMPLEMENTATIONS = ("memory", "redis")
 
 
-@pytest.fixture(params=sorted(IMPLEMENTATIONS))
-def make_limits(request: pytest.FixtureRequest) -> MakeLimits:
+@pytest.fixture(params=IMPLEMENTATIONS)
+async def make_limits(request: pytest.FixtureRequest) -> AsyncIterator[MakeLimits]:
     """Makes the implementation under test."""
-    return IMPLEMENTATIONS[request.param]
+    made = Embedded() if request.param == "memory" else OnRedis(request.getfixturevalue("redis_url"))
+    yield made
+    await made.close()
 
 
 @pytest.fixture

@@ -63,13 +63,15 @@ def spend_table() -> sqlite3.Connection:
     """An empty table `spend`, as the store makes it."""
     connection = sqlite3.connect(":memory:")
     connection.execute(
-        'CREATE TABLE spend (tenant TEXT, level TEXT, "window" TEXT, nanousd INTEGER NOT NULL, '
-        'tokens INTEGER NOT NULL, PRIMARY KEY (tenant, level, "window"))'
+        'CREATE TABLE spend (tenant TEXT, level TEXT, "window" TEXT, replica TEXT, nanousd INTEGER NOT NULL, '
+        'tokens INTEGER NOT NULL, PRIMARY KEY (tenant, level, "window", replica))'
     )
     return connection
 
 
 def rows(connection: sqlite3.Connection) -> dict[tuple[str, str, str], tuple[int, int]]:
-    """The table as a mapping."""
-    table = connection.execute('SELECT tenant, level, "window", nanousd, tokens FROM spend')
+    """The table as a mapping, summed over replicas."""
+    table = connection.execute(
+        'SELECT tenant, level, "window", sum(nanousd), sum(tokens) FROM spend GROUP BY tenant, level, "window"'
+    )
     return {(tenant, level, window): (nanousd, tokens) for tenant, level, window, nanousd, tokens in table}

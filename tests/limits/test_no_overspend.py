@@ -5,6 +5,7 @@ The machine plays any order of reserving, settling, midnights, reloads and crash
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from fractions import Fraction
 from typing import Any
@@ -12,14 +13,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
 
 from gateway.actions import Cost, Reservation, Usage, cost_of
 from gateway.clock import ManualClock
 from gateway.errors import Refusal
-from gateway.limits import Allowance, AllowanceTable, BudgetRule, Limits, read_spend
+from gateway.limits import Allowance, AllowanceTable, BudgetRule, Limits
 from gateway.limits.windows import windows_at
-from tests.limits.conftest import IMPLEMENTATIONS, NOON_NS
+from tests.limits.conftest import IMPLEMENTATIONS
+from tests.limits.footings import NOON_NS, Embedded, MakeLimits, OnRedis
 from tests.limits.house import MODEL, act, rows, spend_table
 
 DAY_NANOUSD = 20_000_000
@@ -46,19 +48,16 @@ class Held:
 class Budgets(RuleBasedStateMachine):
     """True costs stay at or below what was held, as a reservation promises."""
 
-    implementation = "memory"
     calls = Bundle("calls")
 
-    def __init__(self) -> None:
+    def __init__(self, footing: MakeLimits, runner: asyncio.Runner) -> None:
         super().__init__()
+        self.footing = footing
+        self.run = runner.run
         self.clock = ManualClock(NOON_NS + 86_400 * 7 * 10**9)  # 29 November: two midnights from a new month
         self.disk: sqlite3.Connection = spend_table()
-        self.limits: Limits = IMPLEMENTATIONS[self.implementation](self.clock, TABLE)
+        self.limits: Limits = self.run(footing(self.clock, TABLE))
         self.open: list[Held] = []
-
-    @initialize()
-    def start(self) -> None:
-        self.limits.restore([])
 
     @rule(
         target=calls,
@@ -70,7 +69,7 @@ class Budgets(RuleBasedStateMachine):
     def call(self, agent: str, user: str | None, max_tokens: int, n: int | None) -> Held | None:
         arguments: dict[str, Any] = {"max_tokens": max_tokens, "n": n}
         try:
-            reservation = self.limits.reserve(act(agent, user, **arguments), MODEL)
+            reservation = self.run(self.limits.reserve(act(agent, user, **arguments), MODEL))
         except Refusal as refusal:
             assert refusal.code == "budget_exhausted"
             return None
@@ -97,6 +96,9 @@ class Budgets(RuleBasedStateMachine):
     def wait(self, seconds: int) -> None:
         self.clock.advance(seconds)
 
+    def teardown(self) -> None:
+        self.run(self.footing.close())
+
     @rule()
     def reload(self) -> None:
         self.limits.reconfigure(TABLE)
@@ -104,11 +106,10 @@ class Budgets(RuleBasedStateMachine):
     @rule()
     def crash(self) -> None:
         """The process dies; the next one reads what was spent and reaps what was open."""
-        self.limits = IMPLEMENTATIONS[self.implementation](self.clock, TABLE)
-        self.limits.restore(read_spend(self.disk, windows_at(self.clock.now_ns())))
+        self.limits = self.run(self.footing.again(self.clock, TABLE, self.disk))
         for held in self.open:
             with self.disk:
-                self.limits.persist_unknown(held.reservation, held.now_ns)(self.disk)
+                self.run(self.footing.reap(self.limits, held.reservation, held.now_ns, self.disk))
         self.open = []
 
     @invariant()
@@ -144,26 +145,34 @@ class Budgets(RuleBasedStateMachine):
             assert told[1]["left_tokens"] == MONTH_TOKENS - month
 
 
-Budgets.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_however_calls_interleave_nothing_is_overspent(implementation: str, request: pytest.FixtureRequest) -> None:
+    steps = settings(
+        max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    with asyncio.Runner() as runner:
+        url = "" if implementation == "memory" else request.getfixturevalue("redis_url")
+
+        class OnOne(Budgets):
+            """On the implementation under test."""
+
+            def __init__(self) -> None:
+                super().__init__(Embedded() if implementation == "memory" else OnRedis(url), runner)
+
+        run_state_machine_as_test(OnOne, settings=steps)
 
 
-TestBudgets = Budgets.TestCase
-
-
-@pytest.mark.parametrize("implementation", sorted(IMPLEMENTATIONS))
-def test_of_many_calls_at_once_exactly_as_many_pass_as_the_budget_pays_for(implementation: str) -> None:
-    limits = IMPLEMENTATIONS[implementation](ManualClock(NOON_NS), AllowanceTable())
-    price = limits.reserve(act(max_tokens=500), MODEL).nanousd
+async def test_of_many_calls_at_once_exactly_as_many_pass_as_the_budget_pays_for(
+    make_limits: MakeLimits, clock: ManualClock
+) -> None:
+    limits = await make_limits(clock, AllowanceTable())
+    price = (await limits.reserve(act(max_tokens=500), MODEL)).nanousd
     limits.reconfigure(
         AllowanceTable(agent_default=Allowance(budgets=(BudgetRule(window="day", nanousd=price * 11 + price // 2),)))
     )
-    passed = 1  # the one that told the price is still open
-    for _ in range(200):
-        try:
-            limits.reserve(act(max_tokens=500), MODEL)
-        except Refusal:
-            continue
-        passed += 1
-    assert passed == 11
+    ended = await asyncio.gather(
+        *(limits.reserve(act(max_tokens=500), MODEL) for _ in range(200)), return_exceptions=True
+    )
+    passed = [one for one in ended if not isinstance(one, BaseException)]
+    assert len(passed) == 10  # the one that told the price is still open
+    assert all(isinstance(one, Refusal) and one.code == "budget_exhausted" for one in ended if one not in passed)

@@ -113,11 +113,11 @@ class Rooms:
         return ()
 
     # limits
-    def admit(self, _: Action) -> MemoryAdmission:
+    async def admit(self, _: Action) -> MemoryAdmission:
         self._step("admit")
         return MemoryAdmission((), SystemClock())
 
-    def reserve(self, action: Action, _: Target) -> Reservation:
+    async def reserve(self, action: Action, _: Target) -> Reservation:
         self._step("reserve")
         return Reservation(id=action.id, nanousd=0, tokens=0, levels=())
 

@@ -74,7 +74,7 @@ class Person:
     async def list_tools(self, _: Action) -> tuple[ToolTarget, ...]:
         return (tool("ledger", "transfer"), tool("ledger", "gateway__approval_status"))
 
-    def refuse(self, _: Action, refusal: Refusal) -> None:
+    async def refuse(self, _: Action, refusal: Refusal) -> None:
         self.refusals.append(refusal)
 
     def unauthenticated(self) -> None:
