@@ -9,6 +9,7 @@ from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
@@ -141,12 +142,18 @@ class Agent(Room):
 # ---------------------------------------------------------------- limits
 
 
-class Budget(Room):
-    """What may be spent in one window (a UTC day or month)."""
+OnUnavailable = Literal["refuse", "allow"]
+_ON_UNAVAILABLE = "While replicas can't count together: refuse, or let each replica count for itself."
 
-    window: Literal["day", "month"] = Field(description="In UTC.")
+
+class Budget(Room):
+    """What may be spent in one window."""
+
+    window: Literal["minute", "day", "month"] = Field(description="Of the calendar, in limits.time_zone.")
     usd: Usd | None = Field(default=None, description="US dollars; quote the number.")
     tokens: Count | None = Field(default=None, description="Input and output together.")
+    hard: bool = Field(default=True, description="false: refuses nothing; that it was passed is told once per window.")
+    on_unavailable: OnUnavailable = Field(default="refuse", description=_ON_UNAVAILABLE)
 
     @model_validator(mode="after")
     def _says_something(self) -> Budget:
@@ -161,19 +168,22 @@ class Budget(Room):
 
 
 class LimitSet(Room):
-    """Limits of one agent or user. What is absent is not limited, or taken from the default."""
+    """Limits of one level. What is absent is not limited, or taken from the default."""
 
     requests_per_minute: Count | None = Field(default=None, description="Actions of any kind.")
     concurrency: Count | None = Field(default=None, description="Actions at once.")
     tokens_per_minute: Count | None = Field(default=None, description="Input and output together.")
     budgets: tuple[Budget, ...] | None = Field(default=None, description="Money and tokens per window.")
+    on_unavailable: OnUnavailable = Field(default="refuse", description=f"{_ON_UNAVAILABLE} Budgets have their own.")
 
     @field_validator("budgets")
     @classmethod
     def _one_per_window(cls, budgets: tuple[Budget, ...] | None) -> tuple[Budget, ...] | None:
-        windows = [budget.window for budget in budgets or ()]
+        windows = [(budget.window, budget.hard) for budget in budgets or ()]
         if len(set(windows)) < len(windows):
-            raise ValueError("two budgets have the same window; put usd and tokens into one.")
+            raise ValueError(
+                "two budgets have the same window and are both hard or both soft; put usd and tokens into one."
+            )
         return budgets
 
     def over(self, default: LimitSet) -> LimitSet:
@@ -182,25 +192,56 @@ class LimitSet(Room):
 
 
 _DEFAULT_LIMITS = LimitSet(requests_per_minute=600, concurrency=64, tokens_per_minute=1_000_000)
+_REPLACES = "Replaces the default's given fields."
 
 
 class Limits(Room):
-    """Rates, concurrency and budgets, kept per agent and per user."""
+    """Rates, concurrency and budgets, kept at eight levels at once. A default holds for each one of its kind alone."""
 
+    time_zone: str = Field(default="UTC", description="IANA name; in which the days and months of budgets begin.")
     default: LimitSet = Field(default=_DEFAULT_LIMITS, description="Every agent.")
-    agents: dict[str, LimitSet] = Field(default={}, description="Replaces the default's given fields.")
+    agents: dict[str, LimitSet] = Field(default={}, description=_REPLACES)
     user_default: LimitSet = Field(default=LimitSet(), description="Every user, over all agents.")
     users: dict[str, LimitSet] = Field(default={}, description="Replaces the user default's given fields.")
+    tenant_default: LimitSet = Field(default=LimitSet(), description="Every tenant: all its agents together.")
+    tenants: dict[str, LimitSet] = Field(default={}, description=_REPLACES)
+    team_default: LimitSet = Field(default=LimitSet(), description="Every team: all its agents together.")
+    teams: dict[str, LimitSet] = Field(default={}, description=_REPLACES)
+    use_case_default: LimitSet = Field(default=LimitSet(), description="Every use case: all its agents together.")
+    use_cases: dict[str, LimitSet] = Field(default={}, description=_REPLACES)
+    session_default: LimitSet = Field(default=LimitSet(), description="Every session, also one that an agent names.")
+    tool_default: LimitSet = Field(
+        default=LimitSet(), description="Every tool, over all agents; counted when it is about to be called."
+    )
+    tools: dict[str, LimitSet] = Field(default={}, description=f"By `server__tool`. {_REPLACES}")
+    model_default: LimitSet = Field(
+        default=LimitSet(), description="Every model, over all agents; counted when it is about to be asked."
+    )
+    models: dict[str, LimitSet] = Field(default={}, description=f"By alias. {_REPLACES}")
 
-    def of_agent(self, agent_id: str) -> LimitSet:
-        """What holds for an agent."""
-        own = self.agents.get(agent_id)
-        return self.default if own is None else own.over(self.default)
+    @field_validator("time_zone")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError(f"there is no time zone {name!r}; give an IANA name such as Europe/Berlin.") from error
+        return name
 
-    def of_user(self, user: str) -> LimitSet:
-        """What holds for a user."""
-        own = self.users.get(user)
-        return self.user_default if own is None else own.over(self.user_default)
+    def default_of(self, kind: str) -> LimitSet:
+        """What holds for every level of a kind."""
+        found: LimitSet = self.default if kind == "agent" else getattr(self, f"{kind}_default")
+        return found
+
+    def named(self, kind: str) -> dict[str, LimitSet]:
+        """The entries with names of a kind of level; sessions have none."""
+        found: dict[str, LimitSet] = {} if kind == "session" else getattr(self, f"{kind}s")
+        return found
+
+    def of(self, kind: str, name: str) -> LimitSet:
+        """What holds for one level."""
+        own, default = self.named(kind).get(name), self.default_of(kind)
+        return default if own is None else own.over(default)
 
 
 # ---------------------------------------------------------------- policy, audit, server
@@ -263,6 +304,10 @@ class Server(Room):
         description="Larger requests are refused.", default=33_554_432, ge=1024, le=1024 * 1024 * 1024
     )
     shutdown_grace_s: Seconds = Field(default=30.0, description="For what runs when told to stop.")
+    drain_s: Annotated[float, Field(ge=0, le=300)] = Field(
+        default=3.0,
+        description="Of a replica that is told to stop: how long it still takes requests after /readyz says no.",
+    )
 
 
 class Config(Room):

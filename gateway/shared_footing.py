@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -177,11 +177,11 @@ class Shared:
 
     # ------------------------------------------------------------ limits
 
-    async def _read_spend(self) -> Iterable[tuple[str, str, str, str, int, int]]:
-        return await self.writer.read(read_all_spend)
+    async def _read_spend(self, windows: Sequence[str]) -> Iterable[tuple[str, str, str, str, int, int]]:
+        return await self.writer.read(partial(read_all_spend, windows=windows))
 
     async def _release(self, replica: str) -> None:
-        mine = [row for row in await self._read_spend() if row[3] == replica]
+        mine = [row for row in await self._read_spend(self.limits.window_names()) if row[3] == replica]
         await self.limits.ended(replica, [(tenant, level, window, usd, n) for tenant, level, window, _, usd, n in mine])
 
     # ------------------------------------------------------------ health and end

@@ -2,38 +2,37 @@
 
 A filling is named by the server's own run and a random part. Nothing is granted before it is complete: what ended
 replicas spent stands in it (from the database), and every replica that the database calls alive has told what it
-holds. A server that came back with an older state of its own has another run, and so is filled again too.
+holds. A server that came back with an older state of its own has another run, and so is filled again too. Every
+counter has the filling's name in its key, so that nothing of an earlier one is ever counted.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
+import msgspec
 import structlog
 
+from gateway.limits.exchange import Correction, Counter, Exchange, counter_key, key
+from gateway.limits.interface import SpendRow
+from gateway.limits.scripts import COMPLETE, LIFE_S
 from gateway.limits.spend import ReplicaSpend
 
 _CANDIDATE_S = 10
 _JOINED_S = 60
-_LIFE_S = 40 * 86_400
-_TENANT = "default"
-
-# KEYS: generation, next, joined. ARGV: candidate, how many have to have joined.
-_COMPLETE = """
-if redis.call('GET', KEYS[2]) ~= ARGV[1] or redis.call('SCARD', KEYS[3]) < tonumber(ARGV[2]) then return 0 end
-redis.call('SET', KEYS[1], ARGV[1])
-redis.call('DEL', KEYS[2])
-return 1
-"""
+_PAGE = 1_000
 
 log = structlog.get_logger("gateway.limits")
 
+ReadAll = Callable[[], Awaitable[Iterable[ReplicaSpend]]]
+"""What each replica has spent in the windows of now."""
 
-def key(*parts: str, tenant: str = _TENANT) -> str:
-    """A key of a tenant; all of them live on one node of a cluster."""
-    return ":".join((f"gw:{{{tenant}}}", *parts))
+Holds = Callable[[], tuple[list[tuple[Counter, int]], list[Correction]]]
+"""All that this replica holds and has taken in this minute."""
+
+_decode = msgspec.json.Decoder(tuple[str, str, str, str]).decode
 
 
 class Filling:
@@ -41,90 +40,122 @@ class Filling:
 
     def __init__(
         self,
-        redis: Any,
-        replica: str,
+        exchange: Exchange,
         *,
-        read_all: Callable[[], Awaitable[Iterable[ReplicaSpend]]],
+        read_all: ReadAll,
         live: Callable[[], Awaitable[set[str]]],
-        holds: Callable[[], dict[str, int]],
+        holds: Holds,
+        now_s: Callable[[], int],
     ) -> None:
-        """`holds`: what this replica holds now, by key."""
-        self.generation: str | None = None
-        """The filling that this replica has joined; None: nothing may be asked for."""
         self.waits_for = "Redis was not asked yet"
-        self._redis = redis
-        self._replica = replica
+        """Why this replica has not joined."""
+        self._exchange = exchange
+        self._redis: Any = exchange.redis
         self._read_all = read_all
         self._live = live
         self._holds = holds
+        self._now_s = now_s
         self._own: str | None = None  # the candidate that this replica made
-        self._complete = redis.register_script(_COMPLETE)
+        self._complete = self._redis.register_script(COMPLETE)
 
     async def join(self) -> bool:
-        """Whether this replica has joined the filling of now. Raises RedisError, and Refusal without the database."""
+        """Whether this replica has joined the filling of now. Raises AwayError, RedisError, and Refusal without the
+        database."""
         run = str((await self._redis.info("server"))["run_id"])
+        memory = await self._redis.info("memory")
+        if int(memory.get("maxmemory", 0)) and memory.get("maxmemory_policy") != "noeviction":
+            self.waits_for = "Redis may forget counters to save memory; set its maxmemory-policy to noeviction"
+            return False
         current = await self._redis.get(key("generation"))
         if current is not None and current.startswith(run):
-            if current != self.generation:
-                await self._tell()
-                self.generation = current
+            self._exchange.generation, self._own = current, None
             return True
-        self.generation = None
-        if current is not None:
-            await self._forget(current)
-        return await self._fill(run)
-
-    async def _forget(self, stale: str) -> None:
-        """What another run of the server knew is not what is true now."""
-        log.warning("limits_refilled", because="Redis was restarted or replaced")
-        async for found in self._redis.scan_iter(match=key("*").replace("{", "\\{").replace("}", "\\}"), count=500):
-            if found not in (key("generation"), key("next")) and not found.startswith(key("joined")):
-                await self._redis.delete(found)
-        if await self._redis.get(key("generation")) == stale:
-            await self._redis.delete(key("generation"))
+        if await self._fill(run):
+            self._exchange.generation, self._own = self._own, None
+            if current is not None:
+                log.warning("limits_refilled", because="Redis was restarted or replaced")
+                await self._forget(current)
+            return True
+        return False
 
     async def _fill(self, run: str) -> bool:
-        mine = self._own if self._own is not None and self._own.startswith(run) else f"{run}:{secrets.token_hex(8)}"
+        mine = self._own if self._own is not None and self._own.startswith(run) else f"{run}-{secrets.token_hex(8)}"
         if await self._redis.set(key("next"), mine, nx=True, ex=_CANDIDATE_S):
             self._own = mine
         candidate = await self._redis.get(key("next"))
         if candidate is None:
             return False
-        await self._tell()
+        facts, taken = self._holds()
+        await self._exchange.tell(facts, taken, self._now_s(), candidate=candidate)
         joined = key("joined", candidate)
-        await self._redis.sadd(joined, self._replica)
+        await self._redis.sadd(joined, self._exchange.replica)
         await self._redis.expire(joined, _JOINED_S)
         if candidate != self._own:
             self.waits_for = "Redis is being filled again from the database"
             return False
         alive = await self._live()
-        for tenant, level, window, replica, usd, tokens in await self._read_all():
-            if replica not in alive and tenant == _TENANT:
-                await self._spent(level, window, replica, usd, tokens)
         there = await self._redis.smembers(joined)
         if not alive <= there:
             self.waits_for = f"{len(alive - there)} replicas have not told yet what they hold of the limits"
             return False
-        if not await self._complete(keys=[key("generation"), key("next"), joined], args=[candidate, len(alive)]):
+        rows = [row for row in await self._read_all() if row[3] not in alive]
+        for replica in there - alive:  # it has told, and was ended since
+            mine_of_it = [
+                (tenant, level, window, usd, n) for tenant, level, window, one, usd, n in rows if one == replica
+            ]
+            await self.correct(candidate, replica, mine_of_it)
+        await self._write(candidate, rows)
+        if not await self._complete(
+            keys=[key("generation"), key("next"), joined], args=[candidate, len(alive | there)]
+        ):
             return False
         log.info("limits_filled", replicas=len(alive))
-        self.generation, self._own = candidate, None
         return True
 
-    async def _spent(self, level: str, window: str, replica: str, usd: int, tokens: int) -> None:
-        name = window.partition(":")[0]
-        for counter, value in ((f"{name}_nanousd", usd), (f"{name}_tokens", tokens)):
-            if value:
-                place = key("g", f"{level}|{counter}|{window}")
-                await self._redis.hset(place, replica, str(value))
-                await self._redis.expire(place, _LIFE_S)
+    async def ended(self, replica: str, rows: Sequence[SpendRow]) -> None:
+        """A replica holds what it spent, and nothing else; in the filling of now, and in the one being made."""
+        await self._exchange.silence(replica)
+        for place in ("generation", "next"):
+            generation = await self._redis.get(key(place))
+            if generation is not None:
+                await self.correct(generation, replica, rows)
 
-    async def _tell(self) -> None:
-        """What this replica holds, as a fact: it was granted before."""
-        for place, value in self._holds().items():
-            if value:
-                await self._redis.hset(place, self._replica, str(value))
-                await self._redis.sadd(key("of", self._replica), place)
-                await self._redis.expire(place, _LIFE_S)
-            else:
-                await self._redis.hdel(place, self._replica)
+    async def correct(self, generation: str, replica: str, rows: Sequence[SpendRow]) -> None:
+        """Set what an ended replica holds in a filling to what it spent."""
+        await self._exchange.silence(replica)
+        pattern = key(generation, "*").replace("{", "\\{").replace("}", "\\}")
+        page: list[str] = []
+        async for found in self._redis.scan_iter(match=pattern, count=_PAGE):
+            counter = Counter(*_decode(found[len(key(generation, "")) :]))
+            if not counter.counter.endswith("_per_minute"):
+                page.append(found)
+            if len(page) >= _PAGE:
+                await self._drop(page, replica)
+                page = []
+        await self._drop(page, replica)
+        await self._write(generation, [(*row[:3], replica, *row[3:]) for row in rows])
+
+    async def _drop(self, places: list[str], replica: str) -> None:
+        pipe = self._redis.pipeline(transaction=False)
+        for place in places:
+            pipe.hdel(place, replica)
+        await pipe.execute()
+
+    async def _write(self, generation: str, rows: Iterable[ReplicaSpend]) -> None:
+        pipe = self._redis.pipeline(transaction=False)
+        for tenant, level, window, replica, usd, tokens in rows:
+            for unit, value in (("nanousd", usd), ("tokens", tokens)):
+                for counter in (unit, f"booked_{unit}"):
+                    if value:
+                        place = counter_key(generation, Counter(tenant, level, counter, window))
+                        pipe.hset(place, replica, str(value))
+                        pipe.expire(place, LIFE_S)
+            if len(pipe) >= _PAGE:
+                await pipe.execute()
+        await pipe.execute()
+
+    async def _forget(self, generation: str) -> None:
+        """What another run of the server knew is in nobody's way, only in the memory."""
+        pattern = key(generation, "*").replace("{", "\\{").replace("}", "\\}")
+        async for found in self._redis.scan_iter(match=pattern, count=_PAGE):
+            await self._redis.unlink(found)

@@ -10,10 +10,12 @@ import msgspec
 
 from gateway.actions import Action, Cost, Reservation, Target
 from gateway.limits.allowance import AllowanceTable
+from gateway.limits.soft import TellsSoftBudget
 from gateway.store.interface import Connection
 
 Level = str
-"""`agent:ID` or `user:NAME`."""
+"""`tenant:ID`, `team:ID`, `use_case:ID`, `agent:ID`, `user:NAME`, `session:ID`, `tool:SERVER__TOOL` or
+`model:ALIAS`."""
 
 SpendRow = tuple[str, Level, str, int, int]
 """(tenant, level, window, nano-dollars, tokens): a row of table `spend`, or what is added to one."""
@@ -53,12 +55,17 @@ class Admission(Protocol):
 class Limits(Protocol):
     """Rates, concurrency and budgets of every level at once.
 
-    `admit` -> `reserve` -> (the action runs) -> `settle`. A level is the agent and, where the credential names
-    one, the user. Windows are UTC days and months.
+    `admit` -> `reserve` -> (the action runs) -> `settle`. Levels are the tenant, team, use case, agent, user and
+    session of the caller, and the tool or model that is used; without a limit a level has no counters, except agents
+    and users, whose days and months are told on disk. Windows are minutes, days and months of the calendar in the
+    table's time zone.
     """
 
+    on_soft_budget: TellsSoftBudget
+    """Told once of each soft budget that is passed, in each window."""
+
     async def admit(self, action: Action) -> Admission:
-        """Count a request and take a place, or refuse.
+        """Count a request and take a place at every level of the caller, or refuse.
 
         Raises Refusal `rate_limited` with `retry_after_s`: obeyed, the next request is not too early.
         """
@@ -67,9 +74,12 @@ class Limits(Protocol):
     async def reserve(self, action: Action, target: Target) -> Reservation:
         """Hold the upper bound of what the action can cost, at every level or at none.
 
+        It also counts the request and takes the place at the level of the tool or model, which is known only now;
+        that place is given back by `settle`.
         Asked again for an action whose reservation is open, it gives that reservation.
         Raises Refusal `budget_exhausted` (day, month, no price, or larger than a whole minute),
-        `rate_limited` with `retry_after_s` (tokens per minute), `malformed` (token counts that are none).
+        `rate_limited` with `retry_after_s` (tokens per minute; rate or places of the tool or model),
+        `malformed` (token counts that are none).
         """
         ...
 
@@ -103,6 +113,20 @@ class Limits(Protocol):
         """Put new allowances in force. Counters, places and reservations stay."""
         ...
 
-    def remaining(self, agent_id: str, user: str | None = None, *, tenant: str = "default") -> dict[str, Any]:
-        """What is left, by level; reservations that are open count as used. For `/api/v1/me` and policy."""
+    def remaining(
+        self,
+        agent_id: str,
+        user: str | None = None,
+        *,
+        tenant: str = "default",
+        team: str = "",
+        use_case: str = "",
+        session: str = "",
+        target: Target | None = None,
+    ) -> dict[str, Any]:
+        """What is left, by level; reservations that are open count as used. For `/api/v1/me` and policy.
+
+        Levels without a limit are left out, except the agent and the user. A soft budget says `hard` false, and
+        whether it was `passed`.
+        """
         ...

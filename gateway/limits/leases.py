@@ -1,53 +1,127 @@
-"""What one replica may use of an account that all share: its grants, and what it took ahead of this minute."""
+"""What one replica may use of a limit that all share: what it was granted, or took ahead of this minute."""
 
 from __future__ import annotations
 
-from gateway.limits.minute import SPAN_S
+from typing import Any
 
-AHEAD_S = 1
-"""What was taken ahead by the minute is good until the second after; then it is given back."""
+from gateway.limits.minute import SPAN_S, SlidingMinute
+
+
+class Share:
+    """The grant of one counter: the ceiling of `owner` is what this replica was granted, not what the limit is."""
+
+    __slots__ = (
+        "alone",
+        "counter",
+        "granted_name",
+        "limit",
+        "others",
+        "owner",
+        "refused_at",
+        "refused_need",
+        "used_name",
+        "window",
+    )
+
+    def __init__(self, counter: str, window: str, owner: Any, used_name: str, granted_name: str) -> None:
+        self.counter = counter
+        self.window = window
+        self.owner = owner  # an Account or a Spend
+        self.used_name = used_name
+        self.granted_name = granted_name
+        self.limit = 0
+        self.alone = False  # where replicas can't count together, each counts for itself
+        self.others = 0  # what the others hold, when last told
+        self.refused_at = -1
+        self.refused_need = 0
+
+    @property
+    def used(self) -> int:
+        """What this replica has booked and holds."""
+        value: int = getattr(self.owner, self.used_name)
+        return value
+
+    @property
+    def granted(self) -> int:
+        """What this replica may use in all."""
+        value: int = getattr(self.owner, self.granted_name)
+        return value
+
+    @granted.setter
+    def granted(self, value: int) -> None:
+        setattr(self.owner, self.granted_name, value)
+
+    @property
+    def left(self) -> int:
+        """What is left of the limit for everybody, as far as this replica knows."""
+        return max(0, self.limit - self.others - self.used)
+
+    def lower(self, block: int) -> int:
+        """Keep what is used, and not more than a block beside it; less where little is left. What is held now."""
+        used = self.used
+        self.granted = max(used, min(self.granted, used + min(block, self.left // 4)))
+        return self.granted
 
 
 class SharedMinute:
-    """Stands where `SlidingMinute` does, for a replica: it has only what it took ahead from the shared counters."""
+    """Stands where `SlidingMinute` does, for a replica: it has only what it took ahead in this very second."""
 
-    __slots__ = ("_limit", "ahead", "back", "second", "shared", "shared_s")
+    __slots__ = ("ahead", "alone", "back", "counter", "limit", "mine", "others", "others_s", "refused", "second")
 
-    def __init__(self) -> None:
-        self._limit = 0
+    def __init__(self, counter: str) -> None:
+        self.counter = counter
+        self.limit: int | None = None
+        self.alone = False
+        self.mine = SlidingMinute()  # what this replica has used
         self.ahead = 0  # taken ahead and not yet used
         self.second = 0  # in which it was taken
         self.back: list[tuple[int, int]] = []  # (second, amount) to correct in the shared counters
-        self.shared = 0  # what all had taken, when last told
-        self.shared_s = 0
+        self.others = 0  # what the others had taken, when last told
+        self.others_s = 0
+        self.refused = (-1, 0, 0)  # (second, amount, wait_s)
 
-    def limited(self, limit: int) -> None:
-        """The limit in force, so that `used` can say what is left."""
-        self._limit = limit
+    def limited(self, limit: int | None, *, alone: bool) -> None:
+        """The limit in force."""
+        self.alone = alone
+        self.refused = (-1, 0, 0)
+        if limit is None:
+            self.give_back()
+        elif self.limit is None:
+            self.tell_all()
+        self.limit = limit
 
     def used(self, now_s: int) -> int:
         """So much that what is left of the limit is what was taken ahead."""
-        if self.ahead and now_s - self.second > AHEAD_S:
-            self.give_back()
-        return self._limit - self.ahead
+        if self.limit is None:
+            return self.mine.used(now_s)
+        return self.limit - (self.ahead if self.second == now_s else 0)
 
     def take(self, now_s: int, amount: int) -> list[int]:
         """Use of what was taken ahead; the bucket for `correct`."""
-        self.ahead -= min(amount, self.ahead)
-        return [self.second, amount]
+        if self.limit is not None:
+            self.ahead -= min(amount, self.ahead)
+        self.mine.used(now_s)
+        return self.mine.take(now_s, amount)
 
     def correct(self, bucket: list[int], difference: int) -> None:
         """It was less or more after all."""
-        if difference:
-            self.back.append((bucket[0], difference))
+        if difference and bucket[0] >= 0:
+            if self.limit is not None:
+                self.back.append((bucket[0], difference))
+                self.refused = (-1, 0, 0)
+            self.mine.correct(bucket, difference)
 
-    def granted(self, now_s: int, amount: int, shared: int) -> None:
-        """So much was taken ahead, and so much all have taken before it."""
-        if self.ahead and self.second != now_s:
-            self.give_back()
+    def granted(self, now_s: int, amount: int, taken: int) -> None:
+        """So much was taken ahead, and so much all had taken before it."""
+        self.others, self.others_s = max(0, taken - self.mine.used(now_s) - self.ahead), now_s
         self.ahead += amount
         self.second = now_s
-        self.shared, self.shared_s = shared + amount, now_s
+
+    def granted_alone(self, now_s: int, amount: int) -> None:
+        """So much may be used though nobody was asked; it is told later."""
+        self.give_back()
+        self.back.append((now_s, amount))
+        self.ahead, self.second = amount, now_s
 
     def give_back(self) -> None:
         """What was taken ahead and not used goes back."""
@@ -55,16 +129,19 @@ class SharedMinute:
             self.back.append((self.second, -self.ahead))
             self.ahead = 0
 
+    def tell_all(self) -> None:
+        """The shared counters know nothing of what this replica has used."""
+        self.ahead = 0
+        self.back = self.mine.buckets()
+
     # ------------------------------------------------------------ telling
 
-    def total_used(self, now_s: int) -> int:
+    def all_used(self, now_s: int) -> int:
         """What all replicas have used of this minute, as far as this one knows."""
-        return max(0, self.shared - self.ahead) if now_s - self.shared_s <= SPAN_S else 0
-
-    def wait_s(self, now_s: int, amount: int, limit: int) -> int:
-        """At least a second; who refused knows better."""
-        return 1
+        return self.mine.used(now_s) + (self.others if now_s - self.others_s <= SPAN_S else 0)
 
     def reset_s(self, now_s: int) -> int:
         """Whole seconds until nothing counts any more, as far as this replica knows."""
-        return max(0, self.shared_s + SPAN_S + 1 - now_s) if self.total_used(now_s) else 0
+        if self.mine.used(now_s):
+            return self.mine.reset_s(now_s)
+        return max(0, self.others_s + SPAN_S + 1 - now_s) if self.all_used(now_s) else 0

@@ -11,12 +11,16 @@ from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from gateway.actions import Action, Caller, Cost, ModelTarget, Reservation, Target
+from gateway.actions import Action, Cost, ModelTarget, Reservation, Target
 from gateway.clock import Clock
+from gateway.errors import Refusal
+from gateway.limits import refusals
 from gateway.limits.account import Account, Spend
 from gateway.limits.allowance import Allowance, AllowanceTable
 from gateway.limits.bounds import bound_nanousd, input_bound, output_bound
 from gateway.limits.interface import Persist, Rates, SpendRow
+from gateway.limits.levels import Accounts
+from gateway.limits.soft import SoftBudget, TellsSoftBudget, tell_nobody
 from gateway.limits.spend import add_nothing, add_spend
 from gateway.limits.windows import windows_at
 
@@ -27,8 +31,9 @@ class _Held(NamedTuple):
     reservation: Reservation
     tenant: str
     accounts: tuple[Account, ...]
-    spends: tuple[tuple[Spend, Spend], ...]  # (day, month) of each account, as they were at the start
+    spends: tuple[tuple[Spend, ...], ...]  # those of each account, as they were at the start
     minutes: tuple[list[int], ...]  # bucket of each account's tokens per minute
+    place: Account | None  # of the tool or the model, where a call is running until it is settled
 
 
 class MemoryAdmission:
@@ -48,7 +53,7 @@ class MemoryAdmission:
 
     def rates(self) -> Rates:
         """The tightest rates as they stand now; empty once the place was given back."""
-        return _rates(self._accounts, int(self._clock.monotonic_s()))
+        return rates_of(self._accounts, int(self._clock.monotonic_s()))
 
     def __enter__(self) -> MemoryAdmission:
         return self
@@ -63,24 +68,26 @@ class MemoryLimits:
     """The embedded `Limits`. Belongs to the event loop's thread."""
 
     def __init__(self, clock: Clock, table: AllowanceTable | None = None) -> None:
+        self.on_soft_budget: TellsSoftBudget = tell_nobody
+        """Told once of each soft budget that is passed, in each window."""
         self._clock = clock
-        self._table = table if table is not None else AllowanceTable()
-        self._accounts: dict[tuple[str, str, str | None], tuple[Account, ...]] = {}
-        self._agents: dict[tuple[str, str], Account] = {}
-        self._users: dict[tuple[str, str], Account] = {}
+        table = table if table is not None else AllowanceTable()
+        self._zone = table.time_zone
+        self._windows = windows_at(clock.now_ns(), self._zone)
+        self._accounts = Accounts(self._make, table)
         self._open: dict[str, _Held] = {}
         self._reaped: set[str] = set()
-        self._windows = windows_at(clock.now_ns())
 
     # ------------------------------------------------------------ the path
 
     async def admit(self, action: Action) -> MemoryAdmission:
         """See `Limits.admit`."""
-        accounts = self._accounts_of(action.caller)
-        now_s = int(self._clock.monotonic_s())
+        now_s = self._now_s()
+        self._accounts.sweep(now_s, self._windows)
+        accounts = self._accounts.of(action)
         for account in accounts:
             if account.requests.used(now_s) >= account.minute_requests or account.in_flight >= account.concurrency:
-                raise account.refuse_request(now_s)
+                raise _no_entry(account, now_s)
         for account in accounts:
             account.requests.take(now_s, 1)
             account.in_flight += 1
@@ -91,43 +98,46 @@ class MemoryLimits:
         open_one = self._open.get(action.id)
         if open_one is not None:
             return open_one.reservation
-        accounts = self._accounts_of(action.caller)
         self._turn()
+        accounts, place = self._accounts_of(action, target)
         bound = bound_of(action, target, accounts)
         nanousd, tokens = bound.nanousd, bound.input_tokens + bound.output_tokens
-        now_s = int(self._clock.monotonic_s())
+        now_s = self._now_s()
+        if place is not None and (
+            place.requests.used(now_s) >= place.minute_requests or place.in_flight >= place.concurrency
+        ):
+            raise _no_entry(place, now_s)
         windows = self._windows
         for account in accounts:
-            day, month = account.day, account.month
-            if day.window is not windows.day:
+            if account.windows is not windows:
                 account.turn(windows)
-                day, month = account.day, account.month
-            if (
-                day.nanousd + nanousd > account.day_nanousd
-                or month.nanousd + nanousd > account.month_nanousd
-                or day.tokens + tokens > account.day_tokens
-                or month.tokens + tokens > account.month_tokens
-            ):
-                refusal = account.refuse_budget(nanousd, tokens, windows)
-                if refusal is not None:
-                    raise refusal
+            for spend in account.spends:
+                if spend.nanousd + nanousd > spend.max_nanousd or spend.tokens + tokens > spend.max_tokens:
+                    refusal = _no_room(account, spend, nanousd, tokens)
+                    if refusal is not None:
+                        raise refusal
             if tokens and account.tokens.used(now_s) + tokens > account.minute_tokens:
-                raise account.refuse_tokens(now_s, tokens)
-        return self._hold(action, accounts, bound, now_s)
+                limit = account.minute_tokens
+                left, wait_s = limit - account.tokens.total, account.tokens.wait_s(now_s, tokens, limit)
+                raise refusals.too_many_tokens(account, tokens, left, limit, wait_s, now_s)
+        return self._hold(action, accounts, place, bound, now_s)
 
-    def _hold(self, action: Action, accounts: tuple[Account, ...], bound: Bound, now_s: int) -> Reservation:
+    def _hold(
+        self, action: Action, accounts: tuple[Account, ...], place: Account | None, bound: Bound, now_s: int
+    ) -> Reservation:
         """Every level has room, so every level is charged."""
         nanousd, tokens = bound.nanousd, bound.input_tokens + bound.output_tokens
         spends = []
         minutes = []
         for account in accounts:
-            day, month = account.day, account.month
-            day.nanousd += nanousd
-            day.tokens += tokens
-            month.nanousd += nanousd
-            month.tokens += tokens
-            spends.append((day, month))
+            for spend in account.spends:
+                spend.nanousd += nanousd
+                spend.tokens += tokens
+            spends.append(account.spends)
             minutes.append(account.tokens.take(now_s, tokens))
+        if place is not None:
+            place.requests.take(now_s, 1)
+            place.in_flight += 1
         reservation = Reservation(
             id=action.id,
             nanousd=nanousd,
@@ -136,7 +146,9 @@ class MemoryLimits:
             max_output_tokens=bound.output_tokens,
             input_tokens=bound.input_tokens,
         )
-        self._open[action.id] = _Held(reservation, action.caller.agent.tenant, accounts, tuple(spends), tuple(minutes))
+        self._open[action.id] = _Held(
+            reservation, action.caller.agent.tenant, accounts, tuple(spends), tuple(minutes), place
+        )
         return reservation
 
     def settle(self, reservation: Reservation, cost: Cost) -> Persist:
@@ -144,6 +156,8 @@ class MemoryLimits:
         held = self._open.pop(reservation.id, None)
         if held is None:
             return add_nothing
+        if held.place is not None:
+            held.place.in_flight -= 1
         usage = cost.usage
         nanousd = cost.nanousd
         tokens = usage.input_tokens + usage.output_tokens
@@ -153,20 +167,27 @@ class MemoryLimits:
             tokens = max(tokens, reserved.tokens)
         more_nanousd = nanousd - reserved.nanousd
         more_tokens = tokens - reserved.tokens
-        for (day, month), account, bucket in zip(held.spends, held.accounts, held.minutes, strict=True):
-            day.nanousd += more_nanousd
-            day.tokens += more_tokens
-            month.nanousd += more_nanousd
-            month.tokens += more_tokens
+        rows: list[SpendRow] = []
+        tenant = held.tenant
+        for spends, account, bucket in zip(held.spends, held.accounts, held.minutes, strict=True):
+            for spend in spends:
+                spend.nanousd += more_nanousd
+                spend.tokens += more_tokens
+                spend.booked_nanousd += nanousd
+                spend.booked_tokens += tokens
+                if spend.booked_nanousd > spend.soft_nanousd or spend.booked_tokens > spend.soft_tokens:
+                    self._passed(account, spend)
+                rows.append((tenant, account.level, spend.window, nanousd, tokens))
             account.tokens.correct(bucket, more_tokens)
         if not nanousd and not tokens:
             return add_nothing
-        rows: list[SpendRow] = []
-        tenant = held.tenant
-        for (day, month), level in zip(held.spends, reserved.levels, strict=True):
-            rows.append((tenant, level, day.window, nanousd, tokens))
-            rows.append((tenant, level, month.window, nanousd, tokens))
         return partial(add_spend, rows)
+
+    def _passed(self, account: Account, spend: Spend) -> None:
+        """A soft budget was passed: tell it, once."""
+        if not spend.is_told:
+            spend.is_told = True
+            self.on_soft_budget(SoftBudget.of(account, spend))
 
     # ------------------------------------------------------------ start, reload, reaper, questions
 
@@ -181,90 +202,90 @@ class MemoryLimits:
         if reservation.id in self._reaped or not (reservation.nanousd or reservation.tokens):
             return add_nothing
         self._reaped.add(reservation.id)
-        windows = windows_at(now_ns)
-        rows: list[SpendRow] = [
+        rows = self._rows_of_unknown(reservation, now_ns, tenant)
+        for spend, nanousd, tokens in self._current(rows):
+            spend.nanousd += nanousd
+            spend.tokens += tokens
+            spend.booked_nanousd += nanousd
+            spend.booked_tokens += tokens
+        return partial(add_spend, rows)
+
+    def _rows_of_unknown(self, reservation: Reservation, now_ns: int, tenant: str) -> list[SpendRow]:
+        """The whole of a reservation, in the windows of its time. Its minute is over by the time anybody is dead."""
+        windows = windows_at(now_ns, self._zone)
+        return [
             (tenant, level, window, reservation.nanousd, reservation.tokens)
             for level in reservation.levels
             for window in (windows.day, windows.month)
         ]
-        for spend, nanousd, tokens in self._current(rows):
-            spend.nanousd += nanousd
-            spend.tokens += tokens
-        return partial(add_spend, rows)
 
     def restore(self, rows: Iterable[SpendRow]) -> None:
         """See `Limits.restore`. Rows of past windows are passed over."""
         for spend, nanousd, tokens in self._current(rows):
-            spend.nanousd = nanousd
-            spend.tokens = tokens
+            spend.begin_with(nanousd, tokens)
 
     def reconfigure(self, table: AllowanceTable) -> None:
         """See `Limits.reconfigure`."""
-        self._table = table
-        for (_, agent_id), account in self._agents.items():
-            account.allow(table.of_agent(agent_id))
-        for (_, user), account in self._users.items():
-            account.allow(table.of_user(user))
+        if table.time_zone != self._zone:
+            self._zone = table.time_zone
+            self._windows = windows_at(self._clock.now_ns(), self._zone)
+        for account in self._accounts:
+            account.turn(self._windows)
+        self._accounts.reconfigure(table)
 
-    def remaining(self, agent_id: str, user: str | None = None, *, tenant: str = "default") -> dict[str, Any]:
+    def remaining(
+        self,
+        agent_id: str,
+        user: str | None = None,
+        *,
+        tenant: str = "default",
+        team: str = "",
+        use_case: str = "",
+        session: str = "",
+        target: Target | None = None,
+    ) -> dict[str, Any]:
         """See `Limits.remaining`. Money in nano-dollars; limits that are not set are left out."""
         self._turn()
-        now_s = int(self._clock.monotonic_s())
-        accounts = [self._agent(tenant, agent_id)]
-        if user is not None:
-            accounts.append(self._user(tenant, user))
+        now_s = self._now_s()
         told = {}
-        for account in accounts:
-            account.turn(self._windows)
-            told[account.level] = account.remaining(now_s, self._windows)
+        for account in self._accounts.named(tenant, team, use_case, agent_id, user, session, target):
+            if account.windows is not self._windows:
+                account.turn(self._windows)
+            told[account.level] = account.remaining(now_s)
         return told
 
     # ------------------------------------------------------------ accounts
 
+    def _now_s(self) -> int:
+        """The second that rates are counted in."""
+        return int(self._clock.monotonic_s())
+
     def _turn(self) -> None:
         """Begin new windows when the old have ended. A wall clock that is set back reopens no old window."""
         now_ns = self._clock.now_ns()
-        if now_ns >= self._windows.day_end_ns:
-            self._windows = windows_at(now_ns)
+        if now_ns >= self._windows.minute_end_ns:
+            self._windows = windows_at(now_ns, self._zone)
 
-    def _accounts_of(self, caller: Caller) -> tuple[Account, ...]:
-        agent = caller.agent
-        key = (agent.tenant, agent.id, caller.user)
-        accounts = self._accounts.get(key)
-        if accounts is None:
-            accounts = (self._agent(agent.tenant, agent.id),)
-            if caller.user is not None:
-                accounts += (self._user(agent.tenant, caller.user),)
-            self._accounts[key] = accounts
-        return accounts
+    def _accounts_of(self, action: Action, target: Target) -> tuple[tuple[Account, ...], Account | None]:
+        """All accounts that an action is held against, and which of them is its tool's or its model's."""
+        accounts = self._accounts.of(action)
+        if not self._accounts.limits_targets:
+            return accounts, None
+        place = self._accounts.of_target(action.caller.agent.tenant, target)
+        return (accounts, None) if place is None else ((*accounts, place), place)
 
     def _make(self, tenant: str, level: str, allowance: Allowance) -> Account:
         return Account(tenant, level, allowance, self._windows)
-
-    def _agent(self, tenant: str, agent_id: str) -> Account:
-        account = self._agents.get((tenant, agent_id))
-        if account is None:
-            account = self._make(tenant, f"agent:{agent_id}", self._table.of_agent(agent_id))
-            self._agents[tenant, agent_id] = account
-        return account
-
-    def _user(self, tenant: str, user: str) -> Account:
-        account = self._users.get((tenant, user))
-        if account is None:
-            account = self._make(tenant, f"user:{user}", self._table.of_user(user))
-            self._users[tenant, user] = account
-        return account
 
     def _current(self, rows: Iterable[SpendRow]) -> Iterator[tuple[Spend, int, int]]:
         """The counters of those rows whose windows are still open, with the rows' amounts."""
         self._turn()
         for tenant, level, window, nanousd, tokens in rows:
-            kind, _, name = level.partition(":")
-            if kind not in ("agent", "user"):
-                continue  # a level that a later version or another implementation keeps
-            account = self._agent(tenant, name) if kind == "agent" else self._user(tenant, name)
+            account = self._accounts.at(tenant, level)
+            if account is None:
+                continue
             account.turn(self._windows)
-            for spend in (account.day, account.month):
+            for spend in account.spends:
                 if spend.window == window:
                     yield spend, nanousd, tokens
 
@@ -289,25 +310,46 @@ def bound_of(action: Action, target: Target, accounts: tuple[Account, ...]) -> B
     return Bound(input_tokens, output_tokens, nanousd)
 
 
+def _no_entry(account: Account, now_s: int) -> Refusal:
+    """Why this level takes no further request now."""
+    if account.in_flight >= account.concurrency:
+        return refusals.no_place(account, account.in_flight, now_s)
+    limit = account.minute_requests
+    return refusals.too_many_requests(account, limit, account.requests.wait_s(now_s, 1, limit), now_s)
+
+
+def _no_room(account: Account, spend: Spend, nanousd: int, tokens: int) -> Refusal | None:
+    """Why this much does not fit into a window; None if it does after all (it takes nothing of it)."""
+    if nanousd and spend.nanousd + nanousd > spend.max_nanousd:
+        limit = spend.max_nanousd
+        left = max(0, limit - spend.nanousd)
+        return refusals.over_budget(account, spend, "nanousd", needed=nanousd, left=left, limit=limit)
+    if tokens and spend.tokens + tokens > spend.max_tokens:
+        limit = spend.max_tokens
+        left = max(0, limit - spend.tokens)
+        return refusals.over_budget(account, spend, "tokens", needed=tokens, left=left, limit=limit)
+    return None
+
+
 def _refuse_unpriced(accounts: tuple[Account, ...], target: ModelTarget) -> None:
     for account in accounts:
         if account.money_is_limited:
-            raise account.refuse_unpriced(target.alias)
+            raise refusals.unpriced(account, target.alias)
 
 
-def _rates(accounts: tuple[Account, ...], now_s: int) -> Rates:
+def rates_of(accounts: tuple[Account, ...], now_s: int) -> Rates:
     """The level with the least left decides, for requests and for tokens apart."""
     requests: tuple[int, int, int] | None = None
     tokens: tuple[int, int, int] | None = None
     for account in accounts:
         limit = account.allowance.requests_per_minute
         if limit is not None:
-            left = max(0, limit - account.requests.used(now_s))
+            left = max(0, limit - account.requests_used(now_s))
             if requests is None or left < requests[0]:
                 requests = (left, limit, account.requests.reset_s(now_s))
         limit = account.allowance.tokens_per_minute
         if limit is not None:
-            left = max(0, limit - account.tokens.used(now_s))
+            left = max(0, limit - account.tokens_used(now_s))
             if tokens is None or left < tokens[0]:
                 tokens = (left, limit, account.tokens.reset_s(now_s))
     return Rates(

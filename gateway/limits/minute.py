@@ -51,6 +51,10 @@ class SlidingMinute:
             bucket[1] += difference
             self.total += difference
 
+    def buckets(self) -> list[tuple[int, int]]:
+        """(second, amount) of all that counts."""
+        return [(second, amount) for second, amount in self._buckets]
+
     def wait_s(self, now_s: int, amount: int, limit: int) -> int:
         """Whole seconds, at least 1, until `amount` fits under `limit` if nothing else comes in.
 

@@ -6,7 +6,8 @@ concurrent calls cannot overspend. Grants are absolute numbers: telling Redis tw
 harm. Only the database says that a replica is dead; before that nobody takes its grants.
 
 Fails closed: where Redis can't be reached, or has lost what it knew, nothing more is granted; what was granted is good
-as long as this replica could renew it within `LEASE_S`.
+as long as this replica could renew it within `LEASE_S`. A limit that says `on_unavailable: allow` is counted by each
+replica for itself meanwhile.
 """
 
 from __future__ import annotations
@@ -14,41 +15,70 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import structlog
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from gateway.actions import Action, Cost, Reservation, Target
 from gateway.clock import Clock
 from gateway.errors import Refusal
-from gateway.limits.allowance import AllowanceTable
-from gateway.limits.filling import Filling, key
-from gateway.limits.interface import Persist, SpendRow
-from gateway.limits.memory import MemoryAdmission, MemoryLimits, bound_of
-from gateway.limits.scripts import EXTEND, TELL
-from gateway.limits.shared_account import GRANTS, SharedAccount
+from gateway.limits import refusals
+from gateway.limits.account import NO_CEILING, Account, Spend
+from gateway.limits.allowance import Allowance, AllowanceTable
+from gateway.limits.exchange import FAULTS, AwayError, Correction, Counter, Exchange, NoRoom, Want, key
+from gateway.limits.filling import Filling
+from gateway.limits.interface import Persist, Rates, SpendRow
+from gateway.limits.leases import Share, SharedMinute
+from gateway.limits.memory import MemoryAdmission, MemoryLimits, bound_of, rates_of
+from gateway.limits.scripts import LIFE_S
+from gateway.limits.shared_account import SharedAccount, SharedSpend
+from gateway.limits.soft import SoftBudget
 from gateway.limits.spend import ReplicaSpend, add_nothing, add_spend
 from gateway.limits.windows import NS_PER_S, windows_at
 
 LEASE_S = 5.0
-TIMEOUT_S = 1.0
 _TRIES = 8
-_LIFE_S = 40 * 86_400  # of a window's counters, and a little over a month
-_MINUTE_LIFE_S = 90
-_PARTS = {"concurrency": 10, "minute_requests": 60, "minute_tokens": 60}  # a block is this part of the limit
-_PART = 50
+_HEARD_EACH_TICK = 50  # accounts of which nothing is to be told, only heard what the others hold
+_SKEW_NS = 300 * NS_PER_S  # by so much another replica may be in the next window already
+# A block taken ahead is this part of the limit.
+_PARTS = {"concurrency": 10, "requests_per_minute": 60, "tokens_per_minute": 60, "nanousd": 50, "tokens": 50}
 
 log = structlog.get_logger("gateway.limits")
 
+ReadSpend = Callable[[Sequence[str]], Awaitable[Iterable[ReplicaSpend]]]
+"""What each replica has spent in the windows of these names."""
+
 
 class Wanted(NamedTuple):
-    """What is missing in one counter of one account."""
+    """What is missing in one counter of one account. `need` 0: only what the others hold is asked for."""
 
     account: SharedAccount
-    counter: str
+    share: Share | SharedMinute
     need: int
+    amount: int = 0  # of the whole request, for the sentence
+
+
+Missing = Callable[[int, bool], list[Wanted]]
+"""(second, whether also all that fits) -> what has to be asked for."""
+
+
+class SharedAdmission(MemoryAdmission):
+    """A place taken at every level of one replica."""
+
+    __slots__ = ("_limits",)
+
+    def __init__(self, accounts: tuple[SharedAccount, ...], limits: RedisLimits) -> None:
+        super().__init__(accounts, limits.clock)
+        self._limits = limits
+
+    def release(self) -> None:
+        """See `MemoryAdmission.release`."""
+        self._limits.touch(self._accounts)
+        super().release()
+
+    def rates(self) -> Rates:
+        """See `MemoryAdmission.rates`."""
+        return rates_of(self._accounts, self._limits.now_s())
 
 
 class RedisLimits(MemoryLimits):
@@ -61,91 +91,72 @@ class RedisLimits(MemoryLimits):
         *,
         replica: str,
         clock: Clock,
-        read_all: Callable[[], Awaitable[Iterable[ReplicaSpend]]],
+        read_all: ReadSpend,
         live: Callable[[], Awaitable[set[str]]],
         table: AllowanceTable | None = None,
     ) -> None:
-        """`read_all` reads what every replica has spent, `live` names those that nobody has ended (the database)."""
+        """`read_all` reads the database; `live` names those replicas that may still hold something: not ended, or ended
+        and not yet told of by `ended`."""
         super().__init__(clock, table)
+        self.clock = clock
         self.away: str | None = "Redis was not asked yet"
         """Why nothing more is granted just now; None while all is well."""
         self._replica = replica
-        self._redis: Any = Redis.from_url(
-            url, decode_responses=True, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
-        )
-        self._extend_script = self._redis.register_script(EXTEND)
-        self._tell_script = self._redis.register_script(TELL)
-        self._filling = Filling(self._redis, replica, read_all=read_all, live=live, holds=self._grants)
-        self._turn_lock = asyncio.Lock()  # one question at a time: grants are absolute
+        self._read_all = read_all
+        self._exchange = Exchange(url, replica)
+        self._filling = Filling(self._exchange, read_all=self._read_now, live=live, holds=self._holds, now_s=self.now_s)
+        self._lock = asyncio.Lock()  # one question at a time: grants are absolute
         self._renewed_s = float("-inf")
+        self._touched: dict[int, SharedAccount] = {}  # of which something is to be told
+        self._ticks = 0
+        self._heard = 0
+        self._is_alone = False  # somebody was let through that was counted here only
 
     # ------------------------------------------------------------ the path
 
-    async def admit(self, action: Action) -> MemoryAdmission:
+    async def admit(self, action: Action) -> SharedAdmission:
         """See `Limits.admit`. Raises `store_unavailable` too."""
-        accounts = self._shared(action)
-        for _ in range(_TRIES):
-            now_s = self._now_s()
-            wanted = [
-                Wanted(account, counter, 1)
-                for account in accounts
-                for counter, is_full in (
-                    ("concurrency", account.in_flight >= account.concurrency),
-                    ("minute_requests", account.requests.used(now_s) >= account.minute_requests),
-                )
-                if is_full and account.limits[counter] is not None
-            ]
-            if not wanted:
-                self._renewed_or_refuse(accounts)
-                for account in accounts:
-                    account.active = True
-                    account.in_flight += 1
-                    if account.limits["minute_requests"] is not None:
-                        account.requests.take(now_s, 1)
-                return MemoryAdmission(accounts, self._clock)
-            await self._ask(wanted)
-        raise _unavailable("too many calls want the same at once")
+        now_s = self.now_s()
+        accounts = _shared(self._accounts.of(action))
+        if not self._is_renewed or _missing_entry(accounts, now_s, False):
+            now_s = await self._ask(
+                lambda at_s, everything: _missing_entry(_shared(self._accounts.of(action)), at_s, everything)
+            )
+            accounts = _shared(self._accounts.of(action))
+        for account in accounts:
+            account.active = True
+            account.requests.take(now_s, 1)
+            account.in_flight += 1
+        return SharedAdmission(accounts, self)
 
     async def reserve(self, action: Action, target: Target) -> Reservation:
         """See `Limits.reserve`. Raises `store_unavailable` too."""
-        open_one = self._open.get(action.id)
-        if open_one is not None:
+        if (open_one := self._open.get(action.id)) is not None:
             return open_one.reservation
-        accounts = self._shared(action)
+        accounts, place = self._accounts_of(action, target)
         bound = bound_of(action, target, accounts)
-        nanousd = bound.nanousd
-        tokens = bound.input_tokens + bound.output_tokens
-        for _ in range(_TRIES):
-            self._turn()
-            now_s = self._now_s()
-            wanted = []
-            for account in accounts:
-                account.turn(self._windows)
-                for counter, amount in (
-                    ("day_nanousd", nanousd),
-                    ("month_nanousd", nanousd),
-                    ("day_tokens", tokens),
-                    ("month_tokens", tokens),
-                ):
-                    short = account.used(counter) + amount - getattr(account, counter)
-                    if amount and short > 0 and account.limits[counter] is not None:
-                        wanted.append(Wanted(account, counter, short))
-                if (
-                    tokens
-                    and account.limits["minute_tokens"] is not None
-                    and account.tokens.used(now_s) + tokens > account.minute_tokens
-                ):
-                    wanted.append(Wanted(account, "minute_tokens", tokens))
-            if not wanted:
-                self._renewed_or_refuse(accounts)
-                for account in accounts:
-                    account.active = True
-                return self._hold(action, accounts, bound, now_s)
-            await self._ask(wanted, {"nanousd": nanousd, "tokens": tokens})
-        raise _unavailable("too many calls want the same at once")
+
+        def missing(at_s: int, everything: bool) -> list[Wanted]:
+            accounts, place = self._accounts_of(action, target)
+            return self._missing_room(
+                _shared(accounts), place, bound.nanousd, bound.input_tokens + bound.output_tokens, at_s, everything
+            )
+
+        now_s = self.now_s()
+        if not self._is_renewed or missing(now_s, False):
+            now_s = await self._ask(missing)
+            if (open_one := self._open.get(action.id)) is not None:
+                return open_one.reservation
+            accounts, place = self._accounts_of(action, target)
+        for account in _shared(accounts):
+            account.active = True
+        return self._hold(action, accounts, place, bound, now_s)
 
     def settle(self, reservation: Reservation, cost: Cost) -> Persist:
         """See `Limits.settle`. Redis is told with the next tick."""
+        held = self._open.get(reservation.id)
+        if held is not None:
+            self.touch(held.accounts)
         persist = super().settle(reservation, cost)
         if persist is add_nothing:
             return persist
@@ -156,154 +167,170 @@ class RedisLimits(MemoryLimits):
         self, reservation: Reservation, now_ns: int, *, tenant: str = "default", replica: str = ""
     ) -> Persist:
         """See `Limits.persist_unknown`; of another replica's reservation only its rows on disk are told."""
-        open_one = self._open.get(reservation.id)
-        if open_one is not None:
+        if (open_one := self._open.get(reservation.id)) is not None:
             return self.settle(open_one.reservation, Cost(nanousd=open_one.reservation.nanousd, estimated=True))
         if not (reservation.nanousd or reservation.tokens):
             return add_nothing
-        windows = windows_at(now_ns)
-        rows: list[SpendRow] = [
-            (tenant, level, window, reservation.nanousd, reservation.tokens)
-            for level in reservation.levels
-            for window in (windows.day, windows.month)
-        ]
-        return partial(add_spend, rows, replica=replica)
+        return partial(add_spend, self._rows_of_unknown(reservation, now_ns, tenant), replica=replica)
 
     def restore(self, rows: Iterable[SpendRow]) -> None:
         """See `Limits.restore`: a replica begins with nothing spent; what others spent stands in Redis."""
 
+    def reconfigure(self, table: AllowanceTable) -> None:
+        """See `Limits.reconfigure`."""
+        super().reconfigure(table)
+        self.touch(self._accounts)
+
+    # ------------------------------------------------------------ what is missing
+
+    def _missing_room(
+        self,
+        accounts: tuple[SharedAccount, ...],
+        place: Account | None,
+        nanousd: int,
+        tokens: int,
+        now_s: int,
+        everything: bool,
+    ) -> list[Wanted]:
+        self._turn()
+        wanted = []
+        if place is not None:
+            wanted = _missing_entry((cast("SharedAccount", place),), now_s, everything)
+        for account in accounts:
+            if account.windows is not self._windows:
+                account.turn(self._windows)
+            for share in account.shares:
+                amount = nanousd if share.counter == "nanousd" else tokens if share.counter == "tokens" else 0
+                short = share.used + amount - share.granted
+                if amount and (short > 0 or everything):
+                    wanted.append(Wanted(account, share, max(0, short), amount))
+            if tokens and account.tokens.limit is not None:
+                fits = account.tokens.used(now_s) + tokens <= account.minute_tokens
+                if everything or not fits:
+                    wanted.append(Wanted(account, account.tokens, 0 if fits else tokens, tokens))
+        return wanted
+
     # ------------------------------------------------------------ asking Redis
 
-    async def _ask(self, wanted: Sequence[Wanted], amounts: dict[str, int] | None = None) -> None:
-        """Have what is missing granted in all counters at once. Raises the refusal of the first without room."""
-        generation = self._filling.generation
-        if generation is None:
-            raise _unavailable(self.away or "its counters are being filled again")
-        async with self._turn_lock:
-            still = [one for one in wanted if self._is_short(one)]
-            if len(still) != len(wanted):  # somebody's block was enough for this one too: look again
-                return
-            await self._tell_back(wanted)
-            now_s = self._now_s()
-            tenant = wanted[0].account.tenant
-            keys = [key("generation", tenant=tenant), key("of", self._replica, tenant=tenant)]
-            values: list[Any] = [generation, self._replica, now_s]
-            for account, counter, need in wanted:
-                limit = account.limits[counter] or 0
-                is_minute = counter.startswith("minute")
-                keys.append(_counter_key(account, counter))
-                block = limit // _PARTS.get(counter, _PART)
-                mine = 0 if is_minute else getattr(account, counter)
-                values += ["minute" if is_minute else "grant", limit, mine, need, need + block]
-                values.append(_MINUTE_LIFE_S if is_minute else _LIFE_S)
-            answer = await self._run(self._extend_script, keys, values)
-            if answer[0] == "ok":
-                for index, (account, counter, _) in enumerate(wanted):
-                    granted, others = int(answer[1 + 2 * index]), int(answer[2 + 2 * index])
-                    self._grant(account, counter, granted, others, now_s)
-                return
-        _, index, others, wait_s = answer
-        account, counter, need = wanted[int(index)]
-        if counter.startswith("minute"):
-            minute = account.requests if counter == "minute_requests" else account.tokens
-            minute.shared, minute.shared_s = int(others), now_s
-        else:
-            account.others[counter] = int(others)
-        kind = counter.partition("_")[2]
-        raise account.refuse(counter, (amounts or {}).get(kind, need), int(wait_s), now_s, self._windows)
+    async def _ask(self, missing: Missing) -> int:
+        """Have what is missing granted in all counters at once; nothing can come between this and the next line.
 
-    def _is_short(self, one: Wanted) -> bool:
-        account, counter, need = one
-        now_s = self._now_s()
-        if counter == "concurrency":
-            return account.in_flight >= account.concurrency
-        if counter == "minute_requests":
-            return account.requests.used(now_s) >= account.minute_requests
-        if counter == "minute_tokens":
-            return account.tokens.used(now_s) + need > account.minute_tokens
-        return True  # of budgets the shortage is exact; one that is met meanwhile only makes the block larger
+        The second for which that holds. Raises the refusal of the first counter without room.
+        """
+        if self._answers:
+            async with self._lock:
+                for _ in range(_TRIES):
+                    now_s = self.now_s()
+                    wanted = missing(now_s, False)
+                    if not wanted:
+                        return now_s
+                    if not self._answers:
+                        break
+                    self._refuse_again(wanted, now_s)
+                    await self._extend(wanted, now_s)
+                else:
+                    raise _unavailable("too many calls want the same at once")
+        return self._count_alone(missing)
 
-    def _grant(self, account: SharedAccount, counter: str, granted: int, others: int, now_s: int) -> None:
-        if counter.startswith("minute"):
-            minute = account.requests if counter == "minute_requests" else account.tokens
-            minute.granted(now_s, granted, others)
-            return
-        setattr(account, counter, getattr(account, counter) + granted)
-        account.others[counter] = others
+    def _refuse_again(self, wanted: Sequence[Wanted], now_s: int) -> None:
+        """What was refused a moment ago is refused without a question: a flood of calls is no flood of questions."""
+        for one in wanted:
+            share = one.share
+            if isinstance(share, SharedMinute):
+                second, amount, wait_s = share.refused
+                if second == now_s and 0 < amount <= one.need:
+                    raise self._refusal(one, wait_s, now_s)
+            elif share.refused_at == self._ticks and 0 < share.refused_need <= one.need:
+                raise self._refusal(one, 1, now_s)
 
-    async def _tell_back(self, wanted: Sequence[Wanted]) -> None:
-        """What was taken ahead in an earlier second and not used goes back first, or it would be missing here."""
-        now_s = self._now_s()
-        told = []
-        for account in {id(one.account): one.account for one in wanted}.values():
-            for minute in (account.requests, account.tokens):
-                if minute.second != now_s:
+    async def _extend(self, wanted: Sequence[Wanted], now_s: int) -> None:
+        corrections = []
+        for one in wanted:
+            for minute in (one.account.requests, one.account.tokens):
+                if minute is one.share or minute.second != now_s:
                     minute.give_back()
-            if account.requests.back or account.tokens.back:
-                told.append(account)
-        if told:
-            await self._tell(told, grants=False)
-
-    async def _tell(self, accounts: Sequence[SharedAccount], *, grants: bool) -> None:
-        """Tell what this replica holds of these accounts, and hear what the others hold. The lock is held."""
-        for tenant in {account.tenant for account in accounts}:
-            keys = [key("generation", tenant=tenant), key("of", self._replica, tenant=tenant)]
-            values: list[Any] = [self._filling.generation or "", self._replica]
-            heard: list[tuple[SharedAccount, str] | None] = []
-            for account in accounts:
-                if account.tenant != tenant:
-                    continue
-                for counter, minute in (("minute_requests", account.requests), ("minute_tokens", account.tokens)):
-                    back, minute.back = minute.back, []
-                    for second, amount in back:
-                        keys.append(_counter_key(account, counter))
-                        values += ["minute", amount, second, _MINUTE_LIFE_S]
-                        heard.append(None)
-                for counter in GRANTS if grants else ():
-                    if account.limits[counter] is not None:
-                        keys.append(_counter_key(account, counter))
-                        values += ["grant", self._lowered(account, counter), 0, _LIFE_S]
-                        heard.append((account, counter))
-            if not heard:
-                continue
-            answer = await self._run(self._tell_script, keys, values)
-            for one, others in zip(heard, answer[1:], strict=True):
-                if one is not None:
-                    one[0].others[one[1]] = int(others)
-
-    @staticmethod
-    def _lowered(account: SharedAccount, counter: str) -> int:
-        """The grant from now on: what is used, and a block only where it was lately. Lowered here before it is told."""
-        used, granted = account.used(counter), getattr(account, counter)
-        keep = (account.limits[counter] or 0) // _PARTS.get(counter, _PART) if account.active else 0
-        value: int = max(used, min(granted, used + keep))
-        setattr(account, counter, value)
-        return value
-
-    async def _run(self, script: Any, keys: list[str], values: list[Any]) -> list[Any]:
+                corrections += _taken_back(one.account, minute)
+            self.touch((one.account,))
+        wants = [_want(one) for one in wanted]
         try:
-            answer: list[Any] = await script(keys=keys, args=values)
-        except (RedisError, OSError, TimeoutError) as error:
-            self._lost(error)
-            raise _unavailable(self.away or "it did not answer") from error
-        if answer[0] == "away":
-            self._filling.generation = None
-            self.away = "Redis has lost its counters, and they are being filled again from the database"
-            raise _unavailable(self.away)
-        return answer
+            answer = await self._exchange.ask(wants, corrections, now_s)
+        except AwayError as error:
+            self._lost(str(error))
+            _keep_more(wanted, corrections)
+            return
+        if isinstance(answer, NoRoom):
+            one = wanted[answer.item]
+            if isinstance(one.share, SharedMinute):
+                share = one.share
+                share.others, share.others_s = max(0, answer.others - share.mine.used(now_s)), now_s
+                share.refused = (now_s, one.need, answer.wait_s)
+            else:
+                one.share.others = answer.others
+                one.share.refused_at, one.share.refused_need = self._ticks, one.need
+            raise self._refusal(one, answer.wait_s, now_s)
+        for one, (granted, others) in zip(wanted, answer, strict=True):
+            one.account.is_known = True
+            if isinstance(one.share, SharedMinute):
+                one.share.granted(now_s, granted, others)
+            else:
+                one.share.granted += granted
+                one.share.others = others
 
-    def _lost(self, error: Exception) -> None:
-        reason = f"Redis can't be reached ({type(error).__name__})"
+    def _refusal(self, wanted: Wanted, wait_s: int, now_s: int) -> Refusal:
+        account, share, _, amount = wanted
+        limit = share.limit or 0
+        if isinstance(share, SharedMinute):
+            if share.counter == "requests_per_minute":
+                return refusals.too_many_requests(account, limit, wait_s, now_s)
+            left = max(0, limit - share.all_used(now_s))
+            return refusals.too_many_tokens(account, amount, left, limit, wait_s, now_s)
+        if share.counter == "concurrency":
+            return refusals.no_place(account, share.others + share.used, now_s)
+        spend: Spend = share.owner
+        return refusals.over_budget(account, spend, share.counter, needed=amount, left=share.left, limit=limit)
+
+    def _count_alone(self, missing: Missing) -> int:
+        """Redis is away: what may be counted by this replica alone is, by its own use and what it knows of others.
+
+        Leases that could not be renewed for long are not used either: somebody may count this replica as dead.
+        """
+        now_s = self.now_s()
+        wanted = missing(now_s, not self._is_renewed)
+        if any(not one.share.alone for one in wanted):
+            raise _unavailable(self.away or "its counters were not renewed")
+        for one in wanted:
+            share = one.share
+            if isinstance(share, SharedMinute):
+                assert share.limit is not None
+                if share.all_used(now_s) + one.need > share.limit:
+                    wait_s = share.mine.wait_s(now_s, one.need, share.limit)
+                    raise self._refusal(one, wait_s, now_s)
+            elif share.limit - share.others - share.granted < one.need:
+                raise self._refusal(one, 1, now_s)
+        for one in wanted:
+            if isinstance(one.share, SharedMinute):
+                one.share.granted_alone(now_s, one.need)
+            else:
+                one.share.granted += one.need
+            self.touch((one.account,))
+        if wanted and not self._is_alone:
+            self._is_alone = True
+            log.warning("limits_counted_alone", reason=self.away, level=wanted[0].account.level)
+        return now_s
+
+    def _lost(self, reason: str) -> None:
         if self.away != reason:
             log.warning("limits_away", reason=reason)
         self.away = reason
 
-    def _renewed_or_refuse(self, accounts: Sequence[SharedAccount]) -> None:
-        """Leases that could not be renewed for long are not used: somebody may count this replica as dead."""
-        if self._clock.monotonic_s() - self._renewed_s <= LEASE_S:
-            return
-        if any(limit is not None for account in accounts for limit in account.limits.values()):
-            raise _unavailable(self.away or "its counters were not renewed")
+    @property
+    def _answers(self) -> bool:
+        """Whether Redis did when last asked, and not long ago."""
+        return self.away is None and self._is_renewed
+
+    @property
+    def _is_renewed(self) -> bool:
+        return self._clock.monotonic_s() - self._renewed_s <= LEASE_S
 
     # ------------------------------------------------------------ beside the path
 
@@ -313,86 +340,221 @@ class RedisLimits(MemoryLimits):
 
     async def tick(self) -> None:
         """Renew: tell what is held, return what is not used, learn what the others hold. Raises nothing."""
+        began_s = self._clock.monotonic_s()
         try:
-            async with self._turn_lock:
-                if not await self._filling.join():
-                    self.away = self._filling.waits_for
-                    return
+            async with self._lock:
+                self._ticks += 1
+                if self._exchange.generation is None:
+                    if not await self._filling.join():
+                        self._lost(self._filling.waits_for)
+                        return
+                    self.touch(self._accounts)
                 self._turn()
-                accounts = [one for one in self._all_accounts() if any(one.limits.values()) or one.limits]
-                for account in accounts:
-                    account.turn(self._windows)
-                await self._tell(accounts, grants=True)
-                for account in accounts:
-                    account.active = False
-        except (RedisError, OSError, TimeoutError) as error:
-            self._lost(error)
+                self._accounts.sweep(self.now_s(), self._windows)
+                await self._tell()
+                await self._tell_soft()
+        except AwayError as error:
+            self._lost(str(error))
+            return
+        except FAULTS as error:
+            self._lost(f"Redis can't be reached ({type(error).__name__})")
             return
         except Refusal as refusal:
-            log.warning("limits_tick", code=refusal.code, message=refusal.message)
+            self._lost(f"the database can't be read ({refusal.code})")
             return
         if self.away is not None:
             log.info("limits_back")
         self.away = None
-        self._renewed_s = self._clock.monotonic_s()
+        self._is_alone = False
+        self._renewed_s = began_s
+
+    async def _tell(self) -> None:
+        """Tell what this replica holds, and hear what the others hold. The lock is held."""
+        touched, self._touched = self._touched, {}
+        now_s = self.now_s()
+        corrections = []
+        facts: list[tuple[Counter, int]] = []
+        heard: list[Callable[[int], None]] = []
+        for account in [*touched.values(), *self._some_others(touched)]:
+            if account.windows is not self._windows:
+                account.turn(self._windows)
+            for minute in (account.requests, account.tokens):
+                if minute.second != now_s:
+                    minute.give_back()
+                corrections += _taken_back(account, minute)
+            for share in account.shares:
+                block = share.limit // _PARTS[share.counter] if account.active else 0
+                facts.append((_counter(account, share.counter, share.window), share.lower(block)))
+                heard.append(partial(setattr, share, "others"))
+            for spend in account.spends:
+                for unit, soft, name in (
+                    ("nanousd", spend.soft_nanousd, "others_nanousd"),
+                    ("tokens", spend.soft_tokens, "others_tokens"),
+                ):
+                    if soft != NO_CEILING:
+                        counter = f"booked_{unit}"
+                        facts.append((_counter(account, counter, spend.window), getattr(spend, counter)))
+                        heard.append(partial(setattr, spend, name))
+            account.is_known = True
+            if account.active:
+                self._touched[id(account)] = account  # its blocks are to be given back
+                account.active = False
+        try:
+            answer = await self._exchange.tell(facts, corrections, now_s)
+        except AwayError:
+            self._touched |= touched
+            raise
+        for hear, others in zip(heard, answer, strict=True):
+            hear(others)
+
+    def _some_others(self, touched: dict[int, SharedAccount]) -> list[SharedAccount]:
+        """A few of the accounts of which nothing is to be told; others with the next tick."""
+        accounts = _shared(tuple(self._accounts))
+        first = self._heard if self._heard < len(accounts) else 0
+        self._heard = first + _HEARD_EACH_TICK
+        return [account for account in accounts[first : self._heard] if id(account) not in touched]
+
+    async def _tell_soft(self) -> None:
+        """Tell of each soft budget that all replicas together have passed; one of them does."""
+        for account in _shared(tuple(self._accounts)):
+            for spend in account.spends:
+                if spend.is_told or not _has_passed(spend):
+                    continue
+                spend.is_told = True
+                counter = _counter(account, "told", spend.window)
+                if await self._redis_set_once(key("told", *counter[:2], counter.window)):
+                    self.on_soft_budget(SoftBudget.of(account, spend))
+
+    async def _redis_set_once(self, place: str) -> bool:
+        return bool(await self._exchange.redis.set(place, self._replica, nx=True, ex=LIFE_S))
+
+    def _passed(self, account: Account, spend: Spend) -> None:
+        """See `MemoryLimits._passed`: that is for all replicas together, so it is found with the next tick."""
 
     async def ended(self, replica: str, rows: Iterable[SpendRow]) -> None:
         """A replica was ended and all it left open was booked: it holds what it spent, and nothing else.
 
         Raises Refusal(store_unavailable) where Redis can't be told; then it is to be told again.
         """
-        spent = {(level, window): (usd, tokens) for _, level, window, usd, tokens in rows}
         try:
-            for place in await self._redis.smembers(key("of", replica)):
-                level, counter, window = place.partition("}:g:")[2].rsplit("|", 2)
-                usd, tokens = spent.get((level, window), (0, 0))
-                value = usd if counter.endswith("nanousd") else tokens if counter.endswith("tokens") else 0
-                if value:
-                    await self._redis.hset(place, replica, str(value))
-                else:
-                    await self._redis.hdel(place, replica)
-            await self._redis.delete(key("of", replica))
-        except (RedisError, OSError, TimeoutError) as error:
-            self._lost(error)
+            async with self._lock:
+                await self._filling.ended(replica, list(rows))
+        except FAULTS as error:
+            self._lost(f"Redis can't be reached ({type(error).__name__})")
             raise _unavailable(self.away or "it did not answer") from error
 
     async def close(self) -> None:
         """Give back what is not used, and close."""
-        for account in self._all_accounts():
+        for account in _shared(tuple(self._accounts)):
             account.active = False
+        self.touch(self._accounts)
         await self.tick()
-        await self._redis.aclose()
+        await self._exchange.redis.aclose()
 
-    def _grants(self) -> dict[str, int]:
-        """What this replica holds now, by key: told when Redis is filled again."""
-        held = {}
-        for account in self._all_accounts():
-            for counter in GRANTS:
-                if account.limits[counter] is not None:
-                    held[_counter_key(account, counter)] = max(account.used(counter), getattr(account, counter))
-        return held
+    def window_names(self) -> tuple[str, ...]:
+        """Of the windows that anybody may be spending in now."""
+        names: dict[str, None] = {}
+        for now_ns in (self._clock.now_ns(), self._clock.now_ns() + _SKEW_NS):
+            windows = windows_at(now_ns, self._zone)
+            names |= dict.fromkeys((windows.minute, windows.day, windows.month))
+        return tuple(names)
+
+    async def _read_now(self) -> Iterable[ReplicaSpend]:
+        return await self._read_all(self.window_names())
+
+    def _holds(self) -> tuple[list[tuple[Counter, int]], list[Correction]]:
+        """All that this replica holds: told when Redis is filled again."""
+        self._turn()
+        facts: list[tuple[Counter, int]] = []
+        taken: list[Correction] = []
+        for account in _shared(tuple(self._accounts)):
+            if account.windows is not self._windows:
+                account.turn(self._windows)
+            for share in account.shares:
+                held = (_counter(account, share.counter, share.window), max(share.used, share.granted))
+                facts += [held] if held[1] else []
+            for minute in (account.requests, account.tokens):
+                if minute.limit is not None:
+                    minute.mine.used(self.now_s())
+                    minute.tell_all()
+                taken += _taken_back(account, minute)
+        return facts, taken
 
     # ------------------------------------------------------------ accounts
 
-    def _make(self, tenant: str, level: str, allowance: Any) -> SharedAccount:
-        return SharedAccount(tenant, level, allowance, self._windows)
+    def touch(self, accounts: Iterable[Account]) -> None:
+        """Something of these is to be told with the next tick."""
+        for account in accounts:
+            self._touched[id(account)] = cast("SharedAccount", account)
 
-    def _shared(self, action: Action) -> tuple[SharedAccount, ...]:
-        accounts: Any = self._accounts_of(action.caller)
-        return tuple(accounts)
-
-    def _all_accounts(self) -> list[SharedAccount]:
-        accounts: list[Any] = [*self._agents.values(), *self._users.values()]
-        return accounts
-
-    def _now_s(self) -> int:
+    def now_s(self) -> int:
+        """The second that rates are counted in: replicas share the wall clock."""
         return self._clock.now_ns() // NS_PER_S
 
+    def _now_s(self) -> int:
+        return self.now_s()
 
-def _counter_key(account: SharedAccount, counter: str) -> str:
-    if counter.startswith("minute"):
-        return key("m", f"{account.level}|{counter}", tenant=account.tenant)
-    return key("g", f"{account.level}|{counter}|{account.window_of(counter)}", tenant=account.tenant)
+    def _make(self, tenant: str, level: str, allowance: Allowance) -> SharedAccount:
+        return SharedAccount(tenant, level, allowance, self._windows)
+
+
+def _shared(accounts: tuple[Account, ...]) -> tuple[SharedAccount, ...]:
+    """They are: `_make` makes no others."""
+    return cast("tuple[SharedAccount, ...]", accounts)
+
+
+def _missing_entry(accounts: tuple[SharedAccount, ...], now_s: int, everything: bool) -> list[Wanted]:
+    wanted = []
+    for account in accounts:
+        if not account.is_limited:
+            continue
+        for share in account.shares:
+            if share.owner is account:
+                is_full = account.in_flight >= account.concurrency
+                if everything or is_full or not account.is_known:
+                    wanted.append(Wanted(account, share, int(is_full)))
+            elif not account.is_known and not everything:
+                wanted.append(Wanted(account, share, 0))
+        if account.requests.limit is not None:
+            is_full = account.requests.used(now_s) >= account.minute_requests
+            if everything or is_full:
+                wanted.append(Wanted(account, account.requests, int(is_full)))
+    return wanted
+
+
+def _want(wanted: Wanted) -> Want:
+    account, share, need, _ = wanted
+    limit = share.limit or 0
+    window = "" if isinstance(share, SharedMinute) else share.window
+    mine = 0 if isinstance(share, SharedMinute) else share.granted
+    block = limit // _PARTS[share.counter] if need else 0
+    return Want(_counter(account, share.counter, window), limit, mine, need, need + block)
+
+
+def _counter(account: SharedAccount, counter: str, window: str) -> Counter:
+    return Counter(account.tenant, account.level, counter, window)
+
+
+def _taken_back(account: SharedAccount, minute: SharedMinute) -> list[Correction]:
+    back, minute.back = minute.back, []
+    counter = _counter(account, minute.counter, "")
+    return [Correction(counter, second, amount) for second, amount in back if amount]
+
+
+def _keep_more(wanted: Sequence[Wanted], corrections: Sequence[Correction]) -> None:
+    """It is not known whether these were heard: what was more is told again, what was less is not."""
+    for one in wanted:
+        for minute in (one.account.requests, one.account.tokens):
+            counter = _counter(one.account, minute.counter, "")
+            more = [(back.second, back.amount) for back in corrections if back.counter == counter and back.amount > 0]
+            minute.back = minute.back or more
+
+
+def _has_passed(spend: SharedSpend) -> bool:
+    return (
+        spend.booked_nanousd + spend.others_nanousd > spend.soft_nanousd
+        or spend.booked_tokens + spend.others_tokens > spend.soft_tokens
+    )
 
 
 def _unavailable(reason: str) -> Refusal:

@@ -14,11 +14,16 @@ ON CONFLICT (tenant, level, "window", replica)
 DO UPDATE SET nanousd = spend.nanousd + excluded.nanousd, tokens = spend.tokens + excluded.tokens
 """
 
+# The minutes of a level before one of them: nobody asks for them any more.
+_FORGET = """
+DELETE FROM spend WHERE tenant = ? AND level = ? AND "window" >= 'minute:' AND "window" < ? AND replica = ?
+"""
+
 _READ = (
-    'SELECT tenant, level, "window", sum(nanousd), sum(tokens) FROM spend WHERE "window" IN (?, ?)'
+    'SELECT tenant, level, "window", sum(nanousd), sum(tokens) FROM spend WHERE "window" IN (?, ?, ?)'
     ' GROUP BY tenant, level, "window"'
 )
-_READ_ALL = 'SELECT tenant, level, "window", replica, nanousd, tokens FROM spend'
+_READ_ALL = 'SELECT tenant, level, "window", replica, nanousd, tokens FROM spend WHERE "window" = ?'
 
 ReplicaSpend = tuple[str, str, str, str, int, int]
 """(tenant, level, window, replica, nano-dollars, tokens)."""
@@ -29,6 +34,9 @@ def add_spend(rows: Sequence[SpendRow], connection: Connection, *, replica: str 
     connection.executemany(
         _ADD, [(tenant, level, window, replica, usd, tokens) for tenant, level, window, usd, tokens in rows]
     )
+    past = [(tenant, level, window, replica) for tenant, level, window, _, _ in rows if window.startswith("minute:")]
+    if past:
+        connection.executemany(_FORGET, past)
 
 
 def add_nothing(_connection: Connection) -> None:
@@ -39,10 +47,12 @@ def read_spend(connection: Connection, windows: Windows) -> list[SpendRow]:
     """What was spent in these windows, for `Limits.restore`."""
     return [
         (tenant, level, window, int(usd), int(tokens))
-        for tenant, level, window, usd, tokens in connection.execute(_READ, (windows.day, windows.month))
+        for tenant, level, window, usd, tokens in connection.execute(
+            _READ, (windows.minute, windows.day, windows.month)
+        )
     ]
 
 
-def read_all_spend(connection: Connection) -> list[ReplicaSpend]:
-    """What each replica has spent in each window."""
-    return [tuple(row) for row in connection.execute(_READ_ALL)]
+def read_all_spend(connection: Connection, windows: Sequence[str]) -> list[ReplicaSpend]:
+    """What each replica has spent in the windows of these names."""
+    return [tuple(row) for window in windows for row in connection.execute(_READ_ALL, (window,))]

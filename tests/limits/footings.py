@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from gateway.actions import Action, Reservation, Target
 from gateway.clock import Clock
 from gateway.limits import AllowanceTable, Limits, MemoryLimits, read_spend, windows_at
-from gateway.limits.memory import MemoryAdmission
-from gateway.limits.redis import RedisLimits
+from gateway.limits.redis import RedisLimits, SharedAdmission
 from gateway.limits.spend import ReplicaSpend, read_all_spend
 
 NOON_NS = 1_795_348_800_000_000_000  # 2026-11-22T12:00:00Z
@@ -64,7 +63,7 @@ class Embedded:
 class Ticking(RedisLimits):
     """A replica whose ticks never stop, whatever a test does to the clock."""
 
-    async def admit(self, action: Action) -> MemoryAdmission:
+    async def admit(self, action: Action) -> SharedAdmission:
         await self.tick()
         return await super().admit(action)
 
@@ -94,8 +93,8 @@ class OnRedis:
         await self.released(limits, disk)
 
     async def _make(self, clock: Clock, table: AllowanceTable, disk: sqlite3.Connection | None) -> RedisLimits:
-        async def read_all() -> Iterable[ReplicaSpend]:
-            return [] if disk is None else read_all_spend(disk)
+        async def read_all(windows: Sequence[str]) -> Iterable[ReplicaSpend]:
+            return [] if disk is None else read_all_spend(disk, windows)
 
         async def live() -> set[str]:
             return {replica}
@@ -108,11 +107,14 @@ class OnRedis:
 
     async def released(self, limits: Limits, disk: sqlite3.Connection) -> None:
         assert isinstance(limits, RedisLimits)
-        rows = read_all_spend(disk)
+        rows = read_all_spend(disk, limits.window_names())
         for number in range(len(self._made)):
             dead = f"replica-{number}"
             mine = [(tenant, level, window, usd, n) for tenant, level, window, one, usd, n in rows if one == dead]
             await limits.ended(dead, mine)
+        for agent in ("reader", "writer"):  # what it shows of what others hold is what it heard last
+            limits.remaining(agent, "ada")
+        await limits.tick()
 
     async def close(self) -> None:
         for limits in self._made:

@@ -17,13 +17,13 @@ def test_named_entries_replace_the_given_fields_of_the_default() -> None:
     )
     table = table_of(configured)
     ten_dollars = BudgetRule(window="day", nanousd=10_000_000_000)
-    assert table.of_agent("anyone") == Allowance(requests_per_minute=600, concurrency=4, budgets=(ten_dollars,))
-    assert table.of_agent("reader") == Allowance(requests_per_minute=600, concurrency=9, budgets=(ten_dollars,))
-    assert table.of_agent("poor") == Allowance(
+    assert table.of("agent", "anyone") == Allowance(requests_per_minute=600, concurrency=4, budgets=(ten_dollars,))
+    assert table.of("agent", "reader") == Allowance(requests_per_minute=600, concurrency=9, budgets=(ten_dollars,))
+    assert table.of("agent", "poor") == Allowance(
         requests_per_minute=600, concurrency=4, budgets=(BudgetRule(window="month", tokens=5),)
     )
-    assert table.of_user("bob") == Allowance(tokens_per_minute=7)
-    assert table.of_user("ada") == Allowance(requests_per_minute=1, tokens_per_minute=7)
+    assert table.of("user", "bob") == Allowance(tokens_per_minute=7)
+    assert table.of("user", "ada") == Allowance(requests_per_minute=1, tokens_per_minute=7)
 
 
 def test_several_rules_for_a_window_make_the_tightest_of_each() -> None:

@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
+import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
@@ -157,6 +158,9 @@ def test_however_calls_interleave_nothing_is_overspent(implementation: str, requ
             """On the implementation under test."""
 
             def __init__(self) -> None:
+                if url:
+                    with redis.Redis.from_url(url) as client:
+                        client.flushall()
                 super().__init__(Embedded() if implementation == "memory" else OnRedis(url), runner)
 
         run_state_machine_as_test(OnOne, settings=steps)

@@ -1,0 +1,173 @@
+"""What one replica says to Redis about limits, and what it hears: one question at a time, each with its number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as NoConnection
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as TookTooLong
+
+from gateway.limits.scripts import ASK, LIFE_S, MINUTE_LIFE_S, SILENT, TELL
+
+TIMEOUT_S = 1.0
+_PAGE = 500
+
+FAULTS = (RedisError, OSError, TimeoutError)
+
+
+class AwayError(Exception):
+    """Redis did not answer, or knows nothing of this generation. Says why."""
+
+
+class Counter(NamedTuple):
+    """A counter that replicas share. `window` is '' where it has none."""
+
+    tenant: str
+    level: str
+    counter: str
+    window: str
+
+
+class Correction(NamedTuple):
+    """What was counted by the minute in a second was more, or less."""
+
+    counter: Counter
+    second: int
+    amount: int
+
+
+class Want(NamedTuple):
+    """What is to be granted, or taken ahead of this minute: `need` or nothing, up to `want` where there is room."""
+
+    counter: Counter
+    limit: int
+    mine: int
+    need: int
+    want: int
+
+
+class NoRoom(NamedTuple):
+    """The item for which there is no room, what the others hold of it, and when there is (of what minutes count)."""
+
+    item: int
+    others: int
+    wait_s: int
+
+
+def key(*parts: str) -> str:
+    """A key; all of them live on one node of a cluster."""
+    return ":".join(("gw:{limits}", *parts))
+
+
+def counter_key(generation: str, counter: Counter) -> str:
+    """Where a counter stands."""
+    return key(generation, msgspec.json.encode(counter).decode())
+
+
+class Exchange:
+    """One replica's talk with Redis. Who uses it takes care that it is one question at a time."""
+
+    def __init__(self, url: str, replica: str) -> None:
+        self.generation: str | None = None
+        """The filling of Redis that this replica has joined; None: nothing may be asked for."""
+        self.replica = replica
+        self.redis: Any = Redis.from_url(
+            url,
+            decode_responses=True,
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._ask = self.redis.register_script(ASK)
+        self._tell = self.redis.register_script(TELL)
+        self._seq = 0
+
+    async def ask(
+        self, wants: Sequence[Want], corrections: Sequence[Correction], now_s: int
+    ) -> list[tuple[int, int]] | NoRoom:
+        """(granted, held by others) for each item; all of them or none. Raises AwayError."""
+        generation = self._joined()
+        keys = [counter_key(generation, want.counter) for want in wants]
+        values: list[Any] = []
+        for counter, limit, mine, need, want in wants:
+            of_minute = counter.counter.endswith("_per_minute")
+            values += ["minute" if of_minute else "grant", limit, mine, need, want]
+            values.append(MINUTE_LIFE_S if of_minute else LIFE_S)
+        answer = await self._say(self._ask, key("generation"), generation, corrections, now_s, keys, values)
+        if answer[0] == "no":
+            return NoRoom(int(answer[1]), int(answer[2]), int(answer[3]))
+        return [(int(answer[at]), int(answer[at + 1])) for at in range(1, len(answer), 2)]
+
+    async def tell(
+        self,
+        facts: Sequence[tuple[Counter, int]],
+        corrections: Sequence[Correction],
+        now_s: int,
+        *,
+        candidate: str | None = None,
+    ) -> list[int]:
+        """What the others hold of each. `candidate`: a filling that is being made. Raises AwayError."""
+        generation = candidate or self._joined()
+        place = key("generation" if candidate is None else "next")
+        heard: list[int] = []
+        corrections = list(corrections)
+        for at in range(0, max(1, len(facts)), _PAGE):
+            page = facts[at : at + _PAGE]
+            keys = [counter_key(generation, counter) for counter, _ in page]
+            values = [str(value) for _, value in page]
+            answer = await self._say(self._tell, place, generation, corrections, now_s, keys, values)
+            heard += [int(one) for one in answer[1:]]
+            corrections = []
+        return heard
+
+    async def silence(self, replica: str) -> None:
+        """Hear nothing of an ended replica from here on."""
+        await self.redis.set(key("seq", replica), SILENT, ex=LIFE_S)
+
+    def _joined(self) -> str:
+        if self.generation is None:
+            raise AwayError("its counters are being filled again from the database")
+        return self.generation
+
+    async def _say(
+        self,
+        script: Any,
+        place: str,
+        generation: str,
+        corrections: Sequence[Correction],
+        now_s: int,
+        keys: list[str],
+        values: list[Any],
+    ) -> list[Any]:
+        all_keys = [place, key("seq", self.replica), *(counter_key(generation, one.counter) for one in corrections)]
+        head: list[Any] = [now_s, len(corrections)]
+        for one in corrections:
+            head += [one.second, one.amount]
+        for is_last in (False, True):
+            self._seq += 1
+            try:
+                answer: list[Any] = await script(
+                    keys=all_keys + keys, args=[generation, self.replica, self._seq, *head, *values]
+                )
+                break
+            except FAULTS as error:
+                # A connection that was idle when the server went is found broken only now: once more, on a new one.
+                # Not where corrections go along: they are no absolute values, and may have been heard.
+                if is_last or corrections or not _is_broken(error):
+                    raise AwayError(f"Redis can't be reached ({type(error).__name__})") from error
+        if answer[0] == "away":
+            self.generation = None
+            raise AwayError("Redis has lost its counters, and they are being filled again from the database")
+        if answer[0] == "late":
+            raise AwayError("Redis no longer listens to this replica")
+        return answer
+
+
+def _is_broken(error: BaseException) -> bool:
+    return isinstance(error, (NoConnection, OSError)) and not isinstance(error, (TookTooLong, TimeoutError))
