@@ -13,8 +13,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from gateway.documents import Problem, suggest
+from gateway.references import UnresolvedReference, resolve_text
 
 PREFIX = "GATEWAY_"
+_SECRETS = {"database_url", "redis_url"}  # which may be references too: file:/run/secrets/database-url
 _PLAIN = {"service_name": "OTEL_SERVICE_NAME"}
 
 
@@ -32,10 +34,12 @@ class Process(BaseModel):
     )
     database_url: SecretStr | None = Field(
         default=None,
-        description="PostgreSQL, as postgresql://user:password@host/name; absent: SQLite in the data directory.",
+        description="PostgreSQL, as postgresql://user:password@host/name or file:/path of a file that says so; absent: "
+        "SQLite in the data directory.",
     )
     redis_url: SecretStr | None = Field(
-        default=None, description="Redis, as redis://host:6379/0; with GATEWAY_DATABASE_URL, and only with it."
+        default=None,
+        description="Redis, as redis://host:6379/0 or file:/path; with GATEWAY_DATABASE_URL, and only with it.",
     )
     opa_url: str | None = Field(
         default=None,
@@ -65,7 +69,7 @@ def load(environ: Mapping[str, str] = os.environ) -> tuple[Process | None, list[
     given = {field: environ[name] for name, field in names.items() if environ.get(name)}
     if "log_level" in given:
         given["log_level"] = given["log_level"].lower()
-    problems = list(_half_scaled(given))
+    problems: list[Problem] = []
     for name in sorted(environ):
         if name.startswith(PREFIX) and name not in names:
             # Manifests may refer to any variable, so only a near miss is worth a word.
@@ -73,6 +77,12 @@ def load(environ: Mapping[str, str] = os.environ) -> tuple[Process | None, list[
             if near is not None:
                 mend = f"Did you mean {PREFIX}{near.upper()}?"
                 problems.append(Problem("environment", 0, f"{name} means nothing.", mend, "warning"))
+    for field in _SECRETS & given.keys():
+        try:
+            given[field] = resolve_text(given[field], environ)
+        except UnresolvedReference as error:
+            problems.append(Problem("environment", 0, f"{variable(field)}: {error}", "Correct it."))
+    problems += _half_scaled(given)
     try:
         process = Process.model_validate(given)
     except ValidationError as error:

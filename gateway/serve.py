@@ -83,9 +83,12 @@ async def _serve(
         listening.close()
         raise
     port: int = listening.getsockname()[1]
-    url = process.public_url or f"http://{shown(process.host)}:{port}"
-    app.footing.serving_at(url)
-    grace_s = app.configured.config.server.shutdown_grace_s
+    # For who must reach this very process; behind `public_url` another replica may answer.
+    own_url = f"http://{shown(process.host)}:{port}"
+    url = process.public_url or own_url
+    app.footing.serving_at(f"http://{_reached(process.host)}:{port}")
+    settings = app.configured.config.server
+    grace_s, drain_s = settings.shutdown_grace_s, settings.drain_s if app.footing.replica else 0.0
     server = _Server(
         uvicorn.Config(
             app.asgi,
@@ -110,16 +113,24 @@ async def _serve(
     ]
     told_s: list[float] = []
 
-    def stop() -> None:
+    def close() -> None:
         app.stopping()
         server.should_exit = True
+
+    def stop() -> None:
+        if drain_s and not told_s:
+            # Whoever follows /readyz sends the next requests elsewhere; what is on its way here is still served.
+            app.is_stopping = True
+            asyncio.get_running_loop().call_later(drain_s, close)
+        else:
+            close()
         server.force_exit = bool(told_s)  # told twice: don't wait for connections, but still close the log
         told_s.append(time.monotonic())
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
     try:
-        _write_note(note, url)
+        _write_note(note, own_url)
         background.append(asyncio.create_task(_announce(server, app, url, on_ready)))
         _settle_memory()
         await server.serve(sockets=[listening])
@@ -130,7 +141,7 @@ async def _serve(
         await asyncio.gather(*background, return_exceptions=True)
         note.unlink(missing_ok=True)
         waited_s = time.monotonic() - told_s[0] if told_s else 0.0
-        await app.stop(0.0 if len(told_s) > 1 else max(_LEAST_GRACE_S, grace_s - waited_s))
+        await app.stop(0.0 if len(told_s) > 1 else max(_LEAST_GRACE_S, grace_s + drain_s - waited_s))
     if app.footing.replica and app.writer.latched is not None:
         raise Refusal("audit_unavailable", f"This replica ends, to be started anew: {app.writer.latched}.")
 
@@ -175,6 +186,11 @@ def shown(host: str) -> str:
     if host in ("0.0.0.0", "::"):  # noqa: S104 - bound to all addresses, reached by this machine as localhost
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host
+
+
+def _reached(host: str) -> str:
+    """How other machines reach an address that is bound: all addresses, by this machine's name."""
+    return socket.gethostname() if host in ("0.0.0.0", "::") else shown(host)  # noqa: S104
 
 
 def _write_note(note: Path, url: str) -> None:

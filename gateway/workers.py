@@ -59,7 +59,7 @@ def supervise(process: Process, count: int) -> int:
     listening.set_inheritable(True)
     new_operator_token(process.data_dir)
     port: int = listening.getsockname()[1]
-    url = process.public_url or f"http://{shown(process.host)}:{port}"
+    url = f"http://{shown(process.host)}:{port}"
     workers = [_Worker(number, process, listening) for number in range(1, count + 1)]
     stopping = threading.Event()
 
