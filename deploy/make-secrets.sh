@@ -24,7 +24,6 @@ put redis_auth "requirepass $(secret)"
 put opa_bundle_token "$(secret)"
 put grafana_password "$(secret)"
 # The gateway's addresses of PostgreSQL and Redis, with what it needs to know to be let in.
-put gateway.env "GATEWAY_DATABASE_URL=postgresql://gateway:$(cat "$folder/gateway_database_password")@postgres:5432/gateway
-GATEWAY_REDIS_URL=redis://:$(cut -d' ' -f2 "$folder/redis_auth")@redis:6379/0
-"
+put database_url "postgresql://gateway:$(cat "$folder/gateway_database_password")@postgres:5432/gateway"
+put redis_url "redis://:$(cut -d' ' -f2 "$folder/redis_auth")@redis:6379/0"
 echo "The secrets are in $folder."

@@ -21,7 +21,7 @@ import yaml
 
 from gateway import settings
 from gateway.config import Config
-from gateway.process import Process, variable
+from gateway.process import Process, load, variable
 from gateway.quickstart.servers import PostgresServer, find_postgres
 from gateway.telemetry import settings as telemetry
 from tests.servers import missing
@@ -150,10 +150,14 @@ def test_secrets_are_made_once_and_are_nobodys_guess(tmp_path: Path) -> None:
         assert re.fullmatch(r"[0-9a-f]{64}", first[name])
     assert re.fullmatch(r"requirepass [0-9a-f]{64}", first["redis_auth"])
     assert len(set(first.values())) == len(first)
-    addresses = dict(line.split("=", 1) for line in first["gateway.env"].splitlines())
-    assert set(addresses) <= {variable(field) for field in Process.model_fields}
-    assert f":{first['gateway_database_password']}@postgres:5432/gateway" in addresses["GATEWAY_DATABASE_URL"]
-    assert f":{first['redis_auth'].split()[1]}@redis:6379/" in addresses["GATEWAY_REDIS_URL"]
+    assert first["database_url"].endswith(f":{first['gateway_database_password']}@postgres:5432/gateway")
+    assert first["redis_url"].endswith(f":{first['redis_auth'].split()[1]}@redis:6379/0")
+    found, problems = load(
+        {f"GATEWAY_{name.upper()}": f"file:{tmp_path / 'secrets' / name}" for name in ("database_url", "redis_url")}
+    )
+    assert not problems
+    assert found is not None
+    assert found.is_scaled
 
 
 def test_no_password_stands_in_a_file() -> None:
