@@ -177,7 +177,9 @@ class PostgresDatabase:
         while True:
             try:
                 self._connected()
-                row = self.connection.execute("SELECT seq FROM replica WHERE id = ?", (self.replica,)).fetchone()
+                # The lock waits for a transaction of ours that the server may still be about to commit.
+                mine = "SELECT seq FROM replica WHERE id = ? FOR UPDATE"
+                row = self.connection.execute(mine, (self.replica,)).fetchone()
             except (psycopg.OperationalError, LostError) as error:
                 if self._closing.is_set():
                     raise LostError("the gateway stopped before the server was back") from error
