@@ -68,6 +68,10 @@ class Filling:
             return False
         current = await self._redis.get(key("generation"))
         if current is not None and current.startswith(run):
+            if self._exchange.replica not in await self._live():
+                # What it told this Redis would be given back by nobody: it was ended, and that was told already.
+                self.waits_for = "this replica was ended by another"
+                return False
             self._exchange.generation, self._own = current, None
             return True
         if await self._fill(run):
@@ -121,19 +125,21 @@ class Filling:
                 await self.correct(generation, replica, rows)
 
     async def correct(self, generation: str, replica: str, rows: Sequence[SpendRow]) -> None:
-        """Set what an ended replica holds in a filling to what it spent."""
+        """Set what an ended replica holds in a filling to what it spent, and at no moment to less."""
         await self._exchange.silence(replica)
+        spent = [(*row[:3], replica, *row[3:]) for row in rows]
+        await self._write(generation, spent)
+        stays = {place for row in spent for place, _ in _counted(generation, row)}
         pattern = key(generation, "*").replace("{", "\\{").replace("}", "\\}")
         page: list[str] = []
         async for found in self._redis.scan_iter(match=pattern, count=_PAGE):
             counter = Counter(*_decode(found[len(key(generation, "")) :]))
-            if not counter.counter.endswith("_per_minute"):
+            if found not in stays and not counter.counter.endswith("_per_minute"):
                 page.append(found)
             if len(page) >= _PAGE:
                 await self._drop(page, replica)
                 page = []
         await self._drop(page, replica)
-        await self._write(generation, [(*row[:3], replica, *row[3:]) for row in rows])
 
     async def _drop(self, places: list[str], replica: str) -> None:
         pipe = self._redis.pipeline(transaction=False)
@@ -143,13 +149,10 @@ class Filling:
 
     async def _write(self, generation: str, rows: Iterable[ReplicaSpend]) -> None:
         pipe = self._redis.pipeline(transaction=False)
-        for tenant, level, window, replica, usd, tokens in rows:
-            for unit, value in (("nanousd", usd), ("tokens", tokens)):
-                for counter in (unit, f"booked_{unit}"):
-                    if value:
-                        place = counter_key(generation, Counter(tenant, level, counter, window))
-                        pipe.hset(place, replica, str(value))
-                        pipe.expire(place, LIFE_S)
+        for row in rows:
+            for place, value in _counted(generation, row):
+                pipe.hset(place, row[3], str(value))
+                pipe.expire(place, LIFE_S)
             if len(pipe) >= _PAGE:
                 await pipe.execute()
         await pipe.execute()
@@ -159,3 +162,14 @@ class Filling:
         pattern = key(generation, "*").replace("{", "\\{").replace("}", "\\}")
         async for found in self._redis.scan_iter(match=pattern, count=_PAGE):
             await self._redis.unlink(found)
+
+
+def _counted(generation: str, row: ReplicaSpend) -> list[tuple[str, int]]:
+    """The counters that a row of table `spend` stands for, and what it says of each; nothing is no counter."""
+    tenant, level, window, _, nanousd, tokens = row
+    return [
+        (counter_key(generation, Counter(tenant, level, counter, window)), value)
+        for unit, value in (("nanousd", nanousd), ("tokens", tokens))
+        for counter in (unit, f"booked_{unit}")
+        if value
+    ]
