@@ -131,6 +131,12 @@ class Account:
         spend.soft_nanousd, spend.soft_tokens = _ceiling(nanousd), _ceiling(tokens)
         spend.is_told = spend.is_told and spend.has_passed
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a call is running, or something is held for one."""
+        held = any(one.nanousd > one.booked_nanousd or one.tokens > one.booked_tokens for one in self.spends)
+        return held or self.in_flight > 0
+
     def is_idle(self, now_s: int, windows: Windows) -> bool:
         """Whether an account made anew would be like this one."""
         if self.in_flight or self.requests.used(now_s) or self.tokens.used(now_s) or self.refused.used(now_s):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import cast
 
@@ -12,6 +13,9 @@ from gateway.limits.windows import Windows
 
 _FIRST_SWEEP = 1_000
 _MOST_CALLERS = 10_000
+MOST_SESSIONS = 10_000
+"""Whose counters are kept. An agent names its sessions itself, or has one for each request; so where there are more,
+what the longest unused one has spent is forgotten. Limits that matter are kept per agent and user too."""
 
 MakeAccount = Callable[[str, str, Allowance], Account]
 """(tenant, level, allowance) -> a new account."""
@@ -28,6 +32,7 @@ class Accounts:
         self._table = table
         self._accounts: dict[tuple[str, str], Account] = {}
         self._callers: dict[tuple[str, str, str | None, str, str], tuple[Account, ...]] = {}
+        self._sessions: OrderedDict[tuple[str, str], Account] = OrderedDict()  # the longest unused one first
         self._sweep_at = _FIRST_SWEEP
         self._limits_sessions = table.limits("session")
         self.limits_targets = table.limits("tool") or table.limits("model")
@@ -53,6 +58,7 @@ class Accounts:
         if self._limits_sessions:
             session = self.find(agent.tenant, "session", action.session.id)
             if session is not None:
+                self._sessions.move_to_end((session.tenant, session.level))
                 accounts = (*accounts, session)
         return accounts
 
@@ -78,7 +84,18 @@ class Accounts:
                 return None
             account = self._make(tenant, level, self._table.of(kind, name))
             self._accounts[tenant, level] = account
+            if kind == "session":
+                self._sessions[tenant, level] = account
+                self._forget_sessions()
         return account
+
+    def _forget_sessions(self) -> None:
+        for _ in range(len(self._sessions) - MOST_SESSIONS):
+            key, account = self._sessions.popitem(last=False)
+            if account.is_in_use:
+                self._sessions[key] = account
+            else:
+                del self._accounts[key]
 
     def named(
         self,
@@ -125,5 +142,6 @@ class Accounts:
         idle = [key for key, account in self._accounts.items() if account.is_idle(now_s, windows)]
         for key in idle:
             del self._accounts[key]
+            self._sessions.pop(key, None)
         self._callers.clear()
         self._sweep_at = max(_FIRST_SWEEP, 2 * len(self._accounts))
