@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import sqlite3
 from typing import Any
 
 import msgspec
@@ -128,14 +129,21 @@ def _as_text(data: bytes) -> tuple[str | None, str | None]:
 
 
 def erase(connection: Connection, leaf_id: str) -> None:
-    """Destroy the key, and the sealed bytes with it. Refusal(not_found) or Refusal(conflict) if there is none."""
-    connection.execute("PRAGMA secure_delete=ON")  # leave no copy of the key on a free page
+    """Destroy the key, and the sealed bytes with it. Refusal(not_found) or Refusal(conflict) if there is none.
+
+    SQLite leaves no copy of the key on a free page; in PostgreSQL it is gone from the disk when the table was vacuumed
+    and the page was used again.
+    """
+    in_file = isinstance(connection, sqlite3.Connection)
+    if in_file:
+        connection.execute("PRAGMA secure_delete=ON")
     try:
         if connection.execute("DELETE FROM payload_key WHERE leaf_id = ?", (leaf_id,)).rowcount:
             connection.execute("DELETE FROM payload WHERE leaf_id = ?", (leaf_id,))
             return
     finally:
-        connection.execute("PRAGMA secure_delete=OFF")  # elsewhere it would only cost time
+        if in_file:
+            connection.execute("PRAGMA secure_delete=OFF")  # elsewhere it would only cost time
     if connection.execute("SELECT 1 FROM leaf WHERE id = ?", (leaf_id,)).fetchone() is None:
         raise Refusal("not_found", f"No record has the id {leaf_id[:64]}.")
     raise Refusal("conflict", f"The record {leaf_id} has no payloads, or they were erased before.")

@@ -20,8 +20,11 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def house(migrated: Path, tmp_path: Path) -> House:
+def house(request: pytest.FixtureRequest, migrated: Path, tmp_path: Path) -> House:
+    """On a file, or where a test asks for both (`BOTH`) also on a real PostgreSQL."""
     folder = tmp_path / "var"
     folder.mkdir()
+    if getattr(request, "param", "sqlite") == "postgresql":
+        return House(folder, str(request.getfixturevalue("postgres_url")))
     shutil.copy(migrated, folder / DATABASE_NAME)
     return House(folder)

@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gateway.actions import (
     Action,
     Agent,
@@ -25,17 +27,40 @@ from gateway.actions import (
     Usage,
 )
 from gateway.audit import AuditLog, Entry, records
+from gateway.audit import keys as audit_keys
+from gateway.audit.appending import Appending
+from gateway.audit.check import Report, verify
+from gateway.audit.shared import SharedLog
+from gateway.audit.source import FileSource, PostgresSource
 from gateway.clock import Ids, SystemClock
+from gateway.replicas import Replicas
 from gateway.store import Writer
+from gateway.store.postgres import PostgresDatabase
 
 ORIGIN = "gateway.local/audit/default"
+
+
+BOTH = pytest.mark.parametrize("house", ["sqlite", "postgresql"], indirect=True)
+
+
+def embedded(log: Appending) -> AuditLog:
+    """A log that stands in a data directory, with what only such a one has."""
+    assert isinstance(log, AuditLog)
+    return log
+
+
+async def ticked(log: Appending) -> None:
+    """What time does to an embedded log."""
+    await embedded(log).tick()
 
 
 class House:
     """Makes actions and records, opens logs on one data directory."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, url: str | None = None) -> None:
+        """`url`: a PostgreSQL that replicas share; without it everything stands in the data directory."""
         self.data_dir = data_dir
+        self.url = url
         self.ids = Ids(SystemClock())
         self.agent = Agent(id="reader", team="treasury", use_case="reporting", version="3")
         self.model = ModelTarget(alias="demo", provider="demo", model="demo-1", data_classes=("internal",))
@@ -80,7 +105,7 @@ class House:
         ended = Result(status=Status.SUCCEEDED, latency_us=1200, cost=Cost(nanousd=500, usage=usage), body=body)
         return records.result(action, self.tool, self.decision, ended, self.reservation(action))
 
-    async def pairs(self, log: AuditLog, count: int) -> list[Action]:
+    async def pairs(self, log: Appending, count: int) -> list[Action]:
         """Append `count` intents, each with its result."""
         actions = [self.action() for _ in range(count)]
         for action in actions:
@@ -89,8 +114,12 @@ class House:
         return actions
 
     @asynccontextmanager
-    async def log(self, **options: Any) -> AsyncIterator[AuditLog]:
+    async def log(self, **options: Any) -> AsyncIterator[Appending]:
         """A started log, stopped in order at the end."""
+        if self.url is not None:
+            async with self._replica(self.url, **options) as shared:
+                yield shared
+            return
         writer = Writer.open(self.data_dir)
         try:
             log = AuditLog.open(self.data_dir, writer, origin=ORIGIN, **options)
@@ -99,3 +128,38 @@ class House:
             await log.stop()
         finally:
             await writer.close()
+
+    @asynccontextmanager
+    async def _replica(self, url: str, **options: Any) -> AsyncIterator[Appending]:
+        """The log as a replica has it, which is ended in order."""
+        keys = self.data_dir / "keys"
+        audit_keys.load(keys, ORIGIN, create=True, random_bytes=audit_keys.system_random)
+        clock = options.pop("clock", None) or SystemClock()
+        replica = self.ids.new()
+        group = Replicas(url, replica, name="house", version="0", clock=SystemClock())
+        await group.register()
+        writer = Writer(PostgresDatabase(url, replica))
+        try:
+            log = SharedLog.open(
+                self.data_dir,
+                writer,
+                url=url,
+                replica=replica,
+                keys_dir=keys,
+                origin=ORIGIN,
+                clock=clock,
+                ids=self.ids,
+                **options,
+            )
+            await log.start()
+            yield log
+            await log.stop()
+        finally:
+            await writer.close()
+            await group.stop()
+
+    def verify(self, **options: Any) -> Report:
+        """What an auditor finds, wherever the trail stands."""
+        if self.url is None:
+            return verify(FileSource(self.data_dir), **options)
+        return verify(PostgresSource(self.url, self.data_dir, self.data_dir / "keys"), **options)

@@ -133,7 +133,10 @@ async def test_an_attempt_that_a_crash_left_open_ends_as_part_of_its_case_and_ve
         ("UPDATE approval_case SET requirement = '{}'", "asks for other people, than recorded"),
         ("UPDATE approval_case SET open = 0", "but not open"),
         ("UPDATE approval_case SET fence = 7", "0 attempts and the fence 7, but 0 are on record"),
-        ("INSERT INTO case_attempt SELECT id, 1, 1, NULL, NULL, NULL, '' FROM approval_case", "1 attempts and the fence 0"),
+        (
+            "INSERT INTO case_attempt SELECT id, 1, 1, NULL, NULL, NULL, '' FROM approval_case",
+            "1 attempts and the fence 0",
+        ),
         ("UPDATE case_vote SET person = 'rob'", "is not on record as it stands there"),
         ("UPDATE case_vote SET choice = 'deny'", "is not on record as it stands there"),
         ("DELETE FROM case_vote", "is on record, but is not there"),

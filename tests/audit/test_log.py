@@ -12,23 +12,24 @@ import pytest
 
 from gateway.actions import Reservation
 from gateway.audit import AuditLog, records
-from gateway.audit.check import verify_data_dir
+from gateway.audit.appending import Appending
 from gateway.audit.leaf import Leaf
 from gateway.audit.view import Filter
 from gateway.clock import ManualClock
 from gateway.errors import Refusal
 from gateway.store import Writer
 from gateway.store.interface import Connection
-from tests.audit.house import ORIGIN, House
+from tests.audit.house import BOTH, ORIGIN, House, ticked
 
 FIELDS = {"v", "id", "type", "ts", "writer", "tenant", "env", "actor", "session", "trace", "action", "model"}
 FIELDS |= {"decision", "case", "obligations", "limits", "cost", "result", "refs", "payloads", "labels"}
 
 
-async def last(log: AuditLog, **wanted: Any) -> list[dict[str, Any]]:
+async def last(log: Appending, **wanted: Any) -> list[dict[str, Any]]:
     return (await log.query(Filter(**wanted))).records
 
 
+@BOTH
 async def test_a_governed_action_is_two_records_with_everything_in_them(house: House) -> None:
     async with house.log() as log:
         action = house.action(parent="parent-1", digest="hmac-sha256:00")
@@ -68,6 +69,7 @@ async def test_a_governed_action_is_two_records_with_everything_in_them(house: H
     assert [intent["writer"]["seq"], result["writer"]["seq"]] == [2, 3]
 
 
+@BOTH
 async def test_a_second_result_for_an_intent_is_refused_and_leaves_no_gap(house: House) -> None:
     spent: list[int] = []
     async with house.log() as log:
@@ -86,11 +88,12 @@ async def test_a_second_result_for_an_intent_is_refused_and_leaves_no_gap(house:
         with pytest.raises(Refusal, match="open intent already"):
             await log.append(house.intent(action))
         await log.append(house.result(action))
-    report = verify_data_dir(house.data_dir)
+    report = house.verify()
     assert report.ok
     assert report.leaves == 6
 
 
+@BOTH
 async def test_an_append_is_all_or_nothing_with_what_rides_along(house: House) -> None:
     def boom(connection: Connection) -> None:
         connection.execute("INSERT INTO spend VALUES ('t', 'a', 'day', '', 1, 1)")
@@ -113,9 +116,10 @@ async def test_an_append_is_all_or_nothing_with_what_rides_along(house: House) -
         assert log.open_intents == 2
         assert await log.writer.read(lambda c: c.execute("SELECT count(*) FROM spend").fetchone()[0]) == 1
         await log.append(house.result(one), house.result(two))
-    assert verify_data_dir(house.data_dir).ok
+    assert house.verify().ok
 
 
+@BOTH
 async def test_a_record_that_has_no_canonical_form_fails_alone(house: House) -> None:
     async with house.log() as log:
         broken = records.event("agent.created", tenant="default")
@@ -128,7 +132,7 @@ async def test_a_record_that_has_no_canonical_form_fails_alone(house: House) -> 
         assert outcomes[0] is None
         assert [getattr(outcome, "code", None) for outcome in outcomes[1:]] == ["malformed", "too_large"]
         assert log.writer.latched is None
-    assert verify_data_dir(house.data_dir).ok
+    assert house.verify().ok
 
 
 async def test_a_checkpoint_is_signed_within_a_second_of_a_record_and_when_idle(house: House) -> None:
@@ -137,7 +141,7 @@ async def test_a_checkpoint_is_signed_within_a_second_of_a_record_and_when_idle(
         async with asyncio.timeout(1.5):  # the promise is one second; the rest is for a busy machine
             while log.signed_size < 2:
                 await asyncio.sleep(0.01)
-        assert verify_data_dir(house.data_dir).unsigned == 0
+        assert house.verify().unsigned == 0
 
 
 async def test_heartbeats_carry_what_strangers_tried(house: House) -> None:
@@ -145,13 +149,13 @@ async def test_heartbeats_carry_what_strangers_tried(house: House) -> None:
     async with house.log(clock=clock) as log:
         for _ in range(17):
             log.note_unauthenticated()
-        await log.tick()
+        await ticked(log)
         clock.advance(59)
-        await log.tick()
+        await ticked(log)
         clock.advance(2)
-        await log.tick()
+        await ticked(log)
         clock.advance(61)
-        await log.tick()
+        await ticked(log)
         await log.writer.write(lambda _: None)
         beats = await last(log, type="gateway.heartbeat")
         assert [beat["labels"]["unauthenticated"] for beat in beats] == ["0", "17"]
@@ -176,7 +180,7 @@ async def test_stop_ends_what_is_open_as_unknown_and_signs(house: House) -> None
         log.append_soon(house.intent(house.action()))
     await log.stop()
     await writer.close()
-    report = verify_data_dir(house.data_dir)
+    report = house.verify()
     assert report.ok
     assert (report.leaves, report.signed_size, report.interrupted) == (4, 4, 0)
 
@@ -237,7 +241,7 @@ async def test_an_intent_that_became_durable_after_its_caller_was_refused_is_end
     assert result["cost"]["usd"] == "0"
     await log.stop()
     await writer.close()
-    report = verify_data_dir(house.data_dir)
+    report = house.verify()
     assert report.ok
 
 
@@ -262,9 +266,10 @@ async def test_start_takes_a_lost_frontier_for_a_reason_to_hash_everything(house
     connection.close()
     async with house.log() as log:
         await house.pairs(log, 5)
-    assert verify_data_dir(house.data_dir).ok
+    assert house.verify().ok
 
 
+@BOTH
 async def test_what_is_written_is_what_the_projection_gives_back(house: House) -> None:
     async with house.log() as log:
         await house.pairs(log, 1)

@@ -10,23 +10,23 @@ from typing import Any
 import pytest
 
 from gateway.actions import Kind
-from gateway.audit import AuditLog, records
-from gateway.audit.check import verify_data_dir
+from gateway.audit import records
+from gateway.audit.appending import Appending
 from gateway.audit.view import Filter
 from gateway.errors import Refusal
-from tests.audit.house import House
+from tests.audit.house import BOTH, House
 
 SECRET = b"the secret of the payload"
 
 
-async def one(log: AuditLog, house: House, body: bytes = SECRET) -> str:
+async def one(log: Appending, house: House, body: bytes = SECRET) -> str:
     action = house.action()
     await log.append(house.intent(action))
     await log.append(house.result(action, body))
     return action.id
 
 
-async def states(log: AuditLog, action_id: str) -> dict[str, tuple[str, str | None]]:
+async def states(log: Appending, action_id: str) -> dict[str, tuple[str, str | None]]:
     found: dict[str, tuple[str, str | None]] = {}
     for record in (await log.query(Filter(action=action_id))).records:
         for payload in (await log.show(record["id"])).payloads:
@@ -34,6 +34,7 @@ async def states(log: AuditLog, action_id: str) -> dict[str, tuple[str, str | No
     return found
 
 
+@BOTH
 @pytest.mark.parametrize(
     ("capture", "kept"),
     [
@@ -53,9 +54,10 @@ async def test_the_capture_level_decides_what_is_kept_and_the_record_says_what_i
             for part in record["payloads"]:
                 assert (part["key"] is None) == (part["name"] not in kept)
                 assert (f"not_kept.{part['name']}" in record["labels"]) == (part["name"] not in kept)
-    assert verify_data_dir(house.data_dir).ok
+    assert house.verify().ok
 
 
+@BOTH
 async def test_over_the_cap_the_commitment_and_size_are_of_the_whole(house: House) -> None:
     body = b"x" * 2000
     async with house.log(payload_cap_bytes=1000) as log:
@@ -88,6 +90,7 @@ async def test_payloads_are_nowhere_in_the_clear(house: House) -> None:
             assert SECRET not in path.read_bytes()
 
 
+@BOTH
 async def test_what_is_shown_can_be_checked_with_its_salt_and_other_forms_survive(house: House) -> None:
     async with house.log() as log:
         action_id = await one(log, house, b"\xff\x00binary")
@@ -103,6 +106,7 @@ async def test_what_is_shown_can_be_checked_with_its_salt_and_other_forms_surviv
         assert not (await log.show(record["id"], disclose=False)).payloads
 
 
+@BOTH
 async def test_equal_payloads_have_unequal_commitments(house: House) -> None:
     async with house.log() as log:
         await one(log, house)
@@ -111,6 +115,7 @@ async def test_equal_payloads_have_unequal_commitments(house: House) -> None:
         assert found[0]["payloads"][0]["commitment"] != found[1]["payloads"][0]["commitment"]
 
 
+@BOTH
 async def test_an_erased_payload_is_gone_and_the_log_verifies(house: House) -> None:
     async with house.log() as log:
         action_id = await one(log, house)
@@ -131,7 +136,7 @@ async def test_an_erased_payload_is_gone_and_the_log_verifies(house: House) -> N
             await log.erase(record["id"], person="olga", reason="again")
         with pytest.raises(Refusal, match="No record"):
             await log.erase("nothing", person="olga", reason="x")
-    report = verify_data_dir(house.data_dir)
+    report = house.verify()
     assert report.ok
     assert report.payloads_erased == 1
     for path in house.data_dir.rglob("*"):
@@ -140,6 +145,7 @@ async def test_an_erased_payload_is_gone_and_the_log_verifies(house: House) -> N
             assert bytes(sealed) not in path.read_bytes()
 
 
+@BOTH
 async def test_a_refusal_before_the_decision_keeps_no_content(house: House) -> None:
     async with house.log() as log:
         action = house.action(kind=Kind.MODEL_INVOKE, target="nope", body=SECRET)

@@ -7,17 +7,18 @@ from typing import Any
 import pytest
 
 from gateway.actions import Decision, Effect, Kind
-from gateway.audit import AuditLog, records
+from gateway.audit import records
+from gateway.audit.appending import Appending
 from gateway.audit.view import Filter
 from gateway.clock import ManualClock
 from gateway.errors import Refusal
-from tests.audit.house import House
+from tests.audit.house import BOTH, House, ticked
 
 START_NS = 1_800_000_000_000_000_000
 SECOND_NS = 1_000_000_000
 
 
-async def story(house: House, log: AuditLog, clock: ManualClock) -> dict[str, str]:
+async def story(house: House, log: Appending, clock: ManualClock) -> dict[str, str]:
     """A transfer, a denied model call by another session, a proposal below the model call; their action ids."""
     transfer = house.action()
     await log.append(house.intent(transfer))
@@ -56,6 +57,7 @@ FILTERS: list[tuple[dict[str, Any], list[str]]] = [
 ]
 
 
+@BOTH
 async def test_every_filter_finds_what_it_says_newest_first(house: House) -> None:
     clock = ManualClock(START_NS)
     async with house.log(clock=clock) as log:
@@ -68,6 +70,7 @@ async def test_every_filter_finds_what_it_says_newest_first(house: House) -> Non
         assert [record["type"] for record in found] == ["action.result", "action.intent"]
 
 
+@BOTH
 async def test_pages_follow_each_other_while_the_log_grows(house: House) -> None:
     async with house.log() as log:
         await house.pairs(log, 10)
@@ -83,6 +86,7 @@ async def test_pages_follow_each_other_while_the_log_grows(house: House) -> None
         assert seen == list(range(20, 0, -1))
 
 
+@BOTH
 @pytest.mark.parametrize(
     "wanted", [{"limit": 0}, {"limit": 1001}, {"cursor": "x"}, {"cursor": "9" * 30}, {"cursor": "-1"}]
 )
@@ -110,9 +114,9 @@ async def test_show_gives_the_action_its_parent_and_its_children(house: House) -
         parent = (await log.show(ids["proposal"])).related[0]
         assert parent["action"]["id"] == ids["model"]
         clock.advance(1)
-        await log.tick()
+        await ticked(log)
         clock.advance(1)
-        await log.tick()
+        await ticked(log)
         assert (await log.show(shown.record["id"])).signed
         for unknown in ("nothing", "", "x" * 5000):
             with pytest.raises(Refusal) as caught:
@@ -125,7 +129,7 @@ async def test_the_projection_is_filled_when_idle_and_rebuilt_when_lost(house: H
     async with house.log(clock=clock) as log:
         await house.pairs(log, 150)
         for _ in range(4):
-            await log.tick()
+            await ticked(log)
         rows = await log.writer.read(lambda c: c.execute("SELECT count(*) FROM record_view").fetchone()[0])
         assert rows == log.size == 301
     async with house.log() as log:

@@ -25,7 +25,7 @@ from gateway.store import Writer
 from gateway.store.interface import Connection
 from gateway.verify.checkpoints import Checkpoint
 from gateway.verify.tree import leaf_hash
-from tests.audit.house import ORIGIN, House
+from tests.audit.house import ORIGIN, House, embedded
 
 
 @contextmanager
@@ -391,7 +391,7 @@ async def test_a_damaged_write_ahead_log_is_told_and_refused_at_start(house: Hou
     copy = House(tmp_path / "copy")
     async with house.log() as log:
         await house.pairs(log, 10)
-        await log._notary.sign()
+        await embedded(log)._notary.sign()
         async with asyncio.timeout(10):
             await house.pairs(log, 1)
         shutil.copytree(house.data_dir, copy.data_dir)  # what a power cut would leave
@@ -427,7 +427,7 @@ async def test_a_damaged_database_file_is_told_not_raised(house: House) -> None:
 async def test_records_after_the_last_checkpoint_are_counted_while_the_gateway_runs(house: House) -> None:
     async with house.log() as log:
         await house.pairs(log, 3)
-        await log._notary.sign()
+        await embedded(log)._notary.sign()
         action = house.action()
         await log.append(house.intent(action))
         report = await asyncio.to_thread(verify_data_dir, house.data_dir)
@@ -441,10 +441,10 @@ async def test_records_after_the_last_checkpoint_are_counted_while_the_gateway_r
 async def test_a_checkpoint_file_touched_while_the_gateway_runs_latches(house: House) -> None:
     async with house.log() as log:
         await house.pairs(log, 1)
-        await log._notary.sign()
+        await embedded(log)._notary.sign()
         (house.data_dir / "audit/checkpoint").write_text("something else\n")
         await house.pairs(log, 1)
-        await log._notary.sign()
+        await embedded(log)._notary.sign()
         assert "changed by something else" in (log.writer.latched or "")
         with pytest.raises(Refusal):
             await log.append(house.intent(house.action()))

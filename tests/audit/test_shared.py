@@ -1,0 +1,192 @@
+"""The log that replicas share: contiguous whoever writes, taken over, fenced, and nothing done to it goes unseen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from gateway.audit.appending import Appending
+from gateway.audit.shared import SharedLog
+from gateway.audit.view import Filter
+from gateway.errors import Refusal
+from gateway.store.postgres import replicas as rows
+from gateway.store.postgres.beside import Beside
+from tests.audit.house import House
+
+
+@pytest.fixture
+def house(postgres_url: str, tmp_path: Path) -> House:
+    return _house(tmp_path, "one", postgres_url)
+
+
+def _house(folder: Path, name: str, url: str) -> House:
+    """A replica's data directory; the keys are those of all."""
+    data_dir = folder / name
+    data_dir.mkdir()
+    (folder / "keys").mkdir(exist_ok=True)
+    (data_dir / "keys").symlink_to(folder / "keys")
+    return House(data_dir, url)
+
+
+@pytest.fixture
+async def three(house: House, tmp_path: Path, postgres_url: str) -> AsyncIterator[list[tuple[House, Appending]]]:
+    """Three replicas of one log."""
+    others = [_house(tmp_path, name, postgres_url) for name in ("two", "three")]
+    async with AsyncExitStack() as stack:
+        yield [(one, await stack.enter_async_context(one.log())) for one in (house, *others)]
+
+
+def done(url: str, *statements: str) -> None:
+    with psycopg.connect(url, autocommit=True) as database:
+        for statement in statements:
+            database.execute(statement.encode())
+
+
+async def until_signed(log: Appending) -> None:
+    await log.caught_up()
+    size = log.size
+    async with asyncio.timeout(20):
+        while log.signed_size < size:
+            await asyncio.sleep(0.02)
+
+
+async def test_what_three_replicas_write_at_once_is_one_contiguous_log(
+    three: list[tuple[House, Appending]],
+) -> None:
+    made = await asyncio.gather(*(one.pairs(log, 40) for one, log in three))
+    _, log = three[0]
+    await log.caught_up()
+    page = await log.query(Filter(type="action.*", limit=1000))
+    assert {record["action"]["id"] for record in page.records} == {one.id for actions in made for one in actions}
+    assert len(page.records) == 3 * 40 * 2
+    everything = await log.query(Filter(limit=1000))
+    assert sorted(record["idx"] for record in everything.records) == list(range(len(everything.records)))
+    assert sum(log.is_sequencer for _, log in three if isinstance(log, SharedLog)) == 1
+    await until_signed(log)
+    report = three[0][0].verify()
+    assert (report.verdict, report.findings_count) == ("operator-signed", 0)
+
+
+async def test_another_replica_places_records_once_the_one_that_did_has_stopped(
+    house: House, tmp_path: Path, postgres_url: str
+) -> None:
+    other = _house(tmp_path, "two", postgres_url)
+    async with other.log() as second:
+        async with house.log() as first:
+            await house.pairs(first, 3)
+            await other.pairs(second, 3)
+            await first.caught_up()
+        await other.pairs(second, 3)
+        await until_signed(second)
+        assert isinstance(second, SharedLog)
+        async with asyncio.timeout(20):
+            while not second.is_sequencer:
+                await asyncio.sleep(0.02)
+    assert house.verify().ok
+    assert other.verify().ok
+
+
+async def test_an_ended_replica_can_make_nothing_durable_and_what_it_left_open_ends_once(
+    house: House, tmp_path: Path, postgres_url: str
+) -> None:
+    other = _house(tmp_path, "two", postgres_url)
+    settled: list[tuple[str, str]] = []
+    async with other.log() as second, AsyncExitStack() as stack:
+        first = await stack.enter_async_context(house.log())
+        left = [house.action() for _ in range(3)]
+        for action in left:
+            await first.append(house.intent(action))
+        assert isinstance(first, SharedLog)
+        assert isinstance(second, SharedLog)
+        replica = first._replica
+        beside = Beside(postgres_url, name="reaper")
+        assert beside.run(lambda db: rows.end(db, replica))
+        beside.close()
+        with pytest.raises(Refusal, match="ended"):
+            await first.append(house.result(left[0]))
+        assert first.writer.latched is not None
+        ended = await asyncio.gather(
+            *(second.end_for(replica, lambda _, held, whose: settled.append((held.id, whose))) for _ in range(2))
+        )
+        assert max(ended) == 3
+        assert sorted(settled)[:3] == sorted((action.id, replica) for action in left)
+        found = (await second.query(Filter(type="action.result", limit=10))).records
+        assert [(one["result"]["status"], one["labels"]["ended_for"]) for one in found] == [("unknown", replica)] * 3
+        assert await second.end_for(replica) == 0
+        await until_signed(second)
+    assert other.verify().ok
+
+
+async def test_a_replica_with_other_keys_does_not_start(house: House, tmp_path: Path, postgres_url: str) -> None:
+    async with house.log() as log:
+        await house.pairs(log, 1)
+    stranger = House(tmp_path / "stranger", postgres_url)
+    stranger.data_dir.mkdir()
+    with pytest.raises(Refusal, match="not the one that the others have"):
+        async with stranger.log():
+            pass
+
+
+@pytest.mark.parametrize(
+    ("statement", "code"),
+    [
+        (
+            "UPDATE leaf SET body = replace(encode(body, 'escape'), 'transfer', 'transfex')::bytea WHERE idx = 2",
+            "record_altered",
+        ),
+        ("DELETE FROM leaf WHERE idx = 3", "records_missing"),
+        ("DELETE FROM leaf WHERE idx = (SELECT max(idx) FROM leaf)", "records_missing"),
+        (
+            "UPDATE leaf SET idx = 1000 WHERE idx = 2; UPDATE leaf SET idx = 2 WHERE idx = 3; UPDATE leaf SET idx = 3 WHERE idx = 1000",
+            "tree_mismatch",
+        ),
+        ("UPDATE checkpoint SET root = '\\x00' WHERE size = (SELECT max(size) FROM checkpoint)", "checkpoint_altered"),
+        ("UPDATE record_view SET effect = 'deny' WHERE idx = 2", "projection_altered"),
+        ("DELETE FROM payload WHERE seq = 1", "payload_missing"),
+    ],
+)
+async def test_what_is_done_to_the_database_is_told(house: House, statement: str, code: str, postgres_url: str) -> None:
+    async with house.log() as log:
+        await house.pairs(log, 3)
+    assert house.verify().ok
+    done(postgres_url, *statement.split("; "))
+    report = house.verify()
+    assert report.verdict == "invalid"
+    assert code in {finding.code for finding in report.findings}
+
+
+async def test_an_older_database_is_told_by_whoever_saw_the_newer_one(
+    house: House, tmp_path: Path, postgres_url: str
+) -> None:
+    """The last records, their checkpoints and the head go back to what they were; the log then grows another way."""
+    async with house.log() as log:
+        await house.pairs(log, 2)
+    before = "SELECT size, frontier FROM checkpoint ORDER BY size DESC LIMIT 1"
+    with psycopg.connect(postgres_url) as database:
+        row = database.execute(before.encode()).fetchone()
+        assert row is not None
+        size, frontier = row
+    async with house.log() as log:
+        await house.pairs(log, 2)
+    with psycopg.connect(postgres_url) as database:
+        for table in ("leaf", "record_view"):
+            database.execute(f"DELETE FROM {table} WHERE idx >= %s".encode(), (size,))
+        database.execute(b"DELETE FROM checkpoint WHERE size > %s", (size,))
+        database.execute(b"UPDATE log_head SET size = %s, frontier = %s", (size, frontier))
+    assert "records_missing" in {finding.code for finding in house.verify().findings}
+    with pytest.raises(Refusal, match="does not have"):
+        async with house.log():
+            pass
+    # One that never saw it goes on, and whoever did says so from then on.
+    other = _house(tmp_path, "two", postgres_url)
+    async with other.log() as log:
+        await other.pairs(log, 5)
+    assert "tree_mismatch" in {finding.code for finding in house.verify().findings}
+    with pytest.raises(Refusal, match="does not have"):
+        async with house.log():
+            pass
