@@ -116,14 +116,12 @@ class Exchange:
         generation = candidate or self._joined()
         place = key("generation" if candidate is None else "next")
         heard: list[int] = []
-        corrections = list(corrections)
-        for at in range(0, max(1, len(facts)), _PAGE):
+        for at in range(0, max(1, len(facts), len(corrections)), _PAGE):
             page = facts[at : at + _PAGE]
             keys = [counter_key(generation, counter) for counter, _ in page]
             values = [str(value) for _, value in page]
-            answer = await self._say(self._tell, place, generation, corrections, now_s, keys, values)
+            answer = await self._say(self._tell, place, generation, corrections[at : at + _PAGE], now_s, keys, values)
             heard += [int(one) for one in answer[1:]]
-            corrections = []
         return heard
 
     async def silence(self, replica: str) -> None:

@@ -29,8 +29,9 @@ log = structlog.get_logger("gateway.limits")
 ReadAll = Callable[[], Awaitable[Iterable[ReplicaSpend]]]
 """What each replica has spent in the windows of now."""
 
-Holds = Callable[[], tuple[list[tuple[Counter, int]], list[Correction]]]
-"""All that this replica holds and has taken in this minute."""
+Holds = Callable[[bool], tuple[list[tuple[Counter, int]], list[Correction]]]
+"""All that this replica holds, and has taken in this minute; of the latter, unless it is the first telling, what is
+new."""
 
 _decode = msgspec.json.Decoder(tuple[str, str, str, str]).decode
 
@@ -56,6 +57,7 @@ class Filling:
         self._holds = holds
         self._now_s = now_s
         self._own: str | None = None  # the candidate that this replica made
+        self._told: str | None = None  # the candidate that was told what this replica holds
         self._complete = self._redis.register_script(COMPLETE)
 
     async def join(self) -> bool:
@@ -89,8 +91,9 @@ class Filling:
         candidate = await self._redis.get(key("next"))
         if candidate is None:
             return False
-        facts, taken = self._holds()
+        facts, taken = self._holds(candidate != self._told)
         await self._exchange.tell(facts, taken, self._now_s(), candidate=candidate)
+        self._told = candidate
         joined = key("joined", candidate)
         await self._redis.sadd(joined, self._exchange.replica)
         await self._redis.expire(joined, _JOINED_S)
@@ -130,7 +133,7 @@ class Filling:
         spent = [(*row[:3], replica, *row[3:]) for row in rows]
         await self._write(generation, spent)
         stays = {place for row in spent for place, _ in _counted(generation, row)}
-        pattern = key(generation, "*").replace("{", "\\{").replace("}", "\\}")
+        pattern = key(generation, "*")
         page: list[str] = []
         async for found in self._redis.scan_iter(match=pattern, count=_PAGE):
             counter = Counter(*_decode(found[len(key(generation, "")) :]))
@@ -159,7 +162,7 @@ class Filling:
 
     async def _forget(self, generation: str) -> None:
         """What another run of the server knew is in nobody's way, only in the memory."""
-        pattern = key(generation, "*").replace("{", "\\{").replace("}", "\\}")
+        pattern = key(generation, "*")
         async for found in self._redis.scan_iter(match=pattern, count=_PAGE):
             await self._redis.unlink(found)
 

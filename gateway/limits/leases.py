@@ -57,10 +57,15 @@ class Share:
         return max(0, self.limit - self.others - self.used)
 
     def lower(self, block: int) -> int:
-        """Keep what is used, and not more than a block beside it; less where little is left. What is held now."""
+        """Keep what is used, and not more than a block beside it; less where little is left. What is held now.
+
+        More than the limit may be in use (a true cost above its bound, a limit that was lowered): that is a fact, and
+        no grant.
+        """
         used = self.used
-        self.granted = max(used, min(self.granted, used + min(block, self.left // 4)))
-        return self.granted
+        held = max(used, min(self.granted, used + min(block, self.left // 4)))
+        self.granted = min(held, max(0, self.limit - self.others))
+        return held
 
 
 class SharedMinute:
@@ -75,7 +80,7 @@ class SharedMinute:
         self.mine = SlidingMinute()  # what this replica has used
         self.ahead = 0  # taken ahead and not yet used
         self.second = 0  # in which it was taken
-        self.back: list[tuple[int, int]] = []  # (second, amount) to correct in the shared counters
+        self.back: dict[int, int] = {}  # by second, what the shared counters do not know; told while there is a limit
         self.others = 0  # what the others had taken, when last told
         self.others_s = 0
         self.refused = (-1, 0, 0)  # (second, amount, wait_s)
@@ -84,11 +89,14 @@ class SharedMinute:
         """The limit in force."""
         self.alone = alone
         self.refused = (-1, 0, 0)
-        if limit is None:
-            self.give_back()
-        elif self.limit is None:
-            self.tell_all()
+        self.give_back()
         self.limit = limit
+
+    def owe(self, second: int, amount: int) -> None:
+        """The shared counters are to be corrected by so much."""
+        self.back[second] = self.back.get(second, 0) + amount
+        if len(self.back) > 2 * SPAN_S:
+            self.back = {at: owed for at, owed in self.back.items() if at >= second - SPAN_S}
 
     def used(self, now_s: int) -> int:
         """So much that what is left of the limit is what was taken ahead."""
@@ -98,7 +106,9 @@ class SharedMinute:
 
     def take(self, now_s: int, amount: int) -> list[int]:
         """Use of what was taken ahead; the bucket for `correct`."""
-        if self.limit is not None:
+        if self.limit is None:
+            self.owe(now_s, amount)
+        else:
             self.ahead -= min(amount, self.ahead)
         self.mine.used(now_s)
         return self.mine.take(now_s, amount)
@@ -106,9 +116,8 @@ class SharedMinute:
     def correct(self, bucket: list[int], difference: int) -> None:
         """It was less or more after all."""
         if difference and bucket[0] >= 0:
-            if self.limit is not None:
-                self.back.append((bucket[0], difference))
-                self.refused = (-1, 0, 0)
+            self.owe(bucket[0], difference)
+            self.refused = (-1, 0, 0)
             self.mine.correct(bucket, difference)
 
     def granted(self, now_s: int, amount: int, taken: int) -> None:
@@ -120,19 +129,19 @@ class SharedMinute:
     def granted_alone(self, now_s: int, amount: int) -> None:
         """So much may be used though nobody was asked; it is told later."""
         self.give_back()
-        self.back.append((now_s, amount))
+        self.owe(now_s, amount)
         self.ahead, self.second = amount, now_s
 
     def give_back(self) -> None:
         """What was taken ahead and not used goes back."""
         if self.ahead:
-            self.back.append((self.second, -self.ahead))
+            self.owe(self.second, -self.ahead)
             self.ahead = 0
 
     def tell_all(self) -> None:
         """The shared counters know nothing of what this replica has used."""
         self.ahead = 0
-        self.back = self.mine.buckets()
+        self.back = dict(self.mine.buckets())
 
     # ------------------------------------------------------------ telling
 

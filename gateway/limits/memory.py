@@ -118,7 +118,7 @@ class MemoryLimits:
                         raise refusal
             if tokens and account.tokens.used(now_s) + tokens > account.minute_tokens:
                 limit = account.minute_tokens
-                left, wait_s = limit - account.tokens.total, account.tokens.wait_s(now_s, tokens, limit)
+                left, wait_s = max(0, limit - account.tokens.total), account.tokens.wait_s(now_s, tokens, limit)
                 raise refusals.too_many_tokens(account, tokens, left, limit, wait_s, now_s)
         return self._hold(action, accounts, place, bound, now_s)
 

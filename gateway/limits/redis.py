@@ -108,7 +108,7 @@ class RedisLimits(MemoryLimits):
         self._lock = asyncio.Lock()  # one question at a time: grants are absolute
         self._renewed_s = float("-inf")
         self._touched: dict[int, SharedAccount] = {}  # of which something is to be told
-        self._ticks = 0
+        self._ticks = 0  # what was refused before one need not be refused after it
         self._heard = 0
         self._is_alone = False  # somebody was let through that was counted here only
 
@@ -217,31 +217,33 @@ class RedisLimits(MemoryLimits):
 
         The second for which that holds. Raises the refusal of the first counter without room.
         """
-        if self._answers:
+        if self._does_answer():
             async with self._lock:
                 for _ in range(_TRIES):
                     now_s = self.now_s()
                     wanted = missing(now_s, False)
                     if not wanted:
                         return now_s
-                    if not self._answers:
+                    if not self._does_answer():
                         break
-                    self._refuse_again(wanted, now_s)
+                    self._refuse_again(wanted[0], now_s)
                     await self._extend(wanted, now_s)
                 else:
                     raise _unavailable("too many calls want the same at once")
         return self._count_alone(missing)
 
-    def _refuse_again(self, wanted: Sequence[Wanted], now_s: int) -> None:
-        """What was refused a moment ago is refused without a question: a flood of calls is no flood of questions."""
-        for one in wanted:
-            share = one.share
-            if isinstance(share, SharedMinute):
-                second, amount, wait_s = share.refused
-                if second == now_s and 0 < amount <= one.need:
-                    raise self._refusal(one, wait_s, now_s)
-            elif share.refused_at == self._ticks and 0 < share.refused_need <= one.need:
-                raise self._refusal(one, 1, now_s)
+    def _refuse_again(self, first: Wanted, now_s: int) -> None:
+        """What was refused a moment ago is refused without a question: a flood of calls is no flood of questions.
+
+        Only the first that is missing: of the next nobody knows whether it would be what is refused.
+        """
+        share = first.share
+        if isinstance(share, SharedMinute):
+            second, amount, wait_s = share.refused
+            if second == now_s and 0 < amount <= first.need:
+                raise self._refusal(first, wait_s, now_s)
+        elif share.refused_at == self._ticks and 0 < share.refused_need <= first.need:
+            raise self._refusal(first, 1, now_s)
 
     async def _extend(self, wanted: Sequence[Wanted], now_s: int) -> None:
         corrections = []
@@ -256,7 +258,7 @@ class RedisLimits(MemoryLimits):
             answer = await self._exchange.ask(wants, corrections, now_s)
         except AwayError as error:
             self._lost(str(error))
-            _keep_more(wanted, corrections)
+            _keep_more([one.account for one in wanted], corrections)
             return
         if isinstance(answer, NoRoom):
             one = wanted[answer.item]
@@ -323,8 +325,7 @@ class RedisLimits(MemoryLimits):
             log.warning("limits_away", reason=reason)
         self.away = reason
 
-    @property
-    def _answers(self) -> bool:
+    def _does_answer(self) -> bool:
         """Whether Redis did when last asked, and not long ago."""
         return self.away is None and self._is_renewed
 
@@ -344,14 +345,11 @@ class RedisLimits(MemoryLimits):
         try:
             async with self._lock:
                 self._ticks += 1
-                if self._exchange.generation is None:
-                    if not await self._filling.join():
-                        self._lost(self._filling.waits_for)
-                        return
-                    self.touch(self._accounts)
                 self._turn()
                 self._accounts.sweep(self.now_s(), self._windows)
-                await self._tell()
+                if not await self._joined_and_told():
+                    self._lost(self._filling.waits_for)
+                    return
                 await self._tell_soft()
         except AwayError as error:
             self._lost(str(error))
@@ -367,6 +365,21 @@ class RedisLimits(MemoryLimits):
         self.away = None
         self._is_alone = False
         self._renewed_s = began_s
+
+    async def _joined_and_told(self) -> bool:
+        """Whether this replica is in the filling of now, and has told what it holds. The lock is held."""
+        if self._exchange.generation is not None:
+            try:
+                await self._tell()
+                return True
+            except AwayError:
+                if self._exchange.generation is not None:
+                    raise
+        if not await self._filling.join():
+            return False
+        self.touch(self._accounts)
+        await self._tell()
+        return True
 
     async def _tell(self) -> None:
         """Tell what this replica holds, and hear what the others hold. The lock is held."""
@@ -402,6 +415,7 @@ class RedisLimits(MemoryLimits):
         try:
             answer = await self._exchange.tell(facts, corrections, now_s)
         except AwayError:
+            _keep_more(touched.values(), corrections)
             self._touched |= touched
             raise
         for hear, others in zip(heard, answer, strict=True):
@@ -439,6 +453,7 @@ class RedisLimits(MemoryLimits):
         try:
             async with self._lock:
                 await self._filling.ended(replica, list(rows))
+                self._ticks += 1  # what was refused before may fit now
         except FAULTS as error:
             self._lost(f"Redis can't be reached ({type(error).__name__})")
             raise _unavailable(self.away or "it did not answer") from error
@@ -462,8 +477,8 @@ class RedisLimits(MemoryLimits):
     async def _read_now(self) -> Iterable[ReplicaSpend]:
         return await self._read_all(self.window_names())
 
-    def _holds(self) -> tuple[list[tuple[Counter, int]], list[Correction]]:
-        """All that this replica holds: told when Redis is filled again."""
+    def _holds(self, is_first: bool) -> tuple[list[tuple[Counter, int]], list[Correction]]:
+        """All that this replica holds, told when Redis is filled again; of the minute what was not told before."""
         self._turn()
         facts: list[tuple[Counter, int]] = []
         taken: list[Correction] = []
@@ -474,7 +489,7 @@ class RedisLimits(MemoryLimits):
                 held = (_counter(account, share.counter, share.window), max(share.used, share.granted))
                 facts += [held] if held[1] else []
             for minute in (account.requests, account.tokens):
-                if minute.limit is not None:
+                if is_first:
                     minute.mine.used(self.now_s())
                     minute.tell_all()
                 taken += _taken_back(account, minute)
@@ -510,9 +525,9 @@ def _missing_entry(accounts: tuple[SharedAccount, ...], now_s: int, everything: 
             continue
         for share in account.shares:
             if share.owner is account:
-                is_full = account.in_flight >= account.concurrency
-                if everything or is_full or not account.is_known:
-                    wanted.append(Wanted(account, share, int(is_full)))
+                short = account.in_flight + 1 - account.concurrency
+                if everything or short > 0 or not account.is_known:
+                    wanted.append(Wanted(account, share, max(0, short)))
             elif not account.is_known and not everything:
                 wanted.append(Wanted(account, share, 0))
         if account.requests.limit is not None:
@@ -536,18 +551,23 @@ def _counter(account: SharedAccount, counter: str, window: str) -> Counter:
 
 
 def _taken_back(account: SharedAccount, minute: SharedMinute) -> list[Correction]:
-    back, minute.back = minute.back, []
+    if minute.limit is None or not minute.back:
+        return []
+    back, minute.back = minute.back, {}
     counter = _counter(account, minute.counter, "")
-    return [Correction(counter, second, amount) for second, amount in back if amount]
+    return [Correction(counter, second, amount) for second, amount in back.items() if amount]
 
 
-def _keep_more(wanted: Sequence[Wanted], corrections: Sequence[Correction]) -> None:
+def _keep_more(accounts: Iterable[SharedAccount], corrections: Sequence[Correction]) -> None:
     """It is not known whether these were heard: what was more is told again, what was less is not."""
-    for one in wanted:
-        for minute in (one.account.requests, one.account.tokens):
-            counter = _counter(one.account, minute.counter, "")
-            more = [(back.second, back.amount) for back in corrections if back.counter == counter and back.amount > 0]
-            minute.back = minute.back or more
+    minutes = {
+        _counter(account, minute.counter, ""): minute
+        for account in accounts
+        for minute in (account.requests, account.tokens)
+    }
+    for counter, second, amount in corrections:
+        if amount > 0 and counter in minutes:
+            minutes[counter].owe(second, amount)
 
 
 def _has_passed(spend: SharedSpend) -> bool:

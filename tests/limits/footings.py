@@ -75,8 +75,9 @@ class Ticking(RedisLimits):
 class OnRedis:
     """One replica after another, on a Redis that is empty at first."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, ticking: bool = True) -> None:
         self._url = url
+        self._kind = Ticking if ticking else RedisLimits
         self._made: list[RedisLimits] = []
 
     async def __call__(self, clock: Clock, table: AllowanceTable) -> RedisLimits:
@@ -100,7 +101,7 @@ class OnRedis:
             return {replica}
 
         replica = f"replica-{len(self._made) + 1}"
-        limits = Ticking(self._url, replica=replica, clock=clock, read_all=read_all, live=live, table=table)
+        limits = self._kind(self._url, replica=replica, clock=clock, read_all=read_all, live=live, table=table)
         self._made.append(limits)
         await limits.start()
         return limits

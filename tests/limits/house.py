@@ -30,6 +30,7 @@ def act(
     tenant: str = "default",
     kind: Kind = Kind.MODEL_INVOKE,
     content: object = "hi",
+    session: str = "session",
     **arguments: Any,
 ) -> Action:
     """A new model call (or another action) with `arguments` in its head, such as `max_tokens`."""
@@ -39,8 +40,8 @@ def act(
         id=f"action-{number}",
         kind=kind,
         door="openai.chat",
-        caller=Caller(Agent(id=agent, tenant=tenant), user, "key-1", "key"),
-        session=Session("session", "minted"),
+        caller=Caller(Agent(id=agent, tenant=tenant, team="team", use_case="case"), user, "key-1", "key"),
+        session=Session(session, "minted"),
         trace=Trace("1" * 32, "2" * 16),
         target="demo",
         request_id=f"request-{number}",
