@@ -63,13 +63,15 @@ class Load:
         await self._client.aclose()
 
     async def recovered(self, since_s: float, patience_s: float) -> float:
-        """Seconds from `since_s` until the prober's calls began to succeed `_IN_A_ROW` times without a failure."""
+        """Waits until the prober's calls succeed `_IN_A_ROW` times without a failure, from now on; the seconds from the
+        first one that failed after `since_s` to the first that succeeded again."""
+        now_s = time.monotonic()
         async with asyncio.timeout(patience_s):
             while True:
-                last_bad_s = max((at for at in self.bad_s if at >= since_s), default=since_s)
-                good = [at for at in self.good_s if at > last_bad_s]
+                bad = [at for at in self.bad_s if at >= since_s]
+                good = [at for at in self.good_s if at > max([now_s, *bad])]
                 if len(good) >= _IN_A_ROW:
-                    return max(0.0, good[0] - since_s)
+                    return min(at for at in self.good_s if at > bad[-1]) - bad[0] if bad else 0.0
                 await asyncio.sleep(0.05)
 
     # ------------------------------------------------------------ the kinds of calls
