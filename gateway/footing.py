@@ -20,7 +20,7 @@ from gateway.audit.source import FileSource, Source
 from gateway.clock import Clock, Ids
 from gateway.config import Config
 from gateway.identity.registry import Registry
-from gateway.limits import Limits, MemoryLimits, read_spend, windows_at
+from gateway.limits import Limits, MemoryLimits, read_spend, table_of
 from gateway.process import Process
 from gateway.store import Writer
 from gateway.store.interface import Connection
@@ -108,6 +108,7 @@ class Embedded:
 
     async def open(self, config: Config) -> AuditLog:
         """See `Footing.open`."""
+        self.limits.reconfigure(table_of(config.limits))  # in whose time zone the windows are named
         self.writer = Writer.open(self._process.data_dir)
         self.log = AuditLog.open(
             self._process.data_dir,
@@ -124,7 +125,7 @@ class Embedded:
     async def begin(self, settle: Settle, lost: Lost) -> None:
         """See `Footing.begin`."""
         await self.log.start(settle, lost)
-        windows = windows_at(self._clock.now_ns())
+        windows = self.limits.windows()
         self.limits.restore(await self.writer.read(lambda db: read_spend(db, windows)))
 
     async def join(self, registry: Registry, approvals: Approvals, told: Callable[[], dict[str, str]]) -> None:

@@ -22,7 +22,7 @@ from gateway.limits.interface import Persist, Rates, SpendRow
 from gateway.limits.levels import Accounts
 from gateway.limits.soft import SoftBudget, TellsSoftBudget, tell_nobody
 from gateway.limits.spend import add_nothing, add_spend
-from gateway.limits.windows import windows_at
+from gateway.limits.windows import Windows, windows_at
 
 
 class _Held(NamedTuple):
@@ -190,6 +190,11 @@ class MemoryLimits:
             self.on_soft_budget(SoftBudget.of(account, spend))
 
     # ------------------------------------------------------------ start, reload, reaper, questions
+
+    def windows(self) -> Windows:
+        """The windows of now, in the time zone in force: those whose spend `restore` wants."""
+        self._turn()
+        return self._windows
 
     def persist_unknown(
         self, reservation: Reservation, now_ns: int, *, tenant: str = "default", replica: str = ""

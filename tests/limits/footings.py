@@ -8,7 +8,7 @@ from typing import Protocol
 
 from gateway.actions import Action, Reservation, Target
 from gateway.clock import Clock
-from gateway.limits import AllowanceTable, Limits, MemoryLimits, read_spend, windows_at
+from gateway.limits import AllowanceTable, Limits, MemoryLimits, read_spend
 from gateway.limits.redis import RedisLimits, SharedAdmission
 from gateway.limits.spend import ReplicaSpend, read_all_spend
 
@@ -47,7 +47,7 @@ class Embedded:
 
     async def again(self, clock: Clock, table: AllowanceTable, disk: sqlite3.Connection) -> MemoryLimits:
         limits = MemoryLimits(clock, table)
-        limits.restore(read_spend(disk, windows_at(clock.now_ns())))
+        limits.restore(read_spend(disk, limits.windows()))
         return limits
 
     async def reap(self, limits: Limits, dead: Reservation, now_ns: int, disk: sqlite3.Connection) -> None:

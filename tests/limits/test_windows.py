@@ -1,106 +1,142 @@
-"""Minutes, days and months of any time zone: their names, and when they end."""
+"""Days and months of a time zone: every moment lies in one of each, and its end begins the next."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from gateway.clock import ManualClock
-from gateway.limits import Allowance, AllowanceTable, BudgetRule, MemoryLimits, Windows, windows_at
+from gateway.errors import Refusal
+from gateway.limits import Allowance, AllowanceTable, BudgetRule, read_spend, table_of, windows_at
 from gateway.settings import Limits
+from tests.limits.footings import MakeLimits
 from tests.limits.house import MODEL, act, cost, rows, spend_table
 
-NS = 1_000_000_000
-HOUR_NS = 3_600 * NS
-
-ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Australia/Lord_Howe", "Africa/Cairo"]
-
-
-def at(text: str, zone: str) -> Windows:
-    """The windows at a moment of UTC, e.g. 2026-03-29T00:30."""
-    return windows_at(int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * NS, zone)
-
-
-def test_names_in_utc_stay_as_they_were_and_others_name_their_zone() -> None:
-    utc, berlin = at("2026-11-22T23:30", "UTC"), at("2026-11-22T23:30", "Europe/Berlin")
-    assert (utc.day, utc.month, utc.day_resets_at) == ("day:2026-11-22", "month:2026-11", "2026-11-23T00:00:00Z")
-    assert (berlin.day, berlin.month) == ("day:2026-11-23@Europe/Berlin", "month:2026-11@Europe/Berlin")
-    assert berlin.day_resets_at == "2026-11-24T00:00:00+01:00"
-    assert utc.minute == berlin.minute == "minute:2026-11-22T23:30"
-
-
-@pytest.mark.parametrize(
-    ("moment", "zone", "hours"),
-    [
-        ("2026-03-29T12:00", "Europe/Berlin", 23),  # the clock jumps from 02:00 to 03:00
-        ("2026-10-25T12:00", "Europe/Berlin", 25),
-        ("2026-04-24T12:00", "Africa/Cairo", 23),  # it jumps over midnight, from 00:00 to 01:00
-        ("2026-10-29T12:00", "Africa/Cairo", 25),  # it goes back at midnight, so that an hour before it comes twice
-        ("2026-06-01T12:00", "Europe/Berlin", 24),
-    ],
+ZONES = (
+    "UTC",
+    "Europe/Berlin",
+    "America/New_York",
+    "America/Havana",  # turns its clock at midnight
+    "Africa/Cairo",
+    "Asia/Beirut",
+    "Asia/Kathmandu",
+    "Australia/Lord_Howe",  # by half an hour
+    "Pacific/Apia",
 )
-def test_a_day_has_as_many_hours_as_its_zone_gives_it(moment: str, zone: str, hours: int) -> None:
-    windows = at(moment, zone)
-    began = windows_at(windows.day_end_ns - hours * HOUR_NS, zone)
-    assert began.day == windows.day
-    assert windows_at(windows.day_end_ns - hours * HOUR_NS - 1, zone).day != windows.day
+HOUR_NS = 3_600 * 10**9
 
 
-def test_an_hour_that_comes_twice_is_one_day_and_two_hours_of_minutes() -> None:
-    first, second = at("2026-10-25T00:30", "Europe/Berlin"), at("2026-10-25T01:30", "Europe/Berlin")  # both 02:30
-    assert first.day == second.day
-    assert first.minute != second.minute
+def ns(*moment: int) -> int:
+    return int(datetime(*moment, tzinfo=UTC).timestamp()) * 10**9  # type: ignore[misc, arg-type]
 
 
-def test_a_day_that_a_zone_left_out_is_no_window() -> None:
-    last = at("2011-12-30T09:00", "Pacific/Apia")  # the 29th; Samoa went on with the 31st
-    assert last.day == "day:2011-12-29@Pacific/Apia"
-    assert windows_at(last.day_end_ns, "Pacific/Apia").day == "day:2011-12-31@Pacific/Apia"
-
-
-@given(
-    moment=st.datetimes(datetime(2000, 1, 1), datetime(2037, 12, 31)),  # noqa: DTZ001 - of UTC, below
-    zone=st.sampled_from(ZONES),
-)
-def test_a_window_ends_where_the_next_one_begins(moment: datetime, zone: str) -> None:
-    now_ns = int(moment.replace(tzinfo=UTC).timestamp()) * NS
+@given(st.integers(ns(2020, 1, 1), ns(2035, 1, 1)), st.sampled_from(ZONES))
+def test_a_window_holds_until_its_end_and_the_next_begins_there(now_ns: int, zone: str) -> None:
     windows = windows_at(now_ns, zone)
-    assert now_ns < windows.minute_end_ns <= windows.day_end_ns <= windows.month_end_ns
     for kind, end_ns in (
         ("minute", windows.minute_end_ns),
         ("day", windows.day_end_ns),
         ("month", windows.month_end_ns),
     ):
-        before, after = windows_at(end_ns - 1, zone), windows_at(end_ns, zone)
-        assert getattr(before, kind) == getattr(windows, kind) != getattr(after, kind)
-    local = datetime.fromtimestamp(now_ns // NS, ZoneInfo(zone))
-    assert windows.day.startswith(f"day:{local:%Y-%m-%d}")
-    resets = datetime.fromisoformat(windows.day_resets_at)
-    assert resets == datetime.fromtimestamp(windows.day_end_ns // NS, UTC)
-    assert resets - local < timedelta(hours=26)
+        name = windows.name(kind)  # type: ignore[arg-type]
+        assert now_ns < end_ns
+        assert windows_at(end_ns - 1, zone).name(kind) == name  # type: ignore[arg-type]
+        assert windows_at(end_ns, zone).name(kind) > name  # type: ignore[arg-type]
+        assert name.startswith(f"{kind}:")
 
 
-async def test_a_budget_of_a_zone_begins_anew_at_its_midnight_and_is_booked_under_its_name(clock: ManualClock) -> None:
-    allowance = Allowance(budgets=(BudgetRule(window="day", nanousd=10_000_000),))
-    limits = MemoryLimits(clock, AllowanceTable(agent_default=allowance, time_zone="Asia/Tokyo"))
+def test_names_in_utc_are_as_they_were_and_others_name_their_zone() -> None:
+    noon = ns(2026, 11, 22, 12)
+    utc, berlin = windows_at(noon), windows_at(noon, "Europe/Berlin")
+    assert (utc.minute, utc.day, utc.month) == ("minute:2026-11-22T12:00", "day:2026-11-22", "month:2026-11")
+    assert (berlin.minute, berlin.day) == ("minute:2026-11-22T12:00", "day:2026-11-22@Europe/Berlin")
+    assert berlin.month == "month:2026-11@Europe/Berlin"
+    assert (utc.day_resets_at, berlin.day_resets_at) == ("2026-11-23T00:00:00Z", "2026-11-23T00:00:00+01:00")
+
+
+@pytest.mark.parametrize(
+    ("zone", "begins", "hours"),
+    [
+        ("Europe/Berlin", ns(2026, 3, 28, 23), 23),
+        ("Europe/Berlin", ns(2026, 10, 24, 22), 25),
+        ("America/Havana", ns(2026, 3, 8, 5), 23),  # its midnight is jumped over
+        ("America/Havana", ns(2026, 11, 1, 4), 25),  # its midnight comes twice
+        ("Australia/Lord_Howe", ns(2026, 4, 4, 13), 24.5),
+    ],
+)
+def test_a_day_of_summer_time_has_its_own_length(zone: str, begins: int, hours: float) -> None:
+    windows = windows_at(begins, zone)
+    assert windows.day != windows_at(begins - 1, zone).day
+    assert windows.day_end_ns - begins == hours * HOUR_NS
+
+
+async def test_a_budget_of_a_zone_begins_at_its_midnight_and_says_so(
+    make_limits: MakeLimits, clock: ManualClock
+) -> None:
     disk = spend_table()
-    limits.settle(await limits.reserve(act(max_tokens=1_000), MODEL), cost(0, 1_000))(disk)
-    assert rows(disk) == {  # noon of the 22nd in UTC
-        ("default", "agent:reader", "day:2026-11-22@Asia/Tokyo"): (2_000_000, 1_000),
-        ("default", "agent:reader", "month:2026-11@Asia/Tokyo"): (2_000_000, 1_000),
+    allowance = Allowance(budgets=(BudgetRule(window="day", nanousd=10_000_000),))
+    table = AllowanceTable(agent_default=allowance, time_zone="America/New_York")
+    limits = await make_limits(clock, table)
+    limits.settle(await limits.reserve(act(max_tokens=4_000), MODEL), cost(0, 4_500))(disk)
+    clock.advance(12 * 3_600)  # midnight in UTC
+    with pytest.raises(Refusal, match=r"left this day \(America/New_York\); wait until 2026-11-23T00:00:00-05:00"):
+        await limits.reserve(act(max_tokens=4_000), MODEL)
+    limits = await make_limits.again(clock, table, disk)
+    with pytest.raises(Refusal):
+        await limits.reserve(act(max_tokens=4_000), MODEL)
+    clock.advance(5 * 3_600)
+    await limits.reserve(act(max_tokens=4_000), MODEL)
+    assert {window for _, _, window in rows(disk)} == {
+        "day:2026-11-22@America/New_York",
+        "month:2026-11@America/New_York",
     }
-    (left,) = limits.remaining("reader")["agent:reader"]["budgets"]
-    assert (left["left_nanousd"], left["resets_at"]) == (8_000_000, "2026-11-23T00:00:00+09:00")
-    clock.advance(3 * 3_600)
-    (left,) = limits.remaining("reader")["agent:reader"]["budgets"]
-    assert (left["left_nanousd"], left["window"]) == (10_000_000, "day:2026-11-23@Asia/Tokyo")
 
 
-@pytest.mark.parametrize("name", ["Mars/Olympus", "../etc/passwd", "", "europe"])
-def test_a_zone_that_does_not_exist_is_told(name: str) -> None:
-    with pytest.raises(ValueError, match="there is no time zone"):
-        Limits.model_validate({"time_zone": name})
+async def test_a_minutes_budget_begins_anew_and_leaves_few_rows(make_limits: MakeLimits, clock: ManualClock) -> None:
+    disk = spend_table()
+    allowance = Allowance(budgets=(BudgetRule(window="minute", nanousd=10_000_000),))
+    limits = await make_limits(clock, AllowanceTable(agent_default=allowance))
+    for minute in range(5):
+        limits.settle(await limits.reserve(act(max_tokens=4_000), MODEL), cost(0, 4_500))(disk)
+        with pytest.raises(Refusal, match=rf"left this minute \(UTC\); wait until 2026-11-22T12:0{minute + 1}:00Z"):
+            await limits.reserve(act(max_tokens=4_000), MODEL)
+        clock.advance(60)
+    minutes = [window for _, _, window in rows(disk) if window.startswith("minute:")]
+    assert minutes == ["minute:2026-11-22T12:04"]
+    assert rows(disk)["default", "agent:reader", "day:2026-11-22"] == (45_000_000, 22_500)
+    assert len(read_spend(disk, windows_at(clock.now_ns() - 1))) == 3
+
+
+def test_a_zone_that_is_none_is_told() -> None:
+    assert table_of(Limits(time_zone="Asia/Kathmandu")).time_zone == "Asia/Kathmandu"
+    for name in ("Mars/Olympus", "", "../etc/passwd"):
+        with pytest.raises(ValidationError, match="give an IANA name such as Europe/Berlin"):
+            Limits(time_zone=name)
+
+
+def test_the_other_levels_are_configured_like_agents_and_users() -> None:
+    configured = Limits.model_validate(
+        {
+            "tenant_default": {"concurrency": 100},
+            "teams": {
+                "sales": {"budgets": [{"window": "month", "usd": "5", "hard": False}, {"window": "month", "usd": "9"}]}
+            },
+            "session_default": {"requests_per_minute": 30, "on_unavailable": "allow"},
+            "tools": {"ledger__transfer": {"requests_per_minute": 2}},
+            "model_default": {"tokens_per_minute": 5},
+            "models": {"big": {"concurrency": 3}},
+        }
+    )
+    table = table_of(configured)
+    assert table.of("tenant", "default") == Allowance(concurrency=100)
+    assert table.of("team", "sales").ceiling("month") == (9_000_000_000, None)
+    assert table.of("team", "sales").ceiling("month", hard=False) == (5_000_000_000, None)
+    assert table.of("session", "any") == Allowance(requests_per_minute=30, on_unavailable="allow")
+    assert table.of("tool", "ledger__transfer") == Allowance(requests_per_minute=2)
+    assert table.of("model", "big") == Allowance(concurrency=3, tokens_per_minute=5)
+    assert not table.of("use_case", "any").limits_anything
+    assert (table.limits("tool"), table.limits("use_case")) == (True, False)
