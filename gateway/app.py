@@ -16,7 +16,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from gateway import __version__
-from gateway.actions import Action, Agent, DeclaredTool, Reservation
+from gateway.actions import Action, Agent, DeclaredTool, Reservation, Target
 from gateway.approvals import Approvals
 from gateway.approvals.case import Case
 from gateway.audit import records
@@ -50,6 +50,7 @@ from gateway.guards import Guards
 from gateway.identity import now as identity_now
 from gateway.identity.registry import Registry
 from gateway.keys import session_key
+from gateway.limits.soft import SoftBudget
 from gateway.policy import Decider
 from gateway.process import Process
 from gateway.settings import child_environment, resolve, resolve_text
@@ -86,6 +87,7 @@ class App:
         self.metrics = Metrics(CollectorRegistry(), version=__version__)
         self.footing = footing_of(process, self.clock, self.ids)
         self.limits = self.footing.limits
+        self.limits.on_soft_budget = self._soft_budget_passed
         self.guards = Guards()
         self._decider: Decider | None = None
         self.catalog = Catalog(price=self._price)
@@ -212,7 +214,7 @@ class App:
             environment=prepared.config.environment,
             undeclared=prepared.config.undeclared_client_tools,
             clock=self.clock,
-            limits=self.limits.remaining,
+            limits=self._limits_left,
             facts=lambda _session: {},
             took_s=self.metrics.policy_evaluated,
         )
@@ -398,6 +400,29 @@ class App:
                 labels={"reason": reason},
             )
             self.log.append_soon(entry)
+
+    def _limits_left(self, action: Action, target: Target) -> dict[str, Any]:
+        caller, agent = action.caller, action.caller.agent
+        return self.limits.remaining(
+            agent.id,
+            caller.user,
+            tenant=agent.tenant,
+            team=agent.team,
+            use_case=agent.use_case,
+            session=action.session.id,
+            target=target,
+        )
+
+    def _soft_budget_passed(self, passed: SoftBudget) -> None:
+        """Nothing is refused; people want to know, once for each window."""
+        log.warning("soft_budget_passed", level=passed.level, window=passed.window, sentence=passed.sentence)
+        self.metrics.soft_budget_passed(passed.level.partition(":")[0])
+        told = {"level": passed.level, "window": passed.window}
+        entry = records.event("budget.passed", tenant=passed.tenant, subject=told, labels={"message": passed.sentence})
+        try:
+            self.log.append_soon(entry)
+        except Refusal as refusal:
+            log.warning("soft_budget_not_recorded", level=passed.level, message=refusal.message)
 
     def _suspended(self, agent_id: str) -> None:
         self.governor.end_streams_of(

@@ -140,10 +140,10 @@ class Replicas:
         assert self._store is not None
         return await self._store.read(rows.known)
 
-    async def alive(self) -> set[str]:
-        """Ids of those that nobody has ended."""
+    async def holding(self) -> set[str]:
+        """Ids of those that may hold something of limits."""
         assert self._store is not None
-        return await self._store.read(rows.alive)
+        return await self._store.read(rows.holding)
 
     # ------------------------------------------------------------ what others changed
 
@@ -174,9 +174,10 @@ class Replicas:
                     beat_s = now_s
                     await self._beat()
                 await self.catch_up()
-                if now_s - end_s >= BEAT_S and now_s >= self._sure_from_s:
+                if now_s - end_s >= BEAT_S:
                     end_s = now_s
-                    await self._end_silent()
+                    if now_s >= self._sure_from_s:
+                        await self._end_silent()
                     await self._end_left_open()
             except Refusal as refusal:  # away or slow; the writer refuses for itself meanwhile
                 self._sure_from_s = self._clock.monotonic_s() + SURE_AFTER_S

@@ -19,6 +19,7 @@ from gateway.config import Config
 from gateway.errors import Refusal
 from gateway.footing import Change, host_name
 from gateway.identity.registry import Registry
+from gateway.limits import table_of
 from gateway.limits.redis import RedisLimits
 from gateway.limits.spend import read_all_spend
 from gateway.process import Process
@@ -58,7 +59,7 @@ class Shared:
             replica=self.replica,
             clock=clock,
             read_all=self._read_spend,
-            live=self.group.alive,
+            live=self.group.holding,
         )
 
     # ------------------------------------------------------------ start
@@ -69,6 +70,7 @@ class Shared:
 
     async def open(self, config: Config) -> SharedLog:
         """See `Footing.open`. The schema must be up to date: `gateway migrate` does that, once for all replicas."""
+        self.limits.reconfigure(table_of(config.limits))  # in whose time zone the windows are named
         try:
             await asyncio.to_thread(schema.check, self._url)
             await self.group.register()

@@ -21,11 +21,12 @@ class Decider:
         environment: str,
         undeclared: str,
         clock: Clock,
-        limits: Callable[[str, str | None], dict[str, Any]],
+        limits: Callable[[Action, Target], dict[str, Any]],
         facts: Callable[[str], Mapping[str, Any]],
         took_s: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """`limits(agent_id, user)` says what is left of budgets, `facts(session_id)` what is known of a session.
+        """`limits(action, target)` says what is left at every level that it meets, `facts(session_id)` what is known of
+        a session.
 
         `took_s` is told how long each decision took, in seconds.
         """
@@ -57,7 +58,7 @@ class Decider:
             target,
             environment=self._environment,
             undeclared=self.undeclared,
-            limits=self._limits(action.caller.agent.id, action.caller.user),
+            limits=self._limits(action, target),
             facts=dict(self._facts(action.session.id)),
             now_ns=self._clock.now_ns(),
             approval=approval,

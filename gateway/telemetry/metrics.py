@@ -67,6 +67,7 @@ class Metrics:
         GCCollector(registry=registry)
         self._actions = self._counter(names.ACTIONS)
         self._refusals = self._counter(names.REFUSALS)
+        self._soft_budgets = self._counter(names.SOFT_BUDGETS)
         self._tokens = self._counter(names.TOKENS)
         self._cost = self._counter(names.COST)
         self._durations = self._histogram(names.ACTION_DURATION)
@@ -165,6 +166,10 @@ class Metrics:
         return kept
 
     # ------------------------------------------------------------ beside the path
+
+    def soft_budget_passed(self, level: str) -> None:
+        """Count a soft budget that was passed, by the kind of its level."""
+        self._soft_budgets.labels(level=level).inc()
 
     def exported(self, signal: str, count: int) -> None:
         """Count what a collector took. Safe from any thread."""

@@ -103,6 +103,7 @@ RPC_STATUS_OF_CODE: Final = {"unknown_tool": "-32602"}
 
 ACTIONS: Final = "gateway_actions_total"
 REFUSALS: Final = "gateway_refusals_total"
+SOFT_BUDGETS: Final = "gateway_soft_budgets_passed_total"
 UNAUTHENTICATED: Final = "gateway_unauthenticated_total"
 ACTION_DURATION: Final = "gateway_action_duration_seconds"
 STAGE_DURATION: Final = "gateway_stage_duration_seconds"

@@ -48,6 +48,7 @@ TABLE: dict[str, Row] = {
         ("kind", "effect", "status"),
     ),
     names.REFUSALS: Row("counter", "Actions that were refused, by error code.", ("code",)),
+    names.SOFT_BUDGETS: Row("counter", "Soft budgets that were passed, once a window, by kind of level.", ("level",)),
     names.UNAUTHENTICATED: Row("counter", "Requests without a known credential; they make no action."),
     names.ACTION_DURATION: Row(
         "histogram",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.actions import Effect, Kind
+from gateway.actions import Action, Effect, Kind, Target
 from gateway.clock import ManualClock
 from gateway.policy import Decider, load
 from tests.policy.asking import POLICIES, action, answer, asked, engine_of, folder, ledger, model, shipped
@@ -149,10 +149,10 @@ def test_an_explanation_of_rubbish_is_a_deny() -> None:
 
 
 async def test_a_swap_changes_the_engine_and_the_setting_between_decisions() -> None:
-    limits: list[tuple[str, str | None]] = []
+    limits: list[tuple[str, str | None, str]] = []
 
-    def left(agent: str, user: str | None) -> dict[str, object]:
-        limits.append((agent, user))
+    def left(asked: Action, target: Target) -> dict[str, object]:
+        limits.append((asked.caller.agent.id, asked.caller.user, target.id))
         return {"agent:demo-agent": {"left": 3}}
 
     clock = ManualClock(now_ns=5)
@@ -172,7 +172,7 @@ async def test_a_swap_changes_the_engine_and_the_setting_between_decisions() -> 
         {"agent:demo-agent": {"left": 3}},
         {"seen": "s-1"},
     )
-    assert limits == [("demo-agent", "ada")]
+    assert limits == [("demo-agent", "ada", model().id)]
     decider.swap(engine_of(ENTRY), undeclared="observe")
     second = await decider.decide(action(Kind.MODEL_INVOKE, model()), model())
     assert second.effect is Effect.DENY

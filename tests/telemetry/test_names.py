@@ -72,7 +72,7 @@ def test_the_docs_name_every_attribute_span_and_variable() -> None:
 
 
 def test_the_examples_in_the_docs_are_yaml_and_name_metrics_that_exist() -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", OBSERVE.read_text(), re.DOTALL)
+    blocks = re.findall(r"```yaml \w+\.yaml\n(.*?)```", OBSERVE.read_text(), re.DOTALL)
     collector, alerts = map(yaml.safe_load, blocks)
     assert set(collector["service"]["pipelines"]) == {"traces", "metrics", "logs"}
     rules = alerts["groups"][0]["rules"]

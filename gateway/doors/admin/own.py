@@ -69,7 +69,14 @@ async def show_me(request: Request, parts: PartsDep) -> dict[str, Any]:
         "session": {"id": listing.session.id, "source": listing.session.source},
         "models": [{"id": model.alias, "max_output_tokens": model.max_output_tokens} for model in models],
         "tools": tools,
-        "limits": parts.limits.remaining(caller.agent.id, caller.user),
+        "limits": parts.limits.remaining(
+            caller.agent.id,
+            caller.user,
+            tenant=caller.agent.tenant,
+            team=caller.agent.team,
+            use_case=caller.agent.use_case,
+            session=listing.session.id,
+        ),
         "waiting": await _waiting(parts, caller),
     }
 

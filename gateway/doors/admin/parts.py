@@ -103,7 +103,16 @@ class SeenTools(Protocol):
 class Limits(Protocol):
     """limits/: what is left of an agent's and its user's allowances."""
 
-    def remaining(self, agent_id: str, user: str | None = None) -> dict[str, Any]: ...
+    def remaining(
+        self,
+        agent_id: str,
+        user: str | None = None,
+        *,
+        tenant: str = "default",
+        team: str = "",
+        use_case: str = "",
+        session: str = "",
+    ) -> dict[str, Any]: ...
 
 
 class Policy(Protocol):

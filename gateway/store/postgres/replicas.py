@@ -59,9 +59,10 @@ def known(connection: Connection) -> list[Replica]:
     ]
 
 
-def alive(connection: Connection) -> set[str]:
-    """Ids of replicas that nobody has ended."""
-    return {str(row[0]) for row in connection.execute("SELECT id FROM replica WHERE ended_ns IS NULL")}
+def holding(connection: Connection) -> set[str]:
+    """Ids of replicas that may hold something of limits: those that nobody has ended, and those that were, as long as
+    what they left open is not booked."""
+    return {str(row[0]) for row in connection.execute("SELECT id FROM replica WHERE ended_ns IS NULL OR released = 0")}
 
 
 def silent(connection: Connection, after_s: float) -> list[str]:

@@ -173,6 +173,9 @@ class Rooms:
     ) -> None:
         raise NotImplementedError
 
+    async def elsewhere(self, _: str, __: float) -> None:
+        return None
+
     async def decided(
         self,
         _: Sequence[tuple[Action, Target | None, Decision]],
