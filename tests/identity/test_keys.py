@@ -118,7 +118,9 @@ async def test_secrets_are_kept_only_as_hashes(house: House) -> None:
     link, _ = await house.registry.people.make_link("operator", by=None)
     _, session, _ = await house.registry.people.sign_in(link)
     await house.writer.close()
-    stored = b"".join(path.read_bytes() for path in Path(house.writer.database.place).parent.rglob("*") if path.is_file())
+    stored = b"".join(
+        path.read_bytes() for path in Path(house.writer.database.place).parent.rglob("*") if path.is_file()
+    )
     for secret in (key, link.encode(), session.encode()):
         assert secret not in stored
         assert secret[4:] not in stored
