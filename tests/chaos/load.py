@@ -54,12 +54,15 @@ class Load:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        kinds = (self._models, self._streams, self._small, self._small, self._large, self._probe, self._approve)
+        kinds = (self._models, self._streams, self._small, self._small, self._large, self._probe)
         self._tasks = [asyncio.create_task(kind()) for kind in kinds]
+        self._person = asyncio.create_task(self._approve())
 
     async def stop(self) -> None:
         self._stopping.set()
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self._tasks)  # while the person goes on: a call may wait for one
+        self._person.cancel()
+        await asyncio.gather(self._person, return_exceptions=True)
         await self._client.aclose()
 
     async def recovered(self, since_s: float, patience_s: float) -> float:
@@ -126,13 +129,11 @@ class Load:
     async def _approve(self) -> None:
         """The person: approves whatever waits, now at one replica, now at the other."""
         for number in itertools.count():
-            if self._stopping.is_set():
-                return
             gateway = self._topology.gateways[number % 2]
             # Where it is down, the other one is asked next.
             with contextlib.suppress(httpx.HTTPError, OSError, KeyError, json.JSONDecodeError):
                 await self.approve_all(gateway.url, (gateway.folder / "operator.token").read_text().strip())
-            await self._pause(0.2)
+            await asyncio.sleep(0.2)
 
     async def approve_all(self, url: str, token: str) -> int:
         headers = {"authorization": f"Bearer {token}"}
