@@ -17,6 +17,7 @@ from gateway.limits.scripts import ASK, LIFE_S, MINUTE_LIFE_S, SILENT, TELL
 
 TIMEOUT_S = 1.0
 _PAGE = 500
+_LIVES_S = {"minute": 3_600, "day": 3 * 86_400}
 
 FAULTS = (RedisError, OSError, TimeoutError)
 
@@ -70,6 +71,11 @@ def counter_key(generation: str, counter: Counter) -> str:
     return key(generation, msgspec.json.encode(counter).decode())
 
 
+def life_s(counter: Counter) -> int:
+    """How long a counter is kept that nobody touches: over its window, and a good while."""
+    return _LIVES_S.get(counter.window.partition(":")[0], LIFE_S)
+
+
 class Exchange:
     """One replica's talk with Redis. Who uses it takes care that it is one question at a time."""
 
@@ -98,7 +104,7 @@ class Exchange:
         for counter, limit, mine, need, want in wants:
             of_minute = counter.counter.endswith("_per_minute")
             values += ["minute" if of_minute else "grant", limit, mine, need, want]
-            values.append(MINUTE_LIFE_S if of_minute else LIFE_S)
+            values.append(MINUTE_LIFE_S if of_minute else life_s(counter))
         answer = await self._say(self._ask, key("generation"), generation, corrections, now_s, keys, values)
         if answer[0] == "no":
             return NoRoom(int(answer[1]), int(answer[2]), int(answer[3]))
@@ -119,10 +125,15 @@ class Exchange:
         for at in range(0, max(1, len(facts), len(corrections)), _PAGE):
             page = facts[at : at + _PAGE]
             keys = [counter_key(generation, counter) for counter, _ in page]
-            values = [str(value) for _, value in page]
+            values = [text for counter, value in page for text in (str(value), life_s(counter))]
             answer = await self._say(self._tell, place, generation, corrections[at : at + _PAGE], now_s, keys, values)
             heard += [int(one) for one in answer[1:]]
         return heard
+
+    async def is_first(self, counter: Counter) -> bool:
+        """Whether nobody has told this yet; from here on it is told. Raises RedisError."""
+        place = key("told", msgspec.json.encode(counter).decode())
+        return bool(await self.redis.set(place, self.replica, nx=True, ex=life_s(counter)))
 
     async def silence(self, replica: str) -> None:
         """Hear nothing of an ended replica from here on."""

@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 import structlog
 
-from gateway.limits.exchange import Correction, Counter, Exchange, counter_key, key
+from gateway.limits.exchange import Correction, Counter, Exchange, counter_key, key, life_s
 from gateway.limits.interface import SpendRow
-from gateway.limits.scripts import COMPLETE, LIFE_S
+from gateway.limits.scripts import COMPLETE
 from gateway.limits.spend import ReplicaSpend
 
 _CANDIDATE_S = 10
@@ -132,12 +132,12 @@ class Filling:
         await self._exchange.silence(replica)
         spent = [(*row[:3], replica, *row[3:]) for row in rows]
         await self._write(generation, spent)
-        stays = {place for row in spent for place, _ in _counted(generation, row)}
+        stays = {counter for row in spent for counter, _ in _counted(row)}
         pattern = key(generation, "*")
         page: list[str] = []
         async for found in self._redis.scan_iter(match=pattern, count=_PAGE):
             counter = Counter(*_decode(found[len(key(generation, "")) :]))
-            if found not in stays and not counter.counter.endswith("_per_minute"):
+            if counter not in stays and not counter.counter.endswith("_per_minute"):
                 page.append(found)
             if len(page) >= _PAGE:
                 await self._drop(page, replica)
@@ -153,9 +153,9 @@ class Filling:
     async def _write(self, generation: str, rows: Iterable[ReplicaSpend]) -> None:
         pipe = self._redis.pipeline(transaction=False)
         for row in rows:
-            for place, value in _counted(generation, row):
-                pipe.hset(place, row[3], str(value))
-                pipe.expire(place, LIFE_S)
+            for counter, value in _counted(row):
+                pipe.hset(counter_key(generation, counter), row[3], str(value))
+                pipe.expire(counter_key(generation, counter), life_s(counter))
             if len(pipe) >= _PAGE:
                 await pipe.execute()
         await pipe.execute()
@@ -167,11 +167,11 @@ class Filling:
             await self._redis.unlink(found)
 
 
-def _counted(generation: str, row: ReplicaSpend) -> list[tuple[str, int]]:
+def _counted(row: ReplicaSpend) -> list[tuple[Counter, int]]:
     """The counters that a row of table `spend` stands for, and what it says of each; nothing is no counter."""
     tenant, level, window, _, nanousd, tokens = row
     return [
-        (counter_key(generation, Counter(tenant, level, counter, window)), value)
+        (Counter(tenant, level, counter, window), value)
         for unit, value in (("nanousd", nanousd), ("tokens", tokens))
         for counter in (unit, f"booked_{unit}")
         if value

@@ -44,6 +44,10 @@ class Accounts:
     def __len__(self) -> int:
         return len(self._accounts)
 
+    def has(self, account: Account) -> bool:
+        """Whether it is the one of its level; not where it was idle, was forgotten, and something of it ends late."""
+        return self._accounts.get((account.tenant, account.level)) is account
+
     def of(self, action: Action) -> tuple[Account, ...]:
         """Those of the caller, the widest first. Its tool or model has one of its own: `of_target`."""
         caller = action.caller

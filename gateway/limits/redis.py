@@ -25,12 +25,11 @@ from gateway.errors import Refusal
 from gateway.limits import refusals
 from gateway.limits.account import NO_CEILING, Account, Spend
 from gateway.limits.allowance import Allowance, AllowanceTable
-from gateway.limits.exchange import FAULTS, AwayError, Correction, Counter, Exchange, NoRoom, Want, key
+from gateway.limits.exchange import FAULTS, AwayError, Correction, Counter, Exchange, NoRoom, Want
 from gateway.limits.filling import Filling
 from gateway.limits.interface import Persist, Rates, SpendRow
 from gateway.limits.leases import Share, SharedMinute
 from gateway.limits.memory import MemoryAdmission, MemoryLimits, bound_of, rates_of
-from gateway.limits.scripts import LIFE_S
 from gateway.limits.shared_account import SharedAccount, SharedSpend
 from gateway.limits.soft import SoftBudget
 from gateway.limits.spend import ReplicaSpend, add_nothing, add_spend
@@ -350,7 +349,6 @@ class RedisLimits(MemoryLimits):
                 if not await self._joined_and_told():
                     self._lost(self._filling.waits_for)
                     return
-                await self._tell_soft()
         except AwayError as error:
             self._lost(str(error))
             return
@@ -388,7 +386,9 @@ class RedisLimits(MemoryLimits):
         corrections = []
         facts: list[tuple[Counter, int]] = []
         heard: list[Callable[[int], None]] = []
-        for account in [*touched.values(), *self._some_others(touched)]:
+        told = [account for account in touched.values() if self._accounts.has(account)]
+        told += self._some_others(touched)
+        for account in told:
             if account.windows is not self._windows:
                 account.turn(self._windows)
             for minute in (account.requests, account.tokens):
@@ -420,6 +420,7 @@ class RedisLimits(MemoryLimits):
             raise
         for hear, others in zip(heard, answer, strict=True):
             hear(others)
+        await self._tell_soft(told)
 
     def _some_others(self, touched: dict[int, SharedAccount]) -> list[SharedAccount]:
         """A few of the accounts of which nothing is to be told; others with the next tick."""
@@ -428,19 +429,15 @@ class RedisLimits(MemoryLimits):
         self._heard = first + _HEARD_EACH_TICK
         return [account for account in accounts[first : self._heard] if id(account) not in touched]
 
-    async def _tell_soft(self) -> None:
+    async def _tell_soft(self, accounts: Iterable[SharedAccount]) -> None:
         """Tell of each soft budget that all replicas together have passed; one of them does."""
-        for account in _shared(tuple(self._accounts)):
+        for account in accounts:
             for spend in account.spends:
                 if spend.is_told or not _has_passed(spend):
                     continue
                 spend.is_told = True
-                counter = _counter(account, "told", spend.window)
-                if await self._redis_set_once(key("told", *counter[:2], counter.window)):
+                if await self._exchange.is_first(_counter(account, "told", spend.window)):
                     self.on_soft_budget(SoftBudget.of(account, spend))
-
-    async def _redis_set_once(self, place: str) -> bool:
-        return bool(await self._exchange.redis.set(place, self._replica, nx=True, ex=LIFE_S))
 
     def _passed(self, account: Account, spend: Spend) -> None:
         """See `MemoryLimits._passed`: that is for all replicas together, so it is found with the next tick."""
@@ -451,9 +448,8 @@ class RedisLimits(MemoryLimits):
         Raises Refusal(store_unavailable) where Redis can't be told; then it is to be told again.
         """
         try:
-            async with self._lock:
-                await self._filling.ended(replica, list(rows))
-                self._ticks += 1  # what was refused before may fit now
+            await self._filling.ended(replica, list(rows))
+            self._ticks += 1  # what was refused before may fit now
         except FAULTS as error:
             self._lost(f"Redis can't be reached ({type(error).__name__})")
             raise _unavailable(self.away or "it did not answer") from error

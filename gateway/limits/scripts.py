@@ -102,19 +102,20 @@ return answer
 """
 )
 
-# Items: value. A replica says what it holds; it only ever gives back, or tells what is a fact.
+# Items: value, life_s. A replica says what it holds; it only ever gives back, or tells what is a fact.
 # Answer: {"away"}, {"late"}, or {"ok"} and what the others hold in each item.
 TELL = (
     _BEGIN
-    + f"""
-local answer = {{'ok'}}
+    + """
+local answer = {'ok'}
 for i = first, #KEYS do
-  local value, others = ARGV[at + i - first], 0
+  local a, others = at + (i - first) * 2, 0
+  local value = ARGV[a]
   if value == '0' then
     redis.call('HDEL', KEYS[i], replica)
   else
     redis.call('HSET', KEYS[i], replica, value)
-    redis.call('EXPIRE', KEYS[i], {LIFE_S})
+    redis.call('EXPIRE', KEYS[i], ARGV[a + 1])
   end
   local all = redis.call('HGETALL', KEYS[i])
   for f = 1, #all, 2 do

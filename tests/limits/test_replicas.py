@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -77,6 +78,56 @@ async def test_many_replicas_with_many_calls_each_never_overspend(redis_url: str
     await asyncio.gather(tick(), *(work(replica) for replica in group.alive.values() for _ in range(25)))
     assert BUDGET * 0.99 < group.used <= BUDGET
     assert not group.open
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_whatever_happens_nothing_is_overspent(
+    redis_url: str, make_replicas: MakeReplicas, clock: ManualClock, seed: int
+) -> None:
+    """Calls, true costs, ticks of one or of all, floods of calls at once, flushes, deaths and new replicas."""
+    chance = random.Random(seed)
+    group = await make_replicas(redis_url, 3)
+
+    async def call() -> None:
+        replica = chance.choice(list(group.alive.values()))
+        with contextlib.suppress(Refusal):  # store_unavailable, for a while
+            await group.call(replica, chance.randrange(1, BUDGET // 8))
+
+    for _ in range(250):
+        match chance.randrange(12):
+            case 0 | 1 | 2:
+                await call()
+            case 3:
+                await asyncio.gather(*(call() for _ in range(chance.randrange(2, 12))))
+            case 4 | 5 | 6 if group.open:
+                one = chance.choice(group.open)
+                group.settle(one, chance.randrange(one.reservation.nanousd // 20 + 1))
+            case 7 | 8:
+                await chance.choice(list(group.alive.values())).tick()
+            case 9:
+                clock.advance(chance.choice([0.5, 2, 4]))
+                await group.tick(chance.randrange(1, 4))
+            case 10 if chance.random() < 0.3:
+                with redis.Redis.from_url(redis_url) as client:
+                    client.flushall()
+            case 11 if len(group.alive) > 1 and chance.random() < 0.3:
+                dead = chance.choice(list(group.alive.values()))
+                group.die(dead)
+                await group.tick(chance.randrange(2))
+                await call()
+                await group.end(dead, by=chance.choice(list(group.alive.values())))
+                await group.add()
+            case _:
+                pass
+        assert group.used <= BUDGET
+    last = chance.choice(list(group.alive.values()))
+    last.remaining("reader")
+    await group.tick(4)
+    left = BUDGET - group.used
+    assert last.remaining("reader")["agent:reader"]["budgets"][0]["left_nanousd"] == left
+    if left:
+        assert await group.call(last, left)
+    assert await group.call(last, 1) is None
 
 
 async def test_the_last_cent_can_be_spent_anywhere_after_a_tick_or_two(
