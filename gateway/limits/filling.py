@@ -56,7 +56,6 @@ class Filling:
         self._live = live
         self._holds = holds
         self._now_s = now_s
-        self._own: str | None = None  # the candidate that this replica made
         self._told: str | None = None  # the candidate that was told what this replica holds
         self._complete = self._redis.register_script(COMPLETE)
 
@@ -68,56 +67,53 @@ class Filling:
         if int(memory.get("maxmemory", 0)) and memory.get("maxmemory_policy") != "noeviction":
             self.waits_for = "Redis may forget counters to save memory; set its maxmemory-policy to noeviction"
             return False
+        alive = await self._live()
+        if self._exchange.replica not in alive:
+            # What it told this Redis would be given back by nobody: it was ended, and that was told already.
+            self.waits_for = "this replica was ended by another"
+            return False
         current = await self._redis.get(key("generation"))
         if current is not None and current.startswith(run):
-            if self._exchange.replica not in await self._live():
-                # What it told this Redis would be given back by nobody: it was ended, and that was told already.
-                self.waits_for = "this replica was ended by another"
-                return False
-            self._exchange.generation, self._own = current, None
+            self._exchange.generation = current
             return True
-        if await self._fill(run):
-            self._exchange.generation, self._own = self._own, None
-            if current is not None:
-                log.warning("limits_refilled", because="Redis was restarted or replaced")
-                await self._forget(current)
-            return True
-        return False
-
-    async def _fill(self, run: str) -> bool:
-        mine = self._own if self._own is not None and self._own.startswith(run) else f"{run}-{secrets.token_hex(8)}"
-        if await self._redis.set(key("next"), mine, nx=True, ex=_CANDIDATE_S):
-            self._own = mine
-        candidate = await self._redis.get(key("next"))
+        candidate = await self._fill(run, alive)
         if candidate is None:
             return False
+        self._exchange.generation = candidate
+        if current is not None:
+            log.warning("limits_refilled", because="Redis was restarted or replaced")
+            await self._forget(current)
+        return True
+
+    async def _fill(self, run: str, alive: set[str]) -> str | None:
+        """Tell what this replica holds; the last one that does completes the filling. Its name, once it is complete."""
+        await self._redis.set(key("next"), f"{run}-{secrets.token_hex(8)}", nx=True, ex=_CANDIDATE_S)
+        candidate: str | None = await self._redis.get(key("next"))
+        if candidate is None or not candidate.startswith(run):  # one of the server's former run, which nobody completes
+            await self._redis.delete(key("next"))
+            self.waits_for = "Redis was restarted just now"
+            return None
         facts, taken = self._holds(candidate != self._told)
         await self._exchange.tell(facts, taken, self._now_s(), candidate=candidate)
         self._told = candidate
         joined = key("joined", candidate)
         await self._redis.sadd(joined, self._exchange.replica)
         await self._redis.expire(joined, _JOINED_S)
-        if candidate != self._own:
-            self.waits_for = "Redis is being filled again from the database"
-            return False
-        alive = await self._live()
         there = await self._redis.smembers(joined)
         if not alive <= there:
             self.waits_for = f"{len(alive - there)} replicas have not told yet what they hold of the limits"
-            return False
+            return None
         rows = [row for row in await self._read_all() if row[3] not in alive]
         for replica in there - alive:  # it has told, and was ended since
-            mine_of_it = [
-                (tenant, level, window, usd, n) for tenant, level, window, one, usd, n in rows if one == replica
-            ]
-            await self.correct(candidate, replica, mine_of_it)
+            spent = [(tenant, level, window, usd, n) for tenant, level, window, one, usd, n in rows if one == replica]
+            await self.correct(candidate, replica, spent)
         await self._write(candidate, rows)
-        if not await self._complete(
-            keys=[key("generation"), key("next"), joined], args=[candidate, len(alive | there)]
-        ):
-            return False
+        keys = [key("generation"), key("next"), joined]
+        if not await self._complete(keys=keys, args=[candidate, len(there)]):
+            self.waits_for = "others complete it just now, or have begun again"
+            return None
         log.info("limits_filled", replicas=len(alive))
-        return True
+        return candidate
 
     async def ended(self, replica: str, rows: Sequence[SpendRow]) -> None:
         """A replica holds what it spent, and nothing else; in the filling of now, and in the one being made."""
