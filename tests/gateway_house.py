@@ -15,7 +15,7 @@ import pytest
 from gateway.app import App
 from gateway.audit.view import Filter
 from gateway.identity import Role
-from gateway.process import Process
+from tests.footing import process_in
 
 ROOT = Path(__file__).parents[1]
 URL = "http://gateway.test"
@@ -88,11 +88,11 @@ class Running:
 
 
 @pytest.fixture(name="running")
-async def a_running_gateway(tmp_path: Path) -> AsyncIterator[Running]:
+async def a_running_gateway(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Running]:
     shutil.copytree(ROOT / "policies", tmp_path / "policies")
     (tmp_path / "tools_registry").mkdir()
     (tmp_path / "gateway.yaml").write_text(CONFIG)
-    app = App(Process(data_dir=tmp_path / "var", config=tmp_path / "gateway.yaml"))
+    app = App(process_in(tmp_path, request))
     await app.start()
     try:
         yield Running(app, tmp_path)

@@ -18,10 +18,11 @@ import pytest
 
 from gateway.app import App
 from gateway.approvals.case import Case, Choice, State
-from gateway.audit.check import verify_data_dir
+from gateway.audit.check import verify
 from gateway.audit.view import Filter
 from gateway.identity import Role
 from gateway.process import Process
+from tests.footing import process_in
 
 from .e2e.upstream import Exchange, Play, Upstream, call, chunk, completion, usage
 from .gateway_house import ROOT
@@ -225,12 +226,18 @@ class Desk:
     """The gateway, its provider, an agent at work and two people who decide."""
 
     def __init__(
-        self, folder: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, app: App | None = None
+        self,
+        folder: Path,
+        upstream: Upstream,
+        monkeypatch: pytest.MonkeyPatch,
+        app: App | None = None,
+        *,
+        process: Process | None = None,
     ) -> None:
-        """`app`: one that runs already; `configure` puts it behind this desk."""
+        """`app`: one that runs already; `configure` puts it behind this desk. `process`: of one that does not."""
         self.folder = folder
         self.upstream = upstream
-        self.app = app or App(Process(data_dir=folder / "var", config=folder / "gateway.yaml"))
+        self.app = app or App(process or Process(data_dir=folder / "var", config=folder / "gateway.yaml"))
         self.key = ""
         self._monkeypatch = monkeypatch
         self._ahead_ns = 0
@@ -391,14 +398,17 @@ class Desk:
         return [record["type"] for record in await self.records(**wanted)]
 
     async def verified(self) -> None:
-        report = await asyncio.to_thread(verify_data_dir, self.app.process.data_dir)
+        await self.app.log.caught_up()
+        report = await asyncio.to_thread(verify, self.app.footing.source())
         assert report.ok, list(report.lines())
 
 
 @pytest.fixture(name="desk")
-async def a_desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
+async def a_desk(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Desk]:
     with Upstream() as upstream:
-        desk = Desk(tmp_path, upstream, monkeypatch)
+        desk = Desk(tmp_path, upstream, monkeypatch, process=process_in(tmp_path, request))
         await desk.open()
         try:
             yield desk

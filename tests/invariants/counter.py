@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from gateway.audit.check import verify_data_dir
+from gateway.audit.check import verify
 from gateway.audit.view import Filter
 from tests.bank_house import LARGE, Bank
 from tests.gateway_house import CONFIG
@@ -136,7 +136,8 @@ class Counter:
 
     async def verified(self) -> None:
         """The trail, and the cases held against it, as an auditor finds them."""
-        report = await asyncio.to_thread(verify_data_dir, self.app.process.data_dir)
+        await self.app.log.caught_up()
+        report = await asyncio.to_thread(verify, self.app.footing.source())
         assert report.ok, "\n".join(report.lines())
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from gateway.approvals.case import Case, Choice, State
-from gateway.audit.check import verify_data_dir
+from gateway.audit.check import verify
 from gateway.errors import Refusal
 from gateway.identity import Role
 from tests.bank_house import LARGE, Bank
@@ -188,7 +188,8 @@ async def track(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Tr
     track = Track(bank, Turns(monkeypatch), monkeypatch)
     await track.open()
     yield track
-    report = await asyncio.to_thread(verify_data_dir, track.app.process.data_dir)
+    await track.app.log.caught_up()
+    report = await asyncio.to_thread(verify, track.app.footing.source())
     assert report.ok, list(report.lines())
 
 

@@ -1,0 +1,33 @@
+"""What a whole gateway in a test stands on: its own folder, or with GATEWAY_TEST_FOOTING=shared what replicas share.
+
+`make test-shared` runs houses that were written for one gateway on real PostgreSQL and Redis: they must not notice.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from gateway.keys import make_keys
+from gateway.process import Process
+
+ORIGIN = "gateway.local/audit/default"
+IS_SHARED = os.environ.get("GATEWAY_TEST_FOOTING") == "shared"
+
+
+def process_in(folder: Path, request: pytest.FixtureRequest) -> Process:
+    """A process with its data and its configuration in `folder`."""
+    process = Process(data_dir=folder / "var", config=folder / "gateway.yaml")
+    if not IS_SHARED:
+        return process
+    keys = folder / "keys"
+    make_keys(keys, ORIGIN, is_new=True)
+    shared = {
+        "database_url": SecretStr(request.getfixturevalue("postgres_url")),
+        "redis_url": SecretStr(request.getfixturevalue("redis_url")),
+        "keys_dir": keys,
+    }
+    return process.model_copy(update=shared)
