@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from gateway.actions import Action, Cost, ModelTarget, Reservation, Target
@@ -16,9 +15,10 @@ from gateway.clock import Clock
 from gateway.errors import Refusal
 from gateway.limits import refusals
 from gateway.limits.account import Account, Spend
+from gateway.limits.admission import MemoryAdmission
 from gateway.limits.allowance import Allowance, AllowanceTable
 from gateway.limits.bounds import bound_nanousd, input_bound, output_bound
-from gateway.limits.interface import Persist, Rates, SpendRow
+from gateway.limits.interface import Persist, SpendRow
 from gateway.limits.levels import Accounts
 from gateway.limits.soft import SoftBudget, TellsSoftBudget, tell_nobody
 from gateway.limits.spend import add_nothing, add_spend
@@ -34,34 +34,6 @@ class _Held(NamedTuple):
     spends: tuple[tuple[Spend, ...], ...]  # those of each account, as they were at the start
     minutes: tuple[list[int], ...]  # bucket of each account's tokens per minute
     place: Account | None  # of the tool or the model, where a call is running until it is settled
-
-
-class MemoryAdmission:
-    """A place taken at every level until it is released."""
-
-    __slots__ = ("_accounts", "_clock")
-
-    def __init__(self, accounts: tuple[Account, ...], clock: Clock) -> None:
-        self._accounts = accounts
-        self._clock = clock
-
-    def release(self) -> None:
-        """Give the place back; doing so twice does nothing."""
-        accounts, self._accounts = self._accounts, ()
-        for account in accounts:
-            account.in_flight -= 1
-
-    def rates(self) -> Rates:
-        """The tightest rates as they stand now; empty once the place was given back."""
-        return rates_of(self._accounts, int(self._clock.monotonic_s()))
-
-    def __enter__(self) -> MemoryAdmission:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
 
 
 class MemoryLimits:
@@ -340,28 +312,3 @@ def _refuse_unpriced(accounts: tuple[Account, ...], target: ModelTarget) -> None
     for account in accounts:
         if account.money_is_limited:
             raise refusals.unpriced(account, target.alias)
-
-
-def rates_of(accounts: tuple[Account, ...], now_s: int) -> Rates:
-    """The level with the least left decides, for requests and for tokens apart."""
-    requests: tuple[int, int, int] | None = None
-    tokens: tuple[int, int, int] | None = None
-    for account in accounts:
-        limit = account.allowance.requests_per_minute
-        if limit is not None:
-            left = max(0, limit - account.requests_used(now_s))
-            if requests is None or left < requests[0]:
-                requests = (left, limit, account.requests.reset_s(now_s))
-        limit = account.allowance.tokens_per_minute
-        if limit is not None:
-            left = max(0, limit - account.tokens_used(now_s))
-            if tokens is None or left < tokens[0]:
-                tokens = (left, limit, account.tokens.reset_s(now_s))
-    return Rates(
-        limit_requests=requests and requests[1],
-        remaining_requests=requests and requests[0],
-        reset_requests_s=requests[2] if requests else 0,
-        limit_tokens=tokens and tokens[1],
-        remaining_tokens=tokens and tokens[0],
-        reset_tokens_s=tokens[2] if tokens else 0,
-    )

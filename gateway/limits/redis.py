@@ -15,50 +15,35 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from typing import NamedTuple, cast
+from typing import cast
 
 import structlog
 
 from gateway.actions import Action, Cost, Reservation, Target
 from gateway.clock import Clock
 from gateway.errors import Refusal
-from gateway.limits import refusals
-from gateway.limits.account import NO_CEILING, Account, Spend
+from gateway.limits.account import Account, Spend
+from gateway.limits.admission import MemoryAdmission, rates_of
 from gateway.limits.allowance import Allowance, AllowanceTable
-from gateway.limits.exchange import FAULTS, AwayError, Correction, Counter, Exchange, NoRoom, Want
+from gateway.limits.exchange import FAULTS, AwayError, Correction, Counter, Exchange, NoRoom
 from gateway.limits.filling import Filling
 from gateway.limits.interface import Persist, Rates, SpendRow
-from gateway.limits.leases import Share, SharedMinute
-from gateway.limits.memory import MemoryAdmission, MemoryLimits, bound_of, rates_of
-from gateway.limits.shared_account import SharedAccount, SharedSpend
-from gateway.limits.soft import SoftBudget
+from gateway.limits.leases import SharedMinute
+from gateway.limits.memory import MemoryLimits, bound_of
+from gateway.limits.shared_account import SharedAccount
 from gateway.limits.spend import ReplicaSpend, add_nothing, add_spend
+from gateway.limits.telling import Telling, keep_more, taken_back
+from gateway.limits.wanting import Missing, Wanted, missing_entry, missing_room, refusal_of, want_of
 from gateway.limits.windows import NS_PER_S, windows_at
 
 LEASE_S = 5.0
 _TRIES = 8
-_HEARD_EACH_TICK = 50  # accounts of which nothing is to be told, only heard what the others hold
 _SKEW_NS = 300 * NS_PER_S  # by so much another replica may be in the next window already
-# A block taken ahead is this part of the limit.
-_PARTS = {"concurrency": 10, "requests_per_minute": 60, "tokens_per_minute": 60, "nanousd": 50, "tokens": 50}
 
 log = structlog.get_logger("gateway.limits")
 
 ReadSpend = Callable[[Sequence[str]], Awaitable[Iterable[ReplicaSpend]]]
 """What each replica has spent in the windows of these names."""
-
-
-class Wanted(NamedTuple):
-    """What is missing in one counter of one account. `need` 0: only what the others hold is asked for."""
-
-    account: SharedAccount
-    share: Share | SharedMinute
-    need: int
-    amount: int = 0  # of the whole request, for the sentence
-
-
-Missing = Callable[[int, bool], list[Wanted]]
-"""(second, whether also all that fits) -> what has to be asked for."""
 
 
 class SharedAdmission(MemoryAdmission):
@@ -106,9 +91,8 @@ class RedisLimits(MemoryLimits):
         self._filling = Filling(self._exchange, read_all=self._read_now, live=live, holds=self._holds, now_s=self.now_s)
         self._lock = asyncio.Lock()  # one question at a time: grants are absolute
         self._renewed_s = float("-inf")
-        self._touched: dict[int, SharedAccount] = {}  # of which something is to be told
+        self._telling = Telling(self._exchange, self._accounts, lambda passed: self.on_soft_budget(passed))
         self._ticks = 0  # what was refused before one need not be refused after it
-        self._heard = 0
         self._is_alone = False  # somebody was let through that was counted here only
 
     # ------------------------------------------------------------ the path
@@ -117,9 +101,9 @@ class RedisLimits(MemoryLimits):
         """See `Limits.admit`. Raises `store_unavailable` too."""
         now_s = self.now_s()
         accounts = _shared(self._accounts.of(action))
-        if not self._is_renewed or _missing_entry(accounts, now_s, False):
+        if not self._is_renewed or missing_entry(accounts, now_s, False):
             now_s = await self._ask(
-                lambda at_s, everything: _missing_entry(_shared(self._accounts.of(action)), at_s, everything)
+                lambda at_s, everything: missing_entry(_shared(self._accounts.of(action)), at_s, everything)
             )
             accounts = _shared(self._accounts.of(action))
         for account in accounts:
@@ -136,10 +120,11 @@ class RedisLimits(MemoryLimits):
         bound = bound_of(action, target, accounts)
 
         def missing(at_s: int, everything: bool) -> list[Wanted]:
+            self._turn()
             accounts, place = self._accounts_of(action, target)
-            return self._missing_room(
-                _shared(accounts), place, bound.nanousd, bound.input_tokens + bound.output_tokens, at_s, everything
-            )
+            tokens = bound.input_tokens + bound.output_tokens
+            entered = None if place is None else cast("SharedAccount", place)
+            return missing_room(_shared(accounts), entered, bound.nanousd, tokens, self._windows, at_s, everything)
 
         now_s = self.now_s()
         if not self._is_renewed or missing(now_s, False):
@@ -178,36 +163,7 @@ class RedisLimits(MemoryLimits):
     def reconfigure(self, table: AllowanceTable) -> None:
         """See `Limits.reconfigure`."""
         super().reconfigure(table)
-        self.touch(self._accounts)
-
-    # ------------------------------------------------------------ what is missing
-
-    def _missing_room(
-        self,
-        accounts: tuple[SharedAccount, ...],
-        place: Account | None,
-        nanousd: int,
-        tokens: int,
-        now_s: int,
-        everything: bool,
-    ) -> list[Wanted]:
-        self._turn()
-        wanted = []
-        if place is not None:
-            wanted = _missing_entry((cast("SharedAccount", place),), now_s, everything)
-        for account in accounts:
-            if account.windows is not self._windows:
-                account.turn(self._windows)
-            for share in account.shares:
-                amount = nanousd if share.counter == "nanousd" else tokens if share.counter == "tokens" else 0
-                short = share.used + amount - share.granted
-                if amount and (short > 0 or everything):
-                    wanted.append(Wanted(account, share, max(0, short), amount))
-            if tokens and account.tokens.limit is not None:
-                fits = account.tokens.used(now_s) + tokens <= account.minute_tokens
-                if everything or not fits:
-                    wanted.append(Wanted(account, account.tokens, 0 if fits else tokens, tokens))
-        return wanted
+        self._telling.touch_all()
 
     # ------------------------------------------------------------ asking Redis
 
@@ -240,9 +196,9 @@ class RedisLimits(MemoryLimits):
         if isinstance(share, SharedMinute):
             second, amount, wait_s = share.refused
             if second == now_s and 0 < amount <= first.need:
-                raise self._refusal(first, wait_s, now_s)
+                raise refusal_of(first, wait_s, now_s)
         elif share.refused_at == self._ticks and 0 < share.refused_need <= first.need:
-            raise self._refusal(first, 1, now_s)
+            raise refusal_of(first, 1, now_s)
 
     async def _extend(self, wanted: Sequence[Wanted], now_s: int) -> None:
         corrections = []
@@ -250,14 +206,14 @@ class RedisLimits(MemoryLimits):
             for minute in (one.account.requests, one.account.tokens):
                 if minute is one.share or minute.second != now_s:
                     minute.give_back()
-                corrections += _taken_back(one.account, minute)
+                corrections += taken_back(one.account, minute)
             self.touch((one.account,))
-        wants = [_want(one) for one in wanted]
+        wants = [want_of(one) for one in wanted]
         try:
             answer = await self._exchange.ask(wants, corrections, now_s)
         except AwayError as error:
             self._lost(str(error))
-            _keep_more([one.account for one in wanted], corrections)
+            keep_more([one.account for one in wanted], corrections)
             return
         if isinstance(answer, NoRoom):
             one = wanted[answer.item]
@@ -268,7 +224,7 @@ class RedisLimits(MemoryLimits):
             else:
                 one.share.others = answer.others
                 one.share.refused_at, one.share.refused_need = self._ticks, one.need
-            raise self._refusal(one, answer.wait_s, now_s)
+            raise refusal_of(one, answer.wait_s, now_s)
         for one, (granted, others) in zip(wanted, answer, strict=True):
             one.account.is_known = True
             if isinstance(one.share, SharedMinute):
@@ -277,26 +233,14 @@ class RedisLimits(MemoryLimits):
                 one.share.granted += granted
                 one.share.others = others
 
-    def _refusal(self, wanted: Wanted, wait_s: int, now_s: int) -> Refusal:
-        account, share, _, amount = wanted
-        limit = share.limit or 0
-        if isinstance(share, SharedMinute):
-            if share.counter == "requests_per_minute":
-                return refusals.too_many_requests(account, limit, wait_s, now_s)
-            left = max(0, limit - share.all_used(now_s))
-            return refusals.too_many_tokens(account, amount, left, limit, wait_s, now_s)
-        if share.counter == "concurrency":
-            return refusals.no_place(account, share.others + share.used, now_s)
-        spend: Spend = share.owner
-        return refusals.over_budget(account, spend, share.counter, needed=amount, left=share.left, limit=limit)
-
     def _count_alone(self, missing: Missing) -> int:
         """Redis is away: what may be counted by this replica alone is, by its own use and what it knows of others.
 
         Leases that could not be renewed for long are not used either: somebody may count this replica as dead.
         """
         now_s = self.now_s()
-        wanted = missing(now_s, not self._is_renewed)
+        is_late = not self._is_renewed
+        wanted = [one for one in missing(now_s, is_late) if one.need or is_late]
         if any(not one.share.alone for one in wanted):
             raise _unavailable(self.away or "its counters were not renewed")
         for one in wanted:
@@ -305,9 +249,9 @@ class RedisLimits(MemoryLimits):
                 assert share.limit is not None
                 if share.all_used(now_s) + one.need > share.limit:
                     wait_s = share.mine.wait_s(now_s, one.need, share.limit)
-                    raise self._refusal(one, wait_s, now_s)
+                    raise refusal_of(one, wait_s, now_s)
             elif share.limit - share.others - share.granted < one.need:
-                raise self._refusal(one, 1, now_s)
+                raise refusal_of(one, 1, now_s)
         for one in wanted:
             if isinstance(one.share, SharedMinute):
                 one.share.granted_alone(now_s, one.need)
@@ -368,76 +312,16 @@ class RedisLimits(MemoryLimits):
         """Whether this replica is in the filling of now, and has told what it holds. The lock is held."""
         if self._exchange.generation is not None:
             try:
-                await self._tell()
+                await self._telling.tell(self._windows, self.now_s())
                 return True
             except AwayError:
                 if self._exchange.generation is not None:
                     raise
         if not await self._filling.join():
             return False
-        self.touch(self._accounts)
-        await self._tell()
+        self._telling.touch_all()
+        await self._telling.tell(self._windows, self.now_s())
         return True
-
-    async def _tell(self) -> None:
-        """Tell what this replica holds, and hear what the others hold. The lock is held."""
-        touched, self._touched = self._touched, {}
-        now_s = self.now_s()
-        corrections = []
-        facts: list[tuple[Counter, int]] = []
-        heard: list[Callable[[int], None]] = []
-        told = [account for account in touched.values() if self._accounts.has(account)]
-        told += self._some_others(touched)
-        for account in told:
-            if account.windows is not self._windows:
-                account.turn(self._windows)
-            for minute in (account.requests, account.tokens):
-                if minute.second != now_s:
-                    minute.give_back()
-                corrections += _taken_back(account, minute)
-            for share in account.shares:
-                block = share.limit // _PARTS[share.counter] if account.active else 0
-                facts.append((_counter(account, share.counter, share.window), share.lower(block)))
-                heard.append(partial(setattr, share, "others"))
-            for spend in account.spends:
-                for unit, soft, name in (
-                    ("nanousd", spend.soft_nanousd, "others_nanousd"),
-                    ("tokens", spend.soft_tokens, "others_tokens"),
-                ):
-                    if soft != NO_CEILING:
-                        counter = f"booked_{unit}"
-                        facts.append((_counter(account, counter, spend.window), getattr(spend, counter)))
-                        heard.append(partial(setattr, spend, name))
-            account.is_known = True
-            if account.active:
-                self._touched[id(account)] = account  # its blocks are to be given back
-                account.active = False
-        try:
-            answer = await self._exchange.tell(facts, corrections, now_s)
-        except AwayError:
-            _keep_more(touched.values(), corrections)
-            self._touched |= touched
-            raise
-        for hear, others in zip(heard, answer, strict=True):
-            hear(others)
-        await self._tell_soft(told)
-
-    def _some_others(self, touched: dict[int, SharedAccount]) -> list[SharedAccount]:
-        """A few of the accounts of which nothing is to be told; others with the next tick."""
-        accounts = _shared(tuple(self._accounts))
-        first = self._heard if self._heard < len(accounts) else 0
-        self._heard = first + _HEARD_EACH_TICK
-        return [account for account in accounts[first : self._heard] if id(account) not in touched]
-
-    async def _tell_soft(self, accounts: Iterable[SharedAccount]) -> None:
-        """Tell of each soft budget that all replicas together have passed; one of them does."""
-        for account in accounts:
-            for spend in account.spends:
-                if spend.is_told or not _has_passed(spend):
-                    continue
-                spend.is_told = True
-                if await self._exchange.is_first(_counter(account, "told", spend.window)):
-                    self.on_soft_budget(SoftBudget.of(account, spend))
 
     def _passed(self, account: Account, spend: Spend) -> None:
         """See `MemoryLimits._passed`: that is for all replicas together, so it is found with the next tick."""
@@ -458,7 +342,7 @@ class RedisLimits(MemoryLimits):
         """Give back what is not used, and close."""
         for account in _shared(tuple(self._accounts)):
             account.active = False
-        self.touch(self._accounts)
+        self._telling.touch_all()
         await self.tick()
         await self._exchange.redis.aclose()
 
@@ -474,29 +358,14 @@ class RedisLimits(MemoryLimits):
         return await self._read_all(self.window_names())
 
     def _holds(self, is_first: bool) -> tuple[list[tuple[Counter, int]], list[Correction]]:
-        """All that this replica holds, told when Redis is filled again; of the minute what was not told before."""
         self._turn()
-        facts: list[tuple[Counter, int]] = []
-        taken: list[Correction] = []
-        for account in _shared(tuple(self._accounts)):
-            if account.windows is not self._windows:
-                account.turn(self._windows)
-            for share in account.shares:
-                held = (_counter(account, share.counter, share.window), max(share.used, share.granted))
-                facts += [held] if held[1] else []
-            for minute in (account.requests, account.tokens):
-                if is_first:
-                    minute.mine.used(self.now_s())
-                    minute.tell_all()
-                taken += _taken_back(account, minute)
-        return facts, taken
+        return self._telling.holds(is_first, self._windows, self.now_s())
 
     # ------------------------------------------------------------ accounts
 
     def touch(self, accounts: Iterable[Account]) -> None:
         """Something of these is to be told with the next tick."""
-        for account in accounts:
-            self._touched[id(account)] = cast("SharedAccount", account)
+        self._telling.touch(accounts)
 
     def now_s(self) -> int:
         """The second that rates are counted in: replicas share the wall clock."""
@@ -512,65 +381,6 @@ class RedisLimits(MemoryLimits):
 def _shared(accounts: tuple[Account, ...]) -> tuple[SharedAccount, ...]:
     """They are: `_make` makes no others."""
     return cast("tuple[SharedAccount, ...]", accounts)
-
-
-def _missing_entry(accounts: tuple[SharedAccount, ...], now_s: int, everything: bool) -> list[Wanted]:
-    wanted = []
-    for account in accounts:
-        if not account.is_limited:
-            continue
-        for share in account.shares:
-            if share.owner is account:
-                short = account.in_flight + 1 - account.concurrency
-                if everything or short > 0 or not account.is_known:
-                    wanted.append(Wanted(account, share, max(0, short)))
-            elif not account.is_known and not everything:
-                wanted.append(Wanted(account, share, 0))
-        if account.requests.limit is not None:
-            is_full = account.requests.used(now_s) >= account.minute_requests
-            if everything or is_full:
-                wanted.append(Wanted(account, account.requests, int(is_full)))
-    return wanted
-
-
-def _want(wanted: Wanted) -> Want:
-    account, share, need, _ = wanted
-    limit = share.limit or 0
-    window = "" if isinstance(share, SharedMinute) else share.window
-    mine = 0 if isinstance(share, SharedMinute) else share.granted
-    block = limit // _PARTS[share.counter] if need else 0
-    return Want(_counter(account, share.counter, window), limit, mine, need, need + block)
-
-
-def _counter(account: SharedAccount, counter: str, window: str) -> Counter:
-    return Counter(account.tenant, account.level, counter, window)
-
-
-def _taken_back(account: SharedAccount, minute: SharedMinute) -> list[Correction]:
-    if minute.limit is None or not minute.back:
-        return []
-    back, minute.back = minute.back, {}
-    counter = _counter(account, minute.counter, "")
-    return [Correction(counter, second, amount) for second, amount in back.items() if amount]
-
-
-def _keep_more(accounts: Iterable[SharedAccount], corrections: Sequence[Correction]) -> None:
-    """It is not known whether these were heard: what was more is told again, what was less is not."""
-    minutes = {
-        _counter(account, minute.counter, ""): minute
-        for account in accounts
-        for minute in (account.requests, account.tokens)
-    }
-    for counter, second, amount in corrections:
-        if amount > 0 and counter in minutes:
-            minutes[counter].owe(second, amount)
-
-
-def _has_passed(spend: SharedSpend) -> bool:
-    return (
-        spend.booked_nanousd + spend.others_nanousd > spend.soft_nanousd
-        or spend.booked_tokens + spend.others_tokens > spend.soft_tokens
-    )
 
 
 def _unavailable(reason: str) -> Refusal:

@@ -40,7 +40,7 @@ from gateway.doors.mcp.waiting import SHIPPED
 from gateway.errors import Refusal
 from gateway.govern import Governor
 from gateway.identity.identify import Identity
-from gateway.limits.memory import MemoryAdmission
+from gateway.limits.admission import MemoryAdmission
 from gateway.proposals import Proposal
 from gateway.store.interface import Connection
 from gateway.telemetry import Metrics, Observer, trace_parser
