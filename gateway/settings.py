@@ -123,13 +123,18 @@ def _unknown_names(document: Document, config: Config) -> list[Problem]:
             mend = f"Did you mean {near!r}?" if near else "Add it under providers."
             message = f"The model {model.alias!r} names the unknown provider {model.provider!r}."
             problems.append(document.problem(("models", index, "provider"), message, mend))
-    known = {agent.id for agent in config.agents}
-    for agent_id in config.limits.agents:
-        if agent_id not in known:
-            near = documents.suggest(agent_id, known)
-            mend = f"Did you mean {near!r}?" if near else "Fine if it was created through the API."
-            message = f"Limits are set for {agent_id!r}, which is not an agent of this file."
-            problems.append(document.problem(("limits", "agents", agent_id), message, mend, warning=True))
+    agents = {agent.id for agent in config.agents}
+    aliases = {model.alias for model in config.models}
+    for section, noun, names, known, otherwise in (
+        ("agents", "an agent", config.limits.agents, agents, "Fine if it was created through the API."),
+        ("models", "a model", config.limits.models, aliases, "Correct the alias."),
+    ):
+        for name in names:
+            if name not in known:
+                near = documents.suggest(name, known)
+                mend = f"Did you mean {near!r}?" if near else otherwise
+                message = f"Limits are set for {name!r}, which is not {noun} of this file."
+                problems.append(document.problem(("limits", section, name), message, mend, warning=True))
     return problems
 
 

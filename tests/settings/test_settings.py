@@ -108,6 +108,14 @@ def test_limits_of_an_unknown_agent_are_a_warning_beside_a_configuration(house: 
     assert [(problem.line, problem.severity) for problem in problems] == [(5, "warning")]
 
 
+def test_limits_of_an_unknown_model_are_a_warning(house: House) -> None:
+    config, problems = house.load("limits:\n  models:\n    nobody: {concurrency: 1}\n")
+    assert config is not None
+    assert [(problem.severity, problem.message) for problem in problems] == [
+        ("warning", "Limits are set for 'nobody', which is not a model of this file.")
+    ]
+
+
 def test_paths_that_lead_nowhere_are_told_at_their_lines(house: House) -> None:
     found = house.bad(
         "tool_registry: nowhere\npolicy:\n  path: absent\nproviders:\n  d:\n    type: demo\n    script: no.yaml\n"
