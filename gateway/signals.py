@@ -33,6 +33,7 @@ class Signals:
         """Called after signals may have been missed."""
         self.is_connected = False
         self.dropped = 0
+        self._is_stopping = False
         self._replica = replica
         self._redis = Redis.from_url(
             url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, health_check_interval=0
@@ -52,9 +53,11 @@ class Signals:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_TIMEOUT_S):
                 await self._outgoing.join()
+        self._is_stopping = True
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:  # a client library may take a cancelling for its own time-out; nobody waits for that for ever
+            await asyncio.wait(self._tasks, timeout=2 * _TIMEOUT_S)
         await self._redis.aclose()
 
     def tell(self, topic: str, what: str = "") -> None:
@@ -76,14 +79,14 @@ class Signals:
                 self._outgoing.task_done()
 
     async def _keep_listening(self) -> None:
-        while True:
+        while not self._is_stopping:
             try:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as heard:
                     await heard.subscribe(CHANNEL)
                     self.is_connected = True
                     if self.on_gap is not None:
                         await self.on_gap()
-                    while True:
+                    while not self._is_stopping:
                         message = await heard.get_message(timeout=_TIMEOUT_S)
                         if message is None:  # silent for a while: is the connection still one?
                             await heard.ping()
