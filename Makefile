@@ -2,6 +2,7 @@
 # make replicas  two gateways as one: PostgreSQL, Redis, OPA and a balancer, on the same address
 # make demo  a whole story, against the gateway that runs or one of its own; BY_HAND=1 lets you be the person
 # make test  the whole test suite
+# make test-shared  what one gateway must do, on PostgreSQL and Redis
 # make lint  format, lint, types, import contracts
 # make bench the bench of docs/performance.md
 # make lock  resolve the locks anew
@@ -14,6 +15,9 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 INSTALL := $(UV) pip install --quiet --require-hashes --compile-bytecode
 PYTEST_ARGS ?= -n 2
+# Written for one gateway; on the shared footing they must not notice.
+SHARED := tests/admin tests/govern tests/invariants/test_3_votes_bind.py tests/invariants/test_4_races.py \
+	tests/invariants/test_5_distinct_persons.py
 # The npm clients are tested where there is npm; without it their tests are skipped, or fail with GATEWAY_TEST_STRICT=1.
 NPM_CLIENTS := $(if $(shell command -v npm),.venv-npm/.made)
 
@@ -21,7 +25,7 @@ NPM_CLIENTS := $(if $(shell command -v npm),.venv-npm/.made)
 OPA := github.com/open-policy-agent/opa@v1.22.2
 
 .DEFAULT_GOAL := help
-.PHONY: help run replicas demo test drill lint types contracts format bench lock clean
+.PHONY: help run replicas demo test test-shared drill lint types contracts format bench lock clean
 
 help:
 	@sed -n '1,/^$$/p' Makefile | sed 's/^# //'
@@ -82,6 +86,9 @@ demo: $(VENV)/.runtime .venv-sdk/.made
 
 test: $(VENV)/.dev .venv-sdk/.made .venv-git/.made $(NPM_CLIENTS)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-shared: $(VENV)/.dev
+	@GATEWAY_TEST_FOOTING=shared $(BIN)/python -m pytest $(PYTEST_ARGS) $(SHARED)
 
 drill: $(VENV)/.dev .venv-sdk/.made $(NPM_CLIENTS)
 	@$(BIN)/python -m pytest -m drill

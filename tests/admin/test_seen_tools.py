@@ -10,7 +10,6 @@ import pytest
 
 from gateway.app import App
 from gateway.identity import Role
-from gateway.process import Process
 
 from ..gateway_house import Running
 
@@ -82,7 +81,7 @@ async def test_a_gateway_that_starts_again_still_knows_what_it_saw(running: Runn
     async with reader:
         await declare(reader, "open_file")
     await running.app.stop(1)
-    again = App(Process(data_dir=running.folder / "var", config=running.folder / "gateway.yaml"))
+    again = App(running.app.process)
     await again.start()
     try:
         async with Running(again, running.folder).operator() as operator:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 
 from gateway.identity import Role
@@ -50,8 +51,10 @@ async def test_records_are_filtered_and_paged_newest_first(running: Running) -> 
 
 
 async def test_the_last_checkpoint_is_shown_as_signed(running: Running) -> None:
-    async with running.operator() as operator:
-        last = (await operator.get("/api/v1/audit/checkpoint")).json()
+    async with running.operator() as operator, asyncio.timeout(20):
+        while (answer := await operator.get("/api/v1/audit/checkpoint")).status_code != 200:
+            await asyncio.sleep(0.05)  # at most about a second after a replica's start
+        last = answer.json()
     assert last["note"].startswith("gateway.local/audit/default\n")
     assert last["signed_size"] >= 1
     assert last["vkey"].startswith("gateway.local/audit/default+")
