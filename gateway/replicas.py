@@ -61,6 +61,7 @@ def described(known: list[rows.Replica]) -> list[dict[str, Any]]:
                 "started": rfc3339(one.started_ns),
                 "silent_s": round(one.silent_s, 1),
                 "degraded": one.told.get("degraded", ""),
+                "policy_server": one.told.get("policy_server", ""),
                 "lags": lags,
                 **{name: one.told.get(name) for name in REVISIONS},
             }
