@@ -44,6 +44,7 @@ def test_every_metric_of_the_table_is_served_and_no_other_of_ours(metrics: Metri
     metrics.served("tools/call", "", "unknown_tool")
     metrics.exported("traces", 1)
     metrics.export_lost("logs", "failed", 1)
+    metrics.soft_budget_passed("agent")
     body, content_type = metrics.render()
     assert content_type.startswith("text/plain")
     served = {family.name: family for family in text_string_to_metric_families(body.decode())}
@@ -60,7 +61,20 @@ def test_every_metric_of_the_table_is_served_and_no_other_of_ours(metrics: Metri
 
 def test_no_metric_is_labelled_by_what_a_caller_can_multiply() -> None:
     labels = {label for row in TABLE.values() for label in row.labels}
-    of_ours = {"kind", "effect", "status", "code", "stage", "model", "type", "version", "outcome", "signal", "reason"}
+    of_ours = {
+        "kind",
+        "effect",
+        "status",
+        "code",
+        "stage",
+        "model",
+        "type",
+        "version",
+        "outcome",
+        "signal",
+        "reason",
+        "level",
+    }
     of_conventions = {
         *("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_token_type"),
         *("gen_ai_tool_name", "gateway_tool_server", "mcp_method_name", "error_type"),
