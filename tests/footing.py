@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
+from gateway.audit.appending import Appending
 from gateway.keys import make_keys
 from gateway.process import Process
 
@@ -31,3 +33,11 @@ def process_in(folder: Path, request: pytest.FixtureRequest) -> Process:
         "keys_dir": keys,
     }
     return process.model_copy(update=shared)
+
+
+async def placed_and_signed(log: Appending) -> None:
+    """Until a verifier finds what has been recorded so far; replicas place and sign in the background."""
+    await log.caught_up()
+    async with asyncio.timeout(20):
+        while IS_SHARED and log.signed_size < log.size:
+            await asyncio.sleep(0.05)

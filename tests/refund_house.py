@@ -22,7 +22,7 @@ from gateway.audit.check import verify
 from gateway.audit.view import Filter
 from gateway.identity import Role
 from gateway.process import Process
-from tests.footing import process_in
+from tests.footing import placed_and_signed, process_in
 
 from .e2e.upstream import Exchange, Play, Upstream, call, chunk, completion, usage
 from .gateway_house import ROOT
@@ -398,7 +398,7 @@ class Desk:
         return [record["type"] for record in await self.records(**wanted)]
 
     async def verified(self) -> None:
-        await self.app.log.caught_up()
+        await placed_and_signed(self.app.log)
         report = await asyncio.to_thread(verify, self.app.footing.source())
         assert report.ok, list(report.lines())
 

@@ -10,6 +10,7 @@ import httpx
 from gateway.audit.check import verify
 from gateway.audit.view import Filter
 from tests.bank_house import LARGE, Bank
+from tests.footing import placed_and_signed
 from tests.gateway_house import CONFIG
 
 API = "/api/v1/approvals"
@@ -136,7 +137,7 @@ class Counter:
 
     async def verified(self) -> None:
         """The trail, and the cases held against it, as an auditor finds them."""
-        await self.app.log.caught_up()
+        await placed_and_signed(self.app.log)
         report = await asyncio.to_thread(verify, self.app.footing.source())
         assert report.ok, "\n".join(report.lines())
 

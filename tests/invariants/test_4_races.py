@@ -17,6 +17,7 @@ from gateway.audit.check import verify
 from gateway.errors import Refusal
 from gateway.identity import Role
 from tests.bank_house import LARGE, Bank
+from tests.footing import placed_and_signed
 from tests.gateway_house import CONFIG
 from tests.interleaving import Orders, Turns
 
@@ -188,7 +189,7 @@ async def track(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Tr
     track = Track(bank, Turns(monkeypatch), monkeypatch)
     await track.open()
     yield track
-    await track.app.log.caught_up()
+    await placed_and_signed(track.app.log)
     report = await asyncio.to_thread(verify, track.app.footing.source())
     assert report.ok, list(report.lines())
 
