@@ -4,7 +4,7 @@
 # make test  the whole test suite
 # make test-shared  what one gateway must do, on PostgreSQL and Redis
 # make lint  format, lint, types, import contracts
-# make bench the bench of docs/performance.md
+# make bench the bench of docs/performance.md; make bench-replicas of both footings
 # make lock  resolve the locks anew
 
 PYTHON ?= python3
@@ -25,7 +25,7 @@ NPM_CLIENTS := $(if $(shell command -v npm),.venv-npm/.made)
 OPA := github.com/open-policy-agent/opa@v1.22.2
 
 .DEFAULT_GOAL := help
-.PHONY: help run replicas demo test test-shared drill lint types contracts format bench lock clean
+.PHONY: help run replicas demo test test-shared drill lint types contracts format bench bench-replicas lock clean
 
 help:
 	@sed -n '1,/^$$/p' Makefile | sed 's/^# //'
@@ -110,6 +110,10 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev .venv-litellm/.made
 	@$(BIN)/python -m bench.run $(BENCH_ARGS)
+
+bench-replicas: $(VENV)/.dev
+	@$(BIN)/python -m bench.records
+	@$(BIN)/python -m bench.replicas
 
 lock:
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --custom-compile-command "make lock" -o requirements/bootstrap.lock requirements/bootstrap.in

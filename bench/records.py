@@ -275,9 +275,7 @@ def main() -> None:
     given = parser.parse_args()
     rates = [int(rate) for rate in given.rates.split(",")]
     found = uvloop.run(run(rates, given.seconds, given.rounds))
-    print(
-        "| records/s wanted | store | records/s | p50 ms | p99 ms | added p99 ms | CPU us/record | placed ms | refused |"
-    )
+    print("| wanted | store | records/s | p50 ms | p99 ms | added p99 ms | CPU us/record | placed ms | refused |")
     print("|---:|---|---:|---:|---:|---:|---:|---:|---:|")
     for rate in rates:
         least = _median(found["floor", rate])

@@ -58,7 +58,7 @@ def main() -> None:
     config = prepare(folder, upstream)
 
     from gateway.app import App
-    from gateway.process import Process
+    from gateway.process import load
     from gateway.serve import serve
 
     async def ready(app: App, url: str) -> None:
@@ -66,7 +66,10 @@ def main() -> None:
         _, key = await app.registry.keys.create("bench", person=None)
         print(json.dumps({"url": url, "key": key, "ready_s": ready_s}), flush=True)
 
-    serve(Process(data_dir=folder / "var", config=config, port=0, log_level="warning"), on_ready=ready)
+    process, problems = load()
+    assert process is not None, problems
+    place = {"data_dir": folder / "var", "config": config, "port": 0, "log_level": "warning"}
+    serve(process.model_copy(update=place), on_ready=ready)
 
 
 if __name__ == "__main__":
