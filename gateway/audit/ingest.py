@@ -9,11 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.audit.leaf import Entry
-from gateway.audit.preparing import INTENT, RESULT, NotWrittenError, Preparing
+from gateway.audit.preparing import INTENT, RESULT, NotWrittenError, Preparing, Rides
 from gateway.audit.vault import Vault
 from gateway.clock import Clock
 from gateway.errors import Refusal
 from gateway.store.interface import Connection
+from gateway.store.postgres.connection import at_once
 
 # One trip for all that a batch writes. The order of `n` is the order in which this replica made its records.
 _WRITE = """
@@ -78,6 +79,10 @@ class Ingest:
             self._before = (self._preparing.seq, dict(self._preparing.open))
         batch = _Batch(self._preparing.vault.kek_id, self._replica)
         outcomes = [self._take(connection, entries, batch) for entries in items]
+        if batch.beside:
+            with at_once(connection):  # one trip for the spend of all
+                for also in batch.beside:
+                    also(connection)
         if again := [action_id for action_id in batch.closed if action_id in batch.opened]:
             # Ended and begun anew in one batch: one statement would see the old row beside the new one.
             connection.execute("DELETE FROM open_intent WHERE action_id = ANY(?::text[])", (again,))
@@ -87,7 +92,7 @@ class Ingest:
 
     def _take(self, connection: Connection, entries: tuple[Entry, ...], batch: _Batch) -> Exception | None:
         try:
-            prepared = self._preparing.together(connection, self._claimed(connection, entries))
+            prepared = self._preparing.together(connection, self._claimed(connection, entries), batch.beside)
         except NotWrittenError as error:
             self._give_back(connection, entries)
             return error.reason
@@ -153,6 +158,7 @@ class _Batch:
         self.ids: list[str] = []
         self.bodies: list[bytes] = []
         self.sealed: list[tuple[str, bytes, bytes]] = []
+        self.beside: list[Rides] = []
         self.closed: list[str] = []
         self.opened: dict[str, tuple[str, str, bytes | None]] = {}
         self._kek_id = kek_id

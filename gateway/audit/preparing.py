@@ -18,6 +18,8 @@ from gateway.errors import Refusal
 from gateway.store.connections import is_disk_error
 from gateway.store.interface import Connection
 
+Rides = Callable[[Connection], None]
+
 INTENT = "action.intent"
 RESULT = "action.result"
 
@@ -58,20 +60,26 @@ class Preparing:
         """Number from 1 in an epoch of a writer."""
         self.writer_id, self._epoch, self.open = writer_id, epoch, open_intents
 
-    def together(self, connection: Connection, entries: tuple[Entry, ...]) -> list[Prepared]:
+    def together(
+        self, connection: Connection, entries: tuple[Entry, ...], later: list[Rides] | None = None
+    ) -> list[Prepared]:
         """Prepare all entries of an append or none, and do what rides with them.
 
+        `later` is given what rides `beside` (it can't be refused), to be done at the end of the batch and at once.
         Raises what refuses it; that touches no other append.
         """
         first, opened = self.seq, dict[str, str]()
         closed: dict[str, str] = {}
-        guarded = any(entry.also is not None for entry in entries)
+        put_off: list[Rides] = []
+        guarded = any(entry.also is not None and (later is None or not entry.beside) for entry in entries)
         if guarded:
             connection.execute("SAVEPOINT append")
         try:
             prepared: list[Prepared] = []
             for entry in entries:
-                if entry.also is not None:
+                if entry.also is not None and later is not None and entry.beside:
+                    put_off.append(entry.also)
+                elif entry.also is not None:
                     entry.also(connection)
                 prepared.append(self._prepare(entry, opened, closed))
         except Exception as error:
@@ -85,6 +93,8 @@ class Preparing:
             raise NotWrittenError(_unwritable(error)) from error
         if guarded:
             connection.execute("RELEASE append")
+        if later is not None:
+            later += put_off
         return prepared
 
     def reopen(self, opened: dict[str, str], closed: dict[str, str]) -> None:

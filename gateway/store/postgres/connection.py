@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
 import psycopg
 from psycopg.pq import TransactionStatus
+
+from gateway.store.interface import Connection
 
 _OPTIONS = {
     # What is acknowledged survives a power cut of the server, whatever its own default is.
@@ -67,3 +70,8 @@ def connect(url: str, *, name: str) -> psycopg.Connection[Any]:
         tcp_user_timeout=_SILENT_MS,
         options=" ".join(f"-c {key}={value}" for key, value in _OPTIONS.items()),
     )
+
+
+def at_once(connection: Connection) -> AbstractContextManager[object]:
+    """A block whose statements are sent without waiting for each; the first error is raised at its end."""
+    return connection.raw.pipeline() if isinstance(connection, PostgresConnection) else nullcontext()
