@@ -60,6 +60,13 @@ class FileSource:
             connection.close()
 
 
+def _newest(data_dir: Path) -> Path:
+    """Where this machine keeps the newest checkpoint; workers that share a socket have a folder each."""
+    own = data_dir / "audit"
+    kept = [one for one in (own, *data_dir.glob("worker-*/audit")) if (one / "checkpoint").exists()]
+    return max(kept, key=lambda one: (one / "checkpoint").stat().st_mtime_ns, default=own)
+
+
 class PostgresSource:
     """The database that replicas share, as of one moment: what is written meanwhile is not seen."""
 
@@ -72,7 +79,7 @@ class PostgresSource:
         from gateway.store.database import LostError
 
         self.faults: tuple[type[Exception], ...] = (psycopg.Error, LostError, TypeError)
-        self.folder = data_dir / "audit"
+        self.folder = _newest(data_dir)
         self.keys = keys
         self._url = url
 
