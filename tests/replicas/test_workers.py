@@ -49,7 +49,8 @@ def test_workers_are_replicas_and_one_that_ends_is_started_anew(
         told = gateway("status", "--json")
         if not told.stdout.startswith("{"):
             return []
-        return [one for one in json.loads(told.stdout)["replicas"] if one["state"] == "running"]
+        found = json.loads(told.stdout)["replicas"]
+        return [one for one in found if one["state"] == "running" and one["policy"]]  # ready, and has said so
 
     assert gateway("migrate").returncode == 0
     command = [sys.executable, "-P", "-m", "gateway.cli", "serve", "--port", "0", "--workers", "2"]
