@@ -110,6 +110,7 @@ class Replicas:
         self._beats = _Beats(replica)
         self._versions: dict[str, int] = {}
         self._reading = asyncio.Lock()
+        self._rereads = 0
         self._beaten_s: float | None = None  # when the last heartbeat was durable
         self._sure_from_s = float("inf")  # from then on this replica may judge others
         self._task: asyncio.Task[None] | None = None
@@ -149,11 +150,12 @@ class Replicas:
     # ------------------------------------------------------------ what others changed
 
     async def catch_up(self) -> bool:
-        """Read anew what was changed since this replica last looked; whether anything was.
+        """Read anew what was changed since this replica last looked; whether anything was, by whoever came first.
 
         Raises Refusal(store_unavailable) where nobody can tell.
         """
         assert self._store is not None
+        before = self._rereads  # of many that look at once, one reads; what they missed came for all of them
         async with self._reading:
             found = await self._store.read(rows.versions)
             moved = [topic for topic, version in found.items() if version != self._versions.get(topic)]
@@ -162,7 +164,8 @@ class Replicas:
                 if reread is not None:
                     await reread()
                 self._versions[topic] = found[topic]
-            return bool(moved)
+                self._rereads += 1
+            return self._rereads != before
 
     # ------------------------------------------------------------ watching
 

@@ -79,28 +79,41 @@ class Shared:
             raise Refusal(
                 "store_unavailable", f"PostgreSQL can't be reached: {error}; correct GATEWAY_DATABASE_URL or start it."
             ) from error
-        self.log = SharedLog.open(
-            self._process.data_dir,
-            self.writer,
-            url=self._url,
-            replica=self.replica,
-            keys_dir=self.keys_dir,
-            origin=config.audit.origin,
-            capture=config.audit.capture,
-            payload_cap_bytes=config.audit.payload_cap_bytes,
-            env=config.environment,
-            clock=self._clock,
-            ids=self._ids,
-        )
+        try:
+            self.log = SharedLog.open(
+                self._process.data_dir,
+                self.writer,
+                url=self._url,
+                replica=self.replica,
+                keys_dir=self.keys_dir,
+                origin=config.audit.origin,
+                capture=config.audit.capture,
+                payload_cap_bytes=config.audit.payload_cap_bytes,
+                env=config.environment,
+                clock=self._clock,
+                ids=self._ids,
+            )
+        except BaseException:
+            await self._give_up()
+            raise
         return self.log
 
     async def begin(self, settle: Settle, lost: Lost) -> None:
         """See `Footing.begin`. What ended replicas left open is ended by `replicas`."""
-        await self.log.start()
-        await self.group.start(
-            self.writer, end_for=partial(self.log.end_for, settle=settle, lost=lost), release=self._release
-        )
-        await self.limits.start()
+        try:
+            await self.log.start()
+            await self.group.start(
+                self.writer, end_for=partial(self.log.end_for, settle=settle, lost=lost), release=self._release
+            )
+            await self.limits.start()
+        except BaseException:
+            await self._give_up()
+            raise
+
+    async def _give_up(self) -> None:
+        """Leave nothing open of a start that failed, nor a row by which the others would wait for its silence."""
+        await self.group.stop()
+        await self.writer.close()
 
     async def join(self, registry: Registry, approvals: Approvals, told: Callable[[], dict[str, str]]) -> None:
         """See `Footing.join`."""

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.quickstart.ledger_child import ledger
+from tests.replicas.house import Pair
+
+_TOKEN = "not-secret"
+
+
+@pytest.fixture(scope="session")
+def books(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """The ledger that the tests share: its file and its address."""
+    folder = tmp_path_factory.mktemp("ledger")
+    with ledger(folder, _TOKEN) as url:
+        yield folder / "ledger.db", url
+
+
+@pytest.fixture
+async def pair(
+    tmp_path: Path, postgres_url: str, redis_url: str, books: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Pair]:
+    ledger_db, url = books
+    monkeypatch.setenv("LEDGER_URL", url)
+    monkeypatch.setenv("LEDGER_TOKEN", _TOKEN)
+    async with Pair(tmp_path, postgres_url, redis_url, ledger_db) as pair:
+        yield pair
