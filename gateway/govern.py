@@ -179,7 +179,7 @@ class Governor:
                     held = await self._limits.reserve(action, target)  # 7 reserve
                     running.rates = admitted.rates()
                     while (first := await self._record_intent(running, target, decision, held, inspected)) is not None:
-                        # The identical call is in flight on another replica.
+                        # The identical call is in flight on another replica, or people find out about it.
                         reply = await self._joining.elsewhere(running, target, decision, first)
                         if reply is None and isinstance(target, ToolTarget):  # perhaps nobody knows how it ended
                             reply = await self.escalating.wait(running, target, decision)
@@ -217,7 +217,8 @@ class Governor:
     ) -> str | None:
         """8 record: the intent is durable when this returns None; if it can't be, what was reserved is given back.
 
-        Else the identical call that another replica carries out; then this one is not recorded.
+        Else the identical call that another replica carries out, '' where that has ended in a case that is open; then
+        this one is not recorded.
         """
         action = running.action
         try:
@@ -226,6 +227,8 @@ class Governor:
         except BaseException as error:
             self._limits.settle(held, Cost())
             if isinstance(error, Refusal) and "in_flight" in error.detail:
+                if "case" in error.detail:  # made by another replica a moment ago
+                    await self._approvals.noticed(error.detail["case"])
                 return error.detail["in_flight"]
             raise
         running.recorded = True

@@ -38,6 +38,7 @@ _CLAIM = """
 INSERT INTO open_intent (action_id, leaf_id, reservation, replica, digest)
 VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
+_OPEN_CASE = "SELECT id FROM approval_case WHERE digest = ? AND open = 1"
 
 
 class Ingest:
@@ -134,6 +135,18 @@ class Ingest:
                         "An identical call is being carried out by another replica; ask again for its result.",
                         retry_after_s=1,
                         detail={"in_flight": "" if found is None else str(found[0])},
+                    )
+                )
+            # Only once the claim stands: whoever ends the intent that was there opens its case in the same transaction.
+            case = connection.execute(_OPEN_CASE, (entry.claim,)).fetchone()
+            if case is not None:
+                self._give_back(connection, (entry,))
+                raise _TakenError(
+                    Refusal(
+                        "conflict",
+                        f"An identical call has the case {case[0]}; ask again for what it comes to.",
+                        retry_after_s=1,
+                        detail={"in_flight": "", "case": str(case[0])},
                     )
                 )
         return entries
