@@ -1,93 +1,120 @@
-"""`gateway serve --workers 2`: two replicas on one machine that share a port, and start again when one ends."""
+"""`gateway serve --workers`: several replicas behind one socket, looked after by the process that people start."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PATIENCE_S = 60
+from gateway.process import child_environment
+from tests.replicas.house import lay_out
+
+PATIENCE_S = 40.0
 
 
-def until(look: Callable[[], Any]) -> Any:
-    end_s = time.monotonic() + PATIENCE_S
-    while not (found := look()):
-        assert time.monotonic() < end_s, "it never came"
-        time.sleep(0.1)
-    return found
+class Workers:
+    """The command with two workers, in `folder`."""
 
+    def __init__(self, folder: Path, database_url: str, redis_url: str) -> None:
+        self.data_dir = folder / "var"
+        self.environment = child_environment() | {
+            "GATEWAY_DATABASE_URL": database_url,
+            "GATEWAY_REDIS_URL": redis_url,
+            "GATEWAY_KEYS_DIR": str(folder / "keys"),
+            "GATEWAY_CONFIG": str(folder / "gateway.yaml"),
+            "GATEWAY_DATA_DIR": str(self.data_dir),
+            "GATEWAY_LOG_LEVEL": "warning",
+        }
+        self.log = folder / "serve.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*_gateway(), "serve", "--workers", "2", "--port", "0"],
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+            )
 
-@pytest.mark.timeout(200)
-def test_workers_are_replicas_and_one_that_ends_is_started_anew(
-    tmp_path: Path, postgres_url: str, redis_url: str
-) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
-    environment |= {"GATEWAY_DATABASE_URL": postgres_url, "GATEWAY_REDIS_URL": redis_url, "LEDGER_TOKEN": "none"}
-    environment |= {"GATEWAY_DATA_DIR": str(tmp_path / "var"), "LEDGER_URL": "http://127.0.0.1:9/mcp"}
-
-    def gateway(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-P", "-m", "gateway.cli", *arguments],
-            env=environment,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    def running() -> list[dict[str, Any]]:
-        told = gateway("status", "--json")
-        if not told.stdout.startswith("{"):
-            return []
-        found = json.loads(told.stdout)["replicas"]
-        return [one for one in found if one["state"] == "running" and one["policy"]]  # ready, and has said so
-
-    assert gateway("migrate").returncode == 0
-    command = [sys.executable, "-P", "-m", "gateway.cli", "serve", "--port", "0", "--workers", "2"]
-    with subprocess.Popen(command, env=environment, cwd=ROOT, start_new_session=True) as serving:
+    def running(self) -> dict[int, str]:
+        """Ids of the replicas that run, by process, as the operator sees them; none while nobody answers."""
         try:
-            first = until(lambda: found if len(found := running()) == 2 else None)
-            assert len({one["policy"] for one in first}) == 1
-            killed = int(first[0]["name"].rpartition("/")[2])
-            os.kill(killed, signal.SIGKILL)
+            url = json.loads((self.data_dir / "gateway.json").read_text())["url"]
+            token = (self.data_dir / "operator.token").read_text().strip()
+            headers = {"authorization": f"Bearer {token}"}
+            answer = httpx.get(f"{url}/api/v1/status", headers=headers, timeout=5, trust_env=False)
+        except (FileNotFoundError, httpx.TransportError):
+            return {}
+        if answer.status_code != 200:
+            return {}
+        rows = [row for row in answer.json()["replicas"] if row["state"] == "running"]
+        return {int(row["name"].rpartition("/")[2]): row["id"] for row in rows}
 
-            def renewed() -> bool:
-                names = {one["name"] for one in running()}
-                return len(names) == 2 and first[0]["name"] not in names
+    def status(self) -> dict[str, Any]:
+        """What `gateway status` says."""
+        command = [*_gateway(), "status", "--json"]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
 
-            until(renewed)
-            assert gateway("audit", "query", "--type", "gateway.start", "--json").stdout.count('"gateway.start"') == 3
-            serving.send_signal(signal.SIGTERM)
-            assert serving.wait(60) == 0
-        finally:
-            if serving.poll() is None:
-                os.killpg(serving.pid, signal.SIGKILL)
-    assert gateway("audit", "verify").stdout.startswith("operator-signed")
+    def two(self) -> dict[int, str] | None:
+        found = self.running()
+        return found if len(found) == 2 else None
+
+    def until(self, look: Callable[[], Any], what: str) -> Any:
+        """What `look` gives, once it is something; each look is a command, or a question over the socket."""
+        end_s = time.monotonic() + PATIENCE_S
+        pause = threading.Event()
+        while not (found := look()):
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end_s, f"not in time: {what}\n{self.log.read_text()}"
+            pause.wait(0.1)
+        return found
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE_S)
 
 
-def test_workers_without_shared_engines_are_refused(tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "gateway.cli",
-        "serve",
-        "--workers",
-        "2",
-        "--data-dir",
-        str(tmp_path / "var"),
-    ]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2
-    assert "set GATEWAY_DATABASE_URL and GATEWAY_REDIS_URL" in done.stderr
+def _gateway() -> list[str]:
+    return [sys.executable, "-P", "-m", "gateway.cli"]
+
+
+@pytest.fixture
+def workers(tmp_path: Path, postgres_url: str, redis_url: str) -> Iterator[Workers]:
+    lay_out(tmp_path)
+    workers = Workers(tmp_path, postgres_url, redis_url)
+    try:
+        yield workers
+    finally:
+        if workers.process.poll() is None:
+            workers.stop()
+
+
+def test_two_workers_are_two_replicas_and_a_killed_one_is_started_anew(workers: Workers) -> None:
+    first = workers.until(workers.two, "two replicas")
+    killed, other = first
+    os.kill(killed, signal.SIGKILL)
+
+    def again() -> dict[int, str] | None:
+        found = workers.two()
+        return found if found is not None and killed not in found else None
+
+    now = workers.until(again, "a new worker for the killed one")
+    assert now[other] == first[other]  # it was left alone
+    assert not set(now.values()) & {first[killed]}
+    told = workers.status()["replicas"]
+    assert {row["id"] for row in told if row["state"] == "running"} == set(now.values())
+    assert workers.stop() == 0, workers.log.read_text()
+    said = workers.log.read_text()
+    assert re.search(r"worker_ended.*code.{0,20}-9", said), said
+    assert not (workers.data_dir / "gateway.json").exists()
