@@ -223,7 +223,6 @@ class Writer:
             for job in batch:
                 self._taken[job.lane] += 1
             self._commit(batch)
-            self.commits += 1
             self.database.committed(self.commits)
 
     def _next(self) -> _Job | None:
@@ -277,6 +276,7 @@ class Writer:
             outcomes = [_refused(f"a fault in the writer: {error!r}")] * len(batch)
         finally:
             self._began_s = None
+        self.commits += 1  # before anybody is told
         ends: list[tuple[_Job, Any]] = []
         for job, outcome in zip(batch, outcomes, strict=True):
             if job.future is not None:

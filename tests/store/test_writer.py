@@ -138,7 +138,7 @@ async def test_a_write_that_takes_too_long_is_refused_and_skipped(data_dir: Path
 
 
 async def test_a_full_queue_refuses_instead_of_growing(data_dir: Path) -> None:
-    writer = Writer.open(data_dir)
+    writer = Writer.open(data_dir, timeout_s=60)  # however slow the machine is
     go = threading.Event()
     begun = threading.Event()
 
