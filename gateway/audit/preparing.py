@@ -22,6 +22,8 @@ Rides = Callable[[Connection], None]
 
 INTENT = "action.intent"
 RESULT = "action.result"
+ENDED_FOR = "ended_for"
+"""The label of a result by which one replica ends another one's intent; its `also` takes the intent."""
 
 _NANOS = 1_000_000_000
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -115,9 +117,8 @@ class Preparing:
                 if action_id in self.open:
                     raise Refusal("conflict", f"The action {action_id} has an open intent already.")
                 self.open[action_id] = opened[action_id] = leaf.id
-            elif leaf.type == RESULT and leaf.refs is not None and leaf.refs.intent is not None:
-                pass  # of another replica's intent, which its `also` takes
-            elif leaf.type == RESULT:
+            elif leaf.type == RESULT and ENDED_FOR not in leaf.labels:
+                # `refs.intent` may be filled in already: by a commit that failed, after which this is written anew.
                 intent_id = self.open.pop(action_id, None)
                 if intent_id is None:
                     raise Refusal("conflict", f"The action {action_id} has no open intent: it has ended already.")

@@ -12,7 +12,7 @@ import msgspec
 
 from gateway.actions import Reservation, Status, usd_text
 from gateway.audit.leaf import CostPart, Entry, Leaf, RefsPart, ResultPart, decode_leaf
-from gateway.audit.preparing import RESULT
+from gateway.audit.preparing import ENDED_FOR, RESULT
 from gateway.errors import Refusal
 from gateway.store.interface import Connection
 
@@ -72,7 +72,7 @@ def endings(
         intent = decode_leaf(body)
         entry = Entry(ending(intent, Status.UNKNOWN, code, cost))
         if foreign:
-            entry.leaf.labels["ended_for"] = replica
+            entry.leaf.labels[ENDED_FOR] = replica
             entry.leaf.refs = entry.leaf.refs or RefsPart()
             entry.leaf.refs.intent = str(leaf_id)
         entry.also = _with(entry, intent, reservation, settle, lost, replica, foreign=foreign)

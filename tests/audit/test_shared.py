@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,6 +15,8 @@ from gateway.audit.appending import Appending
 from gateway.audit.shared import SharedLog
 from gateway.audit.view import Filter
 from gateway.errors import Refusal
+from gateway.store import Writer
+from gateway.store.postgres import PostgresDatabase
 from gateway.store.postgres import replicas as rows
 from gateway.store.postgres.beside import Beside
 from tests.audit.house import House
@@ -190,3 +193,31 @@ async def test_an_older_database_is_told_by_whoever_saw_the_newer_one(
     with pytest.raises(Refusal, match="does not have"):
         async with house.log():
             pass
+
+
+async def test_a_result_that_is_written_anew_after_a_lost_commit_ends_its_intent(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house.log() as log:
+        action = house.action()
+        await log.append(house.intent(action))
+        assert isinstance(log.writer, Writer)
+        database = log.writer.database
+        assert isinstance(database, PostgresDatabase)
+        raw = database.connection.raw
+        real = raw.execute
+
+        def execute(query: Any, *more: Any, **options: Any) -> Any:
+            if query != b"COMMIT":
+                return real(query, *more, **options)
+            raw.close()
+            raise psycopg.OperationalError("the connection is lost")
+
+        monkeypatch.setattr(raw, "execute", execute)
+        await log.append(house.result(action))
+        assert log.open_intents == 0
+        with pytest.raises(Refusal, match="has ended already"):
+            await log.append(house.result(action))
+        (result,) = (await log.query(Filter(action=action.id, type="action.result"))).records
+        assert result["result"]["status"] == "succeeded"
+    assert house.verify().ok
