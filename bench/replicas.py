@@ -4,7 +4,9 @@ usage: python -m bench.replicas [--rounds N] [--seconds S]
 
 The gateways are those of `bench.run` (everything on, models at the mock upstream); the replicas share a PostgreSQL
 with its durable defaults and a Redis. Each gateway has core 0 or, the second replica, core 1, where load and upstream
-are too; PostgreSQL and Redis run where they like. CPU per call is of the gateways, and beside it of those two.
+are too; PostgreSQL and Redis run where they like. CPU per call is what gateways, PostgreSQL and Redis took until they
+were quiet again, placing and signing included. The first replica places for both; while it is alone under load the
+second one is up and idle.
 """
 
 from __future__ import annotations
@@ -41,8 +43,8 @@ def _gateway(name: str, core: int, upstream: str, footing: dict[str, str]) -> It
 
 
 @contextlib.contextmanager
-def _shared(folder: Path, upstream: str) -> Iterator[tuple[dict[str, str], list[int]]]:
-    """What replicas stand on, and the processes of it."""
+def _shared(folder: Path, upstream: str) -> Iterator[tuple[dict[str, str], dict[str, int]]]:
+    """What replicas stand on, and the processes of it by name."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o755)
     with PostgresServer(folder / "postgres") as postgres, RedisServer(folder / "redis") as redis:
@@ -55,22 +57,27 @@ def _shared(folder: Path, upstream: str) -> Iterator[tuple[dict[str, str], list[
             "GATEWAY_REDIS_URL": redis.url,
             "GATEWAY_KEYS_DIR": str(folder / "keys"),
         }
-        yield footing, [pid for pid in (postgres.pid, redis.pid) if pid is not None]
+        assert postgres.pid is not None
+        assert redis.pid is not None
+        yield footing, {"postgres_us": postgres.pid, "redis_us": redis.pid}
 
 
-def _turn(subjects: list[Subject], beside: list[int], body: Path, connections: int, seconds: float) -> dict[str, float]:
+def _turn(
+    subjects: list[Subject], servers: dict[str, int], body: Path, connections: int, seconds: float
+) -> dict[str, float]:
     """Load on all of them at once; figures of the whole."""
-    before_us = sum(map(cpu_us, beside))
+    before = {name: cpu_us(pid) for name, pid in servers.items()}
     with ThreadPoolExecutor(len(subjects)) as pool:
-        each = list(pool.map(lambda one: _load(one, body, connections // len(subjects) or 1, seconds), subjects))
-    rps = sum(one["per_s"] for one in each)
+        each = list(pool.map(lambda one: _load(one, body, connections // len(subjects), seconds), subjects))
+    calls = sum(one["ok"] for one in each)
     return {
-        "rps": rps,
-        "cpu_us": sum(one["cpu_us"] * one["per_s"] for one in each) / rps,
-        "beside_us": (sum(map(cpu_us, beside)) - before_us) / (rps * seconds),
+        "rps": sum(one["per_s"] for one in each),
+        "cpu_us": sum(one["cpu_us_with_rest"] * one["ok"] for one in each) / calls,
+        "postgres_us": 0.0,
+        "redis_us": 0.0,
         "p50_us": statistics.median(one["p50_us"] for one in each),
         "p99_us": max(one["p99_us"] for one in each),
-    }
+    } | {name: (cpu_us(pid) - before[name]) / calls for name, pid in servers.items()}
 
 
 def main() -> None:
@@ -92,25 +99,30 @@ def main() -> None:
         first = stack.enter_context(_gateway("replica-1", 0, upstream, footing))
         second = stack.enter_context(_gateway("replica-2", 1, upstream, footing))
         turns = {
-            "embedded": ([embedded], []),
+            "embedded": ([embedded], {}),
             "one replica": ([first], servers),
             "two replicas": ([first, second], servers),
         }
         for number in range(chosen.rounds + 1):  # the first warms up
             for connections in (1, 32):
-                for name, (subjects, beside) in turns.items():
+                for name, (subjects, beneath) in turns.items():
                     if connections == 1 and len(subjects) > 1:
                         continue
-                    figures = _turn(subjects, beside, body, connections, chosen.seconds)
+                    figures = _turn(subjects, beneath, body, connections, chosen.seconds)
                     if number:
                         found.setdefault((name, connections), []).append(figures)
-    print("| footing | connections | calls/s | gateway CPU us/call | PostgreSQL and Redis us/call | p50 ms | p99 ms |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
+            print(f"round {number} of {chosen.rounds}, load average {os.getloadavg()[0]:.1f}", file=sys.stderr)
+    print(
+        "| footing | connections | calls/s | gateway CPU us/call | PostgreSQL us/call | Redis us/call | p50 ms |"
+        " p99 ms |"
+    )
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for (name, connections), rounds in sorted(found.items(), key=lambda one: (one[0][1], one[0][0])):
         of = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
         print(
-            f"| {name} | {connections} | {of['rps']:,.0f} | {of['cpu_us']:,.0f} | {of['beside_us']:,.0f} |"
-            f" {of['p50_us'] / 1000:.2f} | {of['p99_us'] / 1000:.1f} |"
+            f"| {name} | {connections} | {of['rps']:,.0f} | {of['cpu_us']:,.0f} |"
+            f" {of['postgres_us']:,.0f} | {of['redis_us']:,.0f} | {of['p50_us'] / 1000:.2f} |"
+            f" {of['p99_us'] / 1000:.1f} |"
         )
 
 

@@ -76,7 +76,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("GATEWAY_LOG_LEVEL", "").lower() == "debug":
             raise
-        complain(f"A fault of the gateway ({error!r}); GATEWAY_LOG_LEVEL=debug shows where, please report it.")
+        # Not the error's text: it may quote what it was about, a key or a password.
+        complain(
+            f"A fault of the gateway ({type(error).__name__}); GATEWAY_LOG_LEVEL=debug shows where, please report it."
+        )
         return PROBLEM
 
 

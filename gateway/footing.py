@@ -58,7 +58,10 @@ class Footing(Protocol):
         ...
 
     def riding(self, topic: str, also: Change | None) -> Change | None:
-        """`also`, and with it in the transaction what tells others that something of `topic` was changed."""
+        """`also`, and with it in the transaction what tells others that something of `topic` was changed.
+
+        Raises there OutdatedError, where another replica changed it since this one last read it.
+        """
         ...
 
     def told(self, topic: str) -> None:

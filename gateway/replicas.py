@@ -108,18 +108,20 @@ class Replicas:
         self._end_for: EndFor | None = None
         self._release: Release | None = None
         self._beats = _Beats(replica)
-        self._versions: dict[str, int] = {}
+        self._versions: dict[str, int] = {}  # that memory is at least as new as
         self._reading = asyncio.Lock()
         self._rereads = 0
         self._beaten_s: float | None = None  # when the last heartbeat was durable
         self._sure_from_s = float("inf")  # from then on this replica may judge others
         self._task: asyncio.Task[None] | None = None
+        self._registered = False
 
     async def register(self) -> None:
         """Take a row. Raises LostError where the database can't be reached."""
         await asyncio.to_thread(
             self._beside.run, lambda c: rows.register(c, self.id, name=self.name, version=self._version)
         )
+        self._registered = True
 
     async def start(self, store: Store, *, end_for: EndFor, release: Release) -> None:
         """Begin to beat and to watch."""
@@ -133,8 +135,9 @@ class Replicas:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        with contextlib.suppress(LostError):  # the others find out by its silence
-            await asyncio.to_thread(self._beside.run, lambda c: rows.end(c, self.id))
+        if self._registered:
+            with contextlib.suppress(LostError):  # the others find out by its silence
+                await asyncio.to_thread(self._beside.run, lambda c: rows.end(c, self.id))
         await asyncio.to_thread(self._beside.close)
 
     async def known(self) -> list[rows.Replica]:
@@ -158,14 +161,21 @@ class Replicas:
         before = self._rereads  # of many that look at once, one reads; what they missed came for all of them
         async with self._reading:
             found = await self._store.read(rows.versions)
-            moved = [topic for topic, version in found.items() if version != self._versions.get(topic)]
-            for topic in moved:
-                reread = self.on_changed.get(topic)
-                if reread is not None:
+            # What nobody reads anew yet, as while this replica starts, has not been seen.
+            for topic, reread in self.on_changed.items():
+                if found.get(topic, 0) != self.version(topic):
                     await reread()
-                self._versions[topic] = found[topic]
-                self._rereads += 1
+                    self._versions[topic] = found.get(topic, 0)
+                    self._rereads += 1
             return self._rereads != before
+
+    def version(self, topic: str) -> int:
+        """How often a topic was changed, as far as memory has it."""
+        return self._versions.get(topic, 0)
+
+    def changed(self, topic: str, version: int) -> None:
+        """This replica made a topic's next version, durably, out of the one that it had seen."""
+        self._versions[topic] = version
 
     # ------------------------------------------------------------ watching
 

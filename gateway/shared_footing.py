@@ -18,6 +18,7 @@ from gateway.clock import Clock, Ids
 from gateway.config import Config
 from gateway.errors import Refusal
 from gateway.footing import Change, host_name
+from gateway.identity.journal import OutdatedError
 from gateway.identity.registry import Registry
 from gateway.limits import table_of
 from gateway.limits.redis import RedisLimits
@@ -25,7 +26,7 @@ from gateway.limits.spend import read_all_spend
 from gateway.process import Process
 from gateway.replicas import Replicas, described
 from gateway.signals import Signals
-from gateway.store import Writer
+from gateway.store import DirectoryLock, Writer
 from gateway.store.database import LostError
 from gateway.store.interface import Connection
 from gateway.store.postgres import PostgresDatabase, schema
@@ -52,6 +53,7 @@ class Shared:
         self._registry: Registry | None = None
         self._approvals: Approvals | None = None
         self._ticks = 0
+        self._has_writer = False
         self.group = Replicas(self._url, self.replica, name=host_name(), version=__version__, clock=clock)
         self.signals = Signals(process.redis_url.get_secret_value(), self.replica)
         self.limits = RedisLimits(
@@ -71,15 +73,11 @@ class Shared:
     async def open(self, config: Config) -> SharedLog:
         """See `Footing.open`. The schema must be up to date: `gateway migrate` does that, once for all replicas."""
         self.limits.reconfigure(table_of(config.limits))  # in whose time zone the windows are named
+        # What remembers the newest checkpoint belongs to one replica.
+        self._process.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = DirectoryLock(self._process.data_dir)
         try:
-            await asyncio.to_thread(schema.check, self._url)
-            await self.group.register()
-            self.writer = Writer(await asyncio.to_thread(PostgresDatabase, self._url, self.replica))
-        except LostError as error:
-            raise Refusal(
-                "store_unavailable", f"PostgreSQL can't be reached: {error}; correct GATEWAY_DATABASE_URL or start it."
-            ) from error
-        try:
+            await self._reach()
             self.log = SharedLog.open(
                 self._process.data_dir,
                 self.writer,
@@ -98,6 +96,17 @@ class Shared:
             raise
         return self.log
 
+    async def _reach(self) -> None:
+        try:
+            await asyncio.to_thread(schema.check, self._url)
+            await self.group.register()
+            self.writer = Writer(await asyncio.to_thread(PostgresDatabase, self._url, self.replica))
+            self._has_writer = True
+        except LostError as error:
+            raise Refusal(
+                "store_unavailable", f"PostgreSQL can't be reached: {error}; correct GATEWAY_DATABASE_URL or start it."
+            ) from error
+
     async def begin(self, settle: Settle, lost: Lost) -> None:
         """See `Footing.begin`. What ended replicas left open is ended by `replicas`."""
         try:
@@ -113,12 +122,15 @@ class Shared:
     async def _give_up(self) -> None:
         """Leave nothing open of a start that failed, nor a row by which the others would wait for its silence."""
         await self.group.stop()
-        await self.writer.close()
+        if self._has_writer:
+            await self.writer.close()
+        self._lock.release()
 
     async def join(self, registry: Registry, approvals: Approvals, told: Callable[[], dict[str, str]]) -> None:
         """See `Footing.join`."""
         self._registry, self._approvals = registry, approvals
         self.group.told = told
+        registry.follow(self.group.catch_up)
         for topic in _TOPICS:
             self.group.on_changed[topic] = partial(registry.reload, topic, self.writer)
         approvals.on_told = partial(self.signals.tell, "case")
@@ -137,17 +149,20 @@ class Shared:
         """See `Footing.riding`."""
         if topic not in _TOPICS:
             return also
+        seen = self.group.version(topic)  # and whoever makes this change has decided on that
 
         def both(connection: Connection) -> None:
+            if not rows.bump(connection, topic, seen):
+                raise OutdatedError(topic)
             if also is not None:
                 also(connection)
-            rows.bump(connection, topic)
 
         return both
 
     def told(self, topic: str) -> None:
-        """See `Footing.told`."""
+        """See `Footing.told`. Nobody else has changed it since `riding`: registers make one change at a time."""
         if topic in _TOPICS:
+            self.group.changed(topic, self.group.version(topic) + 1)
             self.signals.tell("changed", topic)
 
     async def look_again(self) -> bool:
@@ -212,3 +227,4 @@ class Shared:
         await self.limits.close()
         await self.group.stop()
         await self.writer.close()
+        self._lock.release()

@@ -60,7 +60,11 @@ def load(folder: Path, origin: str, *, create: bool, random_bytes: Callable[[int
             create_durably(path, fresh().encode() + b"\n")
         if path.stat().st_mode & 0o077:
             raise Refusal("audit_unavailable", f"The key file {path} is open to others: run chmod 600 on it.")
-        return path.read_text().strip()
+        try:
+            return path.read_text("ascii").strip()
+        except UnicodeDecodeError:  # whose text would quote the key
+            damaged = f"The key file {path} is damaged: restore it from a backup."
+        raise Refusal("audit_unavailable", damaged)
 
     def secret(name: str) -> bytes:
         text = text_of(name, lambda: base64.b64encode(random_bytes(_SECRET_BYTES)).decode())

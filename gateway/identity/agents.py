@@ -7,15 +7,14 @@ person's act and survives any reload; only a person lifts it.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 
 import msgspec
 
 from gateway.actions import Agent, AgentStatus
 from gateway.clock import Clock
 from gateway.errors import Refusal
-from gateway.identity.journal import Change, Journal, Reads, warm
+from gateway.identity.journal import Change, Journal, Reads, Register, in_turn, warm
 
 _COLUMNS = "id, tenant, env, version, team, use_case, tier, status, owners, next_review, labels, source, created_ns"
 
@@ -28,7 +27,7 @@ class Registered(msgspec.Struct, frozen=True):
     created_ns: int
 
 
-class Agents:
+class Agents(Register):
     """All registered agents, answered from memory. Changes wait for the journal, then for nothing."""
 
     def __init__(
@@ -39,12 +38,12 @@ class Agents:
         on_change: Callable[[Agent | None, str], None],
         on_suspend: Callable[[str], object] = lambda _: None,
     ) -> None:
+        super().__init__()
         self._journal = journal
         self._clock = clock
         self._on_change = on_change
         self._on_suspend = on_suspend
         self._all: dict[str, Registered] = {}
-        self._turn = asyncio.Lock()
 
     async def load(self, store: Reads) -> None:
         """Read everything from the store. Plain SQL, because a start must not pay for SQLAlchemy."""
@@ -53,7 +52,7 @@ class Agents:
 
     async def reload(self, store: Reads) -> None:
         """Take over what another replica changed; an agent that it suspended is stopped here too."""
-        async with self._turn:
+        async with self.turn:
             before = self._all
             await self.load(store)
             for agent_id, now in self._all.items():
@@ -81,45 +80,45 @@ class Agents:
         """Every agent that is registered now, by id."""
         return sorted((one for one in self._all.values() if one.source != "removed"), key=lambda one: one.agent.id)
 
-    async def declare(self, declared: Iterable[Agent]) -> list[str]:
+    @in_turn
+    async def declare(self, declared: Collection[Agent]) -> list[str]:
         """Make the register say what the configuration says; the ids that changed.
 
         Each change is recorded. Agents made through the API stay, unless the configuration takes over their id.
         """
-        async with self._turn:
-            wanted = {agent.id: agent for agent in declared}
-            changes: list[tuple[str, Registered]] = []
-            for agent_id, agent in wanted.items():
-                had = self._all.get(agent_id)
-                if had is None:
-                    changes.append(("agent.registered", Registered(agent, "config", self._clock.now_ns())))
-                    continue
-                now = msgspec.structs.replace(agent, status=had.agent.status)
-                if now != had.agent or had.source != "config":
-                    changes.append(("agent.changed", Registered(now, "config", had.created_ns)))
-            changes += [
-                ("agent.removed", Registered(had.agent, "removed", had.created_ns))
-                for had in self._all.values()
-                if had.source == "config" and had.agent.id not in wanted
-            ]
-            for type_, changed in changes:
-                await self._record(type_, changed, None, {"by": "configuration"})
-            return [changed.agent.id for _, changed in changes]
+        wanted = {agent.id: agent for agent in declared}
+        changes: list[tuple[str, Registered]] = []
+        for agent_id, agent in wanted.items():
+            had = self._all.get(agent_id)
+            if had is None:
+                changes.append(("agent.registered", Registered(agent, "config", self._clock.now_ns())))
+                continue
+            now = msgspec.structs.replace(agent, status=had.agent.status)
+            if now != had.agent or had.source != "config":
+                changes.append(("agent.changed", Registered(now, "config", had.created_ns)))
+        changes += [
+            ("agent.removed", Registered(had.agent, "removed", had.created_ns))
+            for had in self._all.values()
+            if had.source == "config" and had.agent.id not in wanted
+        ]
+        for type_, changed in changes:
+            await self._record(type_, changed, None, {"by": "configuration"})
+        return [changed.agent.id for _, changed in changes]
 
+    @in_turn
     async def create(self, agent: Agent, *, person: str) -> Registered:
         """Register an agent through the API. Raises Refusal(conflict) if the id is taken."""
-        async with self._turn:
-            had = self._all.get(agent.id)
-            if had is not None:
-                raise Refusal(
-                    "conflict",
-                    f"The agent {agent.id!r} was registered before, and its history stays; choose another id."
-                    if had.source == "removed"
-                    else f"The agent {agent.id!r} exists already; choose another id.",
-                )
-            new = Registered(agent, "api", self._clock.now_ns())
-            await self._record("agent.registered", new, person, {})
-            return new
+        had = self._all.get(agent.id)
+        if had is not None:
+            raise Refusal(
+                "conflict",
+                f"The agent {agent.id!r} was registered before, and its history stays; choose another id."
+                if had.source == "removed"
+                else f"The agent {agent.id!r} exists already; choose another id.",
+            )
+        new = Registered(agent, "api", self._clock.now_ns())
+        await self._record("agent.registered", new, person, {})
+        return new
 
     async def suspend(self, agent_id: str, *, person: str, reason: str) -> Registered:
         """Stop the agent: no new action, open streams end. Doing it again changes nothing but is recorded."""
@@ -131,13 +130,13 @@ class Agents:
         """Let the agent act again."""
         return await self._set(agent_id, AgentStatus.ACTIVE, "agent.resumed", person, reason)
 
+    @in_turn
     async def _set(self, agent_id: str, status: AgentStatus, type_: str, person: str, reason: str) -> Registered:
-        async with self._turn:
-            had = self.registered(agent_id)
-            agent = msgspec.structs.replace(had.agent, status=status)
-            changed = Registered(agent, had.source, had.created_ns)
-            await self._record(type_, changed, person, {"reason": reason} if reason else {})
-            return changed
+        had = self.registered(agent_id)
+        agent = msgspec.structs.replace(had.agent, status=status)
+        changed = Registered(agent, had.source, had.created_ns)
+        await self._record(type_, changed, person, {"reason": reason} if reason else {})
+        return changed
 
     async def _record(self, type_: str, changed: Registered, person: str | None, labels: dict[str, str]) -> None:
         agent = changed.agent

@@ -6,7 +6,6 @@ change either.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -16,7 +15,7 @@ from gateway.clock import Clock
 from gateway.errors import Refusal
 from gateway.identity import tokens
 from gateway.identity.identify import Identity
-from gateway.identity.journal import Change, Journal, Reads, warm
+from gateway.identity.journal import Change, Journal, Reads, Register, in_turn, warm
 
 DEFAULT_OVERLAP_S = 24 * 3600
 _NANOS = 1_000_000_000
@@ -44,7 +43,7 @@ class Key(msgspec.Struct, frozen=True):
         return "expiring" if now_ns < self.expires_ns else "expired"
 
 
-class Keys:
+class Keys(Register):
     """All keys. Tells `Identity` which hashes prove which caller."""
 
     def __init__(
@@ -57,6 +56,7 @@ class Keys:
         identity: Identity,
         agent: Callable[[str], Agent | None],
     ) -> None:
+        super().__init__()
         self._journal = journal
         self._clock = clock
         self._new_id = new_id
@@ -64,13 +64,17 @@ class Keys:
         self._identity = identity
         self._agent = agent
         self._of_agent: dict[str, dict[str, Key]] = {}
-        self._turn = asyncio.Lock()
 
     async def load(self, store: Reads) -> None:
-        """Read all keys from the store, at the start or when another replica changed some; the agents must be there."""
+        """Read all keys from the store; the agents must be there."""
         rows = await store.read(lambda db: db.execute(f"SELECT {_COLUMNS} FROM agent_key").fetchall())  # noqa: S608
         for row in rows:
             self._remember(Key(*row))
+
+    async def reload(self, store: Reads) -> None:
+        """Take over what another replica changed."""
+        async with self.turn:
+            await self.load(store)
 
     def rebind(self, agent: Agent | None, agent_id: str) -> None:
         """The agent has changed (None: it is gone): its keys prove the new state from now on."""
@@ -81,6 +85,7 @@ class Keys:
         """The agent's keys, oldest first, revoked and expired ones too."""
         return sorted(self._of_agent.get(agent_id, {}).values(), key=lambda key: (key.created_ns, key.id))
 
+    @in_turn
     async def create(
         self,
         agent_id: str,
@@ -90,11 +95,11 @@ class Keys:
         valid_s: float | None = None,
     ) -> tuple[Key, str]:
         """A new key and its secret. Raises Refusal(not_found) for an unknown agent."""
-        async with self._turn:
-            key, secret = self._mint(self._known(agent_id), user, valid_s)
-            await self._record("key.created", person, [key], {"key": key.id})
-            return key, secret
+        key, secret = self._mint(self._known(agent_id), user, valid_s)
+        await self._record("key.created", person, [key], {"key": key.id})
+        return key, secret
 
+    @in_turn
     async def rotate(
         self, agent_id: str, *, person: str, user: str | None = None, overlap_s: float = DEFAULT_OVERLAP_S
     ) -> tuple[Key, str, list[Key]]:
@@ -103,34 +108,33 @@ class Keys:
         Only keys bound to the same user are replaced. An overlap of 0 revokes them at once. Raises
         Refusal(not_found) for an unknown agent.
         """
-        async with self._turn:
-            now_ns = self._clock.now_ns()
-            end_ns = now_ns + int(overlap_s * _NANOS)
-            key, secret = self._mint(self._known(agent_id), user, None)
-            old: list[Key] = []
-            for had in self.of(agent_id):
-                if had.user != user or had.state(now_ns) not in {"active", "expiring"}:
-                    continue
-                if overlap_s <= 0:
-                    old.append(msgspec.structs.replace(had, revoked_ns=now_ns))
-                else:
-                    until_ns = end_ns if had.expires_ns is None else min(end_ns, had.expires_ns)
-                    old.append(msgspec.structs.replace(had, expires_ns=until_ns))
-            replaced = ",".join(had.id for had in old)
-            await self._record("key.rotated", person, [key, *old], {"key": key.id, "replaces": replaced})
-            return key, secret, old
+        now_ns = self._clock.now_ns()
+        end_ns = now_ns + int(overlap_s * _NANOS)
+        key, secret = self._mint(self._known(agent_id), user, None)
+        old: list[Key] = []
+        for had in self.of(agent_id):
+            if had.user != user or had.state(now_ns) not in {"active", "expiring"}:
+                continue
+            if overlap_s <= 0:
+                old.append(msgspec.structs.replace(had, revoked_ns=now_ns))
+            else:
+                until_ns = end_ns if had.expires_ns is None else min(end_ns, had.expires_ns)
+                old.append(msgspec.structs.replace(had, expires_ns=until_ns))
+        replaced = ",".join(had.id for had in old)
+        await self._record("key.rotated", person, [key, *old], {"key": key.id, "replaces": replaced})
+        return key, secret, old
 
+    @in_turn
     async def revoke(self, agent_id: str, key_id: str, *, person: str) -> Key:
         """End a key at once. Raises Refusal(not_found); an already revoked one stays as it is."""
-        async with self._turn:
-            had = self._of_agent.get(agent_id, {}).get(key_id)
-            if had is None:
-                raise Refusal("not_found", f"The agent {agent_id!r} has no key {key_id!r}; list its keys first.")
-            if had.revoked_ns is not None:
-                return had
-            key = msgspec.structs.replace(had, revoked_ns=self._clock.now_ns())
-            await self._record("key.revoked", person, [key], {"key": key.id})
-            return key
+        had = self._of_agent.get(agent_id, {}).get(key_id)
+        if had is None:
+            raise Refusal("not_found", f"The agent {agent_id!r} has no key {key_id!r}; list its keys first.")
+        if had.revoked_ns is not None:
+            return had
+        key = msgspec.structs.replace(had, revoked_ns=self._clock.now_ns())
+        await self._record("key.revoked", person, [key], {"key": key.id})
+        return key
 
     def _known(self, agent_id: str) -> Agent:
         agent = self._agent(agent_id)

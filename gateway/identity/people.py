@@ -6,8 +6,7 @@ the data directory), becomes a console session. Only hashes of links and session
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from enum import StrEnum
 from typing import Any
 
@@ -16,7 +15,7 @@ import msgspec
 from gateway.clock import Clock
 from gateway.errors import Refusal
 from gateway.identity import tokens
-from gateway.identity.journal import Change, Journal, Reads, warm
+from gateway.identity.journal import Change, Journal, Reads, Register, in_turn, warm
 from gateway.store.interface import Connection
 
 LOCAL_OPERATOR = "operator"
@@ -59,10 +58,11 @@ class _Until(msgspec.Struct, frozen=True):
     expires_ns: int
 
 
-class People:
+class People(Register):
     """All persons, sign-in links and console sessions, answered from memory."""
 
     def __init__(self, *, journal: Journal, clock: Clock, random_bytes: Callable[[int], bytes]) -> None:
+        super().__init__()
         self._journal = journal
         self._clock = clock
         self._random_bytes = random_bytes
@@ -70,7 +70,6 @@ class People:
         self._links: dict[str, _Until] = {}
         self._sessions: dict[str, _Until] = {}
         self._local_token: str | None = None  # its hash
-        self._turn = asyncio.Lock()
 
     async def load(self, store: Reads) -> None:
         """Read persons and what of their links and sessions is still good."""
@@ -97,6 +96,11 @@ class People:
             self._all[id_] = Person(id_, name, known, created_ns, removed_ns, tenant, belongs)
         self._links = {token: _Until(person_id, expires_ns) for token, person_id, expires_ns in links}
         self._sessions = {token: _Until(person_id, expires_ns) for token, person_id, expires_ns in sessions}
+
+    async def reload(self, store: Reads) -> None:
+        """Take over what another replica changed."""
+        async with self.turn:
+            await self.load(store)
 
     # ------------------------------------------------------------ the register
 
@@ -125,151 +129,154 @@ class People:
         if found is not None and found.removed_ns is None:
             return found
         roles = (Role.OPERATOR, Role.AUDITOR, Role.REVIEWER, Role.POLICY_AUTHOR)
-        return await self.add(LOCAL_OPERATOR, name="Local operator", roles=roles, by=None)
+        try:
+            return await self.add(LOCAL_OPERATOR, name="Local operator", roles=roles, by=None)
+        except Refusal as refusal:
+            if refusal.code != "conflict" or (found := self.standing(LOCAL_OPERATOR)) is None:
+                raise
+            return found  # another replica started at the same moment
 
     def trust_local_token(self, secret: str) -> None:
         """Accept `secret` as the local operator's until the process ends. Kept in memory only, as a hash."""
         self._local_token = tokens.digest(secret)
 
+    @in_turn
     async def add(
-        self, person_id: str, *, name: str, roles: Iterable[Role], by: str | None, groups: Iterable[str] = ()
+        self, person_id: str, *, name: str, roles: Collection[Role], by: str | None, groups: Collection[str] = ()
     ) -> Person:
         """Add a person, or bring a removed one back. Raises Refusal(conflict) if they are there already."""
-        async with self._turn:
-            had = self._all.get(person_id)
-            if had is not None and had.removed_ns is None:
-                raise Refusal(
-                    "conflict", f"The person {person_id!r} exists already; `gateway people update` changes them."
-                )
-            like = next((one for one in self._all if one != person_id and one.casefold() == person_id.casefold()), None)
-            if like is not None:  # two who look like one would count as two
-                raise Refusal(
-                    "conflict", f"There is a person {like!r} already; take a name that differs in more than case."
-                )
-            known, belongs = tuple(sorted(set(roles))), tuple(sorted(set(groups)))
-            person = Person(person_id, name, known, self._clock.now_ns(), groups=belongs)
-            subject = _standing_of(person)
-            await warm()
-            await self._write("person.added", by, subject, _person_row(person))
-            self._all[person_id] = person
-            return person
+        had = self._all.get(person_id)
+        if had is not None and had.removed_ns is None:
+            raise Refusal("conflict", f"The person {person_id!r} exists already; `gateway people update` changes them.")
+        like = next((one for one in self._all if one != person_id and one.casefold() == person_id.casefold()), None)
+        if like is not None:  # two who look like one would count as two
+            raise Refusal(
+                "conflict", f"There is a person {like!r} already; take a name that differs in more than case."
+            )
+        known, belongs = tuple(sorted(set(roles))), tuple(sorted(set(groups)))
+        person = Person(person_id, name, known, self._clock.now_ns(), groups=belongs)
+        subject = _standing_of(person)
+        await warm()
+        await self._write("person.added", by, subject, _person_row(person))
+        self._all[person_id] = person
+        return person
 
+    @in_turn
     async def update(
         self,
         person_id: str,
         *,
         by: str,
-        roles: Iterable[Role] | None = None,
-        groups: Iterable[str] | None = None,
+        roles: Collection[Role] | None = None,
+        groups: Collection[str] | None = None,
         name: str | None = None,
     ) -> Person:
         """Change what a person may do; None leaves it. Votes they gave count from then on by what they may now.
 
         Raises Refusal(not_found); Refusal(conflict) where it would take the local operator's own role away.
         """
-        async with self._turn:
-            had = self.person(person_id)
-            person = msgspec.structs.replace(
-                had,
-                name=had.name if name is None else name,
-                roles=had.roles if roles is None else tuple(sorted(set(roles))),
-                groups=had.groups if groups is None else tuple(sorted(set(groups))),
-            )
-            if person_id == LOCAL_OPERATOR and Role.OPERATOR not in person.roles:
-                raise Refusal("conflict", "The local operator stays an operator; protect the data directory instead.")
-            await warm()
-            await self._write("person.changed", by, _standing_of(person), _person_row(person))
-            self._all[person_id] = person
-            return person
+        had = self.person(person_id)
+        person = msgspec.structs.replace(
+            had,
+            name=had.name if name is None else name,
+            roles=had.roles if roles is None else tuple(sorted(set(roles))),
+            groups=had.groups if groups is None else tuple(sorted(set(groups))),
+        )
+        if person_id == LOCAL_OPERATOR and Role.OPERATOR not in person.roles:
+            raise Refusal("conflict", "The local operator stays an operator; protect the data directory instead.")
+        await warm()
+        await self._write("person.changed", by, _standing_of(person), _person_row(person))
+        self._all[person_id] = person
+        return person
 
+    @in_turn
     async def remove(self, person_id: str, *, by: str) -> Person:
         """Take a person's access: sessions and links end at once. What they did stays on record."""
-        async with self._turn:
-            had = self.person(person_id)
-            if person_id == LOCAL_OPERATOR:
-                raise Refusal("conflict", "The local operator cannot be removed; protect the data directory instead.")
-            now_ns = self._clock.now_ns()
-            person = msgspec.structs.replace(had, removed_ns=now_ns)
-            await warm()
-            write_person = _person_row(person)
+        had = self.person(person_id)
+        if person_id == LOCAL_OPERATOR:
+            raise Refusal("conflict", "The local operator cannot be removed; protect the data directory instead.")
+        now_ns = self._clock.now_ns()
+        person = msgspec.structs.replace(had, removed_ns=now_ns)
+        await warm()
+        write_person = _person_row(person)
 
-            def also(connection: Connection) -> None:
-                write_person(connection)
-                connection.execute(
-                    "UPDATE console_session SET revoked_ns = ? WHERE person_id = ? AND revoked_ns IS NULL",
-                    (now_ns, person_id),
-                )
-                connection.execute(
-                    "UPDATE sign_in SET used_ns = ? WHERE person_id = ? AND used_ns IS NULL", (now_ns, person_id)
-                )
+        def also(connection: Connection) -> None:
+            write_person(connection)
+            connection.execute(
+                "UPDATE console_session SET revoked_ns = ? WHERE person_id = ? AND revoked_ns IS NULL",
+                (now_ns, person_id),
+            )
+            connection.execute(
+                "UPDATE sign_in SET used_ns = ? WHERE person_id = ? AND used_ns IS NULL", (now_ns, person_id)
+            )
 
-            await self._write("person.removed", by, {"person": person_id}, also)
-            self._all[person_id] = person
-            self._links = {token: one for token, one in self._links.items() if one.person_id != person_id}
-            self._sessions = {token: one for token, one in self._sessions.items() if one.person_id != person_id}
-            return person
+        await self._write("person.removed", by, {"person": person_id}, also)
+        self._all[person_id] = person
+        self._links = {token: one for token, one in self._links.items() if one.person_id != person_id}
+        self._sessions = {token: one for token, one in self._sessions.items() if one.person_id != person_id}
+        return person
 
     # ------------------------------------------------------------ signing in
 
+    @in_turn
     async def make_link(self, person_id: str, *, by: str | None, valid_s: float = LINK_VALID_S) -> tuple[str, int]:
         """A one-time sign-in token for a person, and when it ends (ns). Raises Refusal(not_found)."""
-        async with self._turn:
-            person = self.person(person_id)
-            secret = tokens.mint(tokens.SIGN_IN, self._random_bytes)
-            hashed, until = tokens.digest(secret), _Until(person_id, self._clock.now_ns() + int(valid_s * _NANOS))
-            await warm()
-            await self._write("person.link_made", by, {"person": person.id}, _link_row(hashed, until))
-            self._links[hashed] = until
-            return secret, until.expires_ns
+        person = self.person(person_id)
+        secret = tokens.mint(tokens.SIGN_IN, self._random_bytes)
+        hashed, until = tokens.digest(secret), _Until(person_id, self._clock.now_ns() + int(valid_s * _NANOS))
+        await warm()
+        await self._write("person.link_made", by, {"person": person.id}, _link_row(hashed, until))
+        self._links[hashed] = until
+        return secret, until.expires_ns
 
+    @in_turn
     async def sign_in(self, link: str) -> tuple[Person, str, int]:
         """Use up a link: the person, the secret of a new console session, and when it ends (ns).
 
         Raises Refusal(unauthenticated) for a link that is unknown, used or expired: which of these is not told.
         """
-        async with self._turn:
-            hashed, now_ns = tokens.digest(link), self._clock.now_ns()
-            until = self._links.get(hashed)
-            if until is None or now_ns >= until.expires_ns:
+        hashed, now_ns = tokens.digest(link), self._clock.now_ns()
+        until = self._links.get(hashed)
+        if until is None or now_ns >= until.expires_ns:
+            raise Refusal(
+                "unauthenticated",
+                "This sign-in link was used already or has expired; run `gateway login` for a new one.",
+            )
+        person = self.person(until.person_id)
+        secret = tokens.mint(tokens.PERSON_TOKEN, self._random_bytes)
+        session_hash, session = tokens.digest(secret), _Until(person.id, now_ns + SESSION_VALID_S * _NANOS)
+        await warm()
+        write_session = _session_row(session_hash, session, now_ns)
+
+        def also(connection: Connection) -> None:
+            used = connection.execute(
+                "UPDATE sign_in SET used_ns = ? WHERE token_sha256 = ? AND used_ns IS NULL", (now_ns, hashed)
+            )
+            if used.rowcount != 1:  # another process was faster
                 raise Refusal(
-                    "unauthenticated",
-                    "This sign-in link was used already or has expired; run `gateway login` for a new one.",
+                    "unauthenticated", "This sign-in link was used already; run `gateway login` for a new one."
                 )
-            person = self.person(until.person_id)
-            secret = tokens.mint(tokens.PERSON_TOKEN, self._random_bytes)
-            session_hash, session = tokens.digest(secret), _Until(person.id, now_ns + SESSION_VALID_S * _NANOS)
-            await warm()
-            write_session = _session_row(session_hash, session, now_ns)
+            write_session(connection)
 
-            def also(connection: Connection) -> None:
-                used = connection.execute(
-                    "UPDATE sign_in SET used_ns = ? WHERE token_sha256 = ? AND used_ns IS NULL", (now_ns, hashed)
-                )
-                if used.rowcount != 1:  # another process was faster
-                    raise Refusal(
-                        "unauthenticated", "This sign-in link was used already; run `gateway login` for a new one."
-                    )
-                write_session(connection)
+        await self._write("person.signed_in", person.id, {"person": person.id}, also)
+        self._links.pop(hashed, None)
+        self._forget_expired(now_ns)
+        self._sessions[session_hash] = session
+        return person, secret, session.expires_ns
 
-            await self._write("person.signed_in", person.id, {"person": person.id}, also)
-            self._links.pop(hashed, None)
-            self._forget_expired(now_ns)
-            self._sessions[session_hash] = session
-            return person, secret, session.expires_ns
-
+    @in_turn
     async def sign_out(self, secret: str) -> None:
         """End a console session; one that is over already is no fault."""
-        async with self._turn:
-            hashed, now_ns = tokens.digest(secret), self._clock.now_ns()
-            until = self._sessions.get(hashed)
-            if until is None:
-                return
+        hashed, now_ns = tokens.digest(secret), self._clock.now_ns()
+        until = self._sessions.get(hashed)
+        if until is None:
+            return
 
-            def also(connection: Connection) -> None:
-                connection.execute("UPDATE console_session SET revoked_ns = ? WHERE token_sha256 = ?", (now_ns, hashed))
+        def also(connection: Connection) -> None:
+            connection.execute("UPDATE console_session SET revoked_ns = ? WHERE token_sha256 = ?", (now_ns, hashed))
 
-            await self._write("person.signed_out", until.person_id, {"person": until.person_id}, also)
-            self._sessions.pop(hashed, None)
+        await self._write("person.signed_out", until.person_id, {"person": until.person_id}, also)
+        self._sessions.pop(hashed, None)
 
     def who(self, secret: str) -> Person | None:
         """The person whose session (or local operator's token) `secret` is; None if it is not good any more."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from gateway.actions import Agent
@@ -54,9 +54,14 @@ class Registry:
         if topic == "agent":
             await self.agents.reload(store)
         elif topic == "key":
-            await self.keys.load(store)
+            await self.keys.reload(store)
         elif topic == "person":
-            await self.people.load(store)
+            await self.people.reload(store)
+
+    def follow(self, catch_up: Callable[[], Awaitable[bool]]) -> None:
+        """Other replicas change the registers too: `catch_up` takes over what they did, by `reload`."""
+        for register in (self.agents, self.keys, self.people):
+            register.catch_up = catch_up
 
     async def open_local_door(self, data_dir: Path, token: str | None = None) -> None:
         """Let whoever can read the data directory act as the local operator: a new token at each start.

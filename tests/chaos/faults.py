@@ -26,12 +26,24 @@ async def postgres_paused(topology: Topology) -> None:
     await _pause(topology.postgres)
 
 
+async def postgres_paused_for_long(topology: Topology) -> None:
+    """Longer than a replica may be silent; but it was the database's silence, and nobody is to be ended for it."""
+    await _pause(topology.postgres, LONGER_THAN_ANY_LEASE_S)
+
+
 async def redis_killed(topology: Topology) -> None:
     await _kill_and_start(topology.redis)
 
 
 async def redis_paused(topology: Topology) -> None:
     await _pause(topology.redis)
+
+
+async def redis_away_for_long(topology: Topology) -> None:
+    """Longer than what was granted is good for."""
+    await asyncio.to_thread(topology.redis.kill)
+    await asyncio.sleep(LONGER_THAN_ANY_LEASE_S)
+    await asyncio.to_thread(topology.redis.start)
 
 
 async def redis_emptied(topology: Topology) -> None:
@@ -92,8 +104,10 @@ async def replicas_replaced(topology: Topology) -> None:
 FAULTS: tuple[Fault, ...] = (
     postgres_killed,
     postgres_paused,
+    postgres_paused_for_long,
     redis_killed,
     redis_paused,
+    redis_away_for_long,
     redis_emptied,
     opa_killed,
     opa_paused,
@@ -110,10 +124,10 @@ async def _kill_and_start(server: Server) -> None:
     await asyncio.to_thread(server.start)
 
 
-async def _pause(server: Server) -> None:
+async def _pause(server: Server, seconds: float = STANDS_STILL_S) -> None:
     server.pause()
     try:
-        await asyncio.sleep(STANDS_STILL_S)
+        await asyncio.sleep(seconds)
     finally:
         server.resume()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,18 @@ def house(folder: Path) -> Iterator[House]:
         path = folder / "gateway.yaml"
         path.write_text(yaml.safe_dump(_config(provider, _policies(folder))))
         with Topology(folder / "run", config=path) as topology:
+            _fill_account(topology)
             yield House(topology, provider)
+
+
+def _fill_account(topology: Topology) -> None:
+    """No large transfer shall fail for want of money."""
+    ledger = sqlite3.connect(topology.folder / "ledger.db")
+    try:
+        ledger.execute("UPDATE account SET balance_cents = 1000000000")
+        ledger.commit()
+    finally:
+        ledger.close()
 
 
 def _policies(folder: Path) -> Path:

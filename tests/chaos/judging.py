@@ -17,14 +17,14 @@ import psycopg
 
 from gateway.quickstart.topology import Topology
 from tests.chaos.house import BUDGET_NANOUSD, CALL_NANOUSD, House
-from tests.chaos.load import LARGE_CENTS, Load, person
+from tests.chaos.load import HELD, LARGE_CENTS, Load, person
 
 SETTLED_S = 40.0
 # Of what a replica held when it died, as much may be booked as spent: its reservations are an upper bound.
 LEAST_SHARE = 0.8
 _TRANSFER = "transfer"
 # 402: the budget is small. 409: come back for what waits.
-_EXPECTED = {"200", "402", "409", "503", "504"}
+_EXPECTED = {"200", "402", "409", "503", "504", HELD}
 # What the balancer makes of a gateway that ended before its answer began, or in the middle of it.
 _CUT = {"502", "RemoteProtocolError"}
 Row = tuple[Any, ...]

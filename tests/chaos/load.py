@@ -18,6 +18,9 @@ from tests.chaos.house import MODEL, House
 
 SMALL_CENTS, LARGE_CENTS = 1, 10_001
 IN_A_ROW = 20
+HELD = "held"
+"""In place of a status: a call that waits for a person was told that its gateway stops, and that its case stays."""
+_CASE = '"gateway/case":"'
 _MCP = {"accept": "application/json, text/event-stream", "mcp-protocol-version": "2025-11-25"}
 _AT_ONCE = 16
 
@@ -28,6 +31,7 @@ class Claims:
 
     statuses: Counter[str] = field(default_factory=Counter)
     told: Counter[str] = field(default_factory=Counter)  # how answers of tools began that were not the tool's own
+    unavailable: Counter[str] = field(default_factory=Counter)  # what 503 said
     unadvised: list[str] = field(default_factory=list)  # 503 that did not say when to come back
     acknowledged: list[str] = field(default_factory=list, repr=False)  # actions that were answered as done
     paid: set[str] = field(default_factory=set, repr=False)  # references whose transfer was answered as made
@@ -224,9 +228,12 @@ class Load:
         except httpx.TransportError as error:
             self.claims.statuses[type(error).__name__] += 1
             return None
-        self.claims.statuses[str(answer.status_code)] += 1
-        if answer.status_code == 503 and "retry-after" not in answer.headers:
-            self.claims.unadvised.append(f"{path} {answer.text[:300]}")
+        is_held = answer.status_code == 503 and '"gateway/code":"stopping"' in answer.text and _CASE in answer.text
+        self.claims.statuses[HELD if is_held else str(answer.status_code)] += 1
+        if answer.status_code == 503:
+            self.claims.unavailable[answer.text[:200]] += 1
+            if "retry-after" not in answer.headers:
+                self.claims.unadvised.append(f"{path} {answer.text[:300]}")
         return answer
 
     async def _pause(self, seconds: float) -> None:

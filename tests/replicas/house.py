@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, closing, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -67,6 +67,15 @@ def footing(app: App) -> Shared:
     return app.footing
 
 
+def deaf_and_blind(bank: Bank) -> None:
+    """From now on a replica hears no signal and does not look by itself at what others changed, nor beats."""
+    shared = footing(bank.running.app)
+    shared.signals.handlers = {}
+    task = shared.group._task
+    assert task is not None
+    task.cancel()
+
+
 async def until(look: Callable[[], Awaitable[Any]], what: str, seconds: float = PATIENCE_S) -> Any:
     """What `look` gives, once it is something."""
     try:
@@ -84,6 +93,7 @@ class Pair:
     def __init__(self, folder: Path, database_url: str, redis_url: str, ledger_db: Path) -> None:
         self.folder = folder
         self.database_url = database_url
+        self.redis_url = redis_url
         self._ledger_db = ledger_db
         self._entered = AsyncExitStack()
         lay_out(folder)
@@ -103,6 +113,13 @@ class Pair:
 
     async def __aexit__(self, *_: object) -> None:
         await self._entered.aclose()
+
+    @asynccontextmanager
+    async def newcomer(self, name: str = "late") -> AsyncIterator[App]:
+        """A further replica, not started yet; stopped at the end."""
+        app = App(process_of(self.folder, name, self.database_url, self.redis_url))
+        yield app
+        await app.stop(1)
 
     async def reload(self) -> None:
         """Put the files in force at both."""

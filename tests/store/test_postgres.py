@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import psycopg
@@ -169,3 +170,32 @@ async def test_a_schema_that_is_not_this_codes_is_refused_with_what_to_do(empty_
         database.execute(b"UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(Refusal, match="newer than this gateway"):
         schema.check(empty_postgres_url)
+
+
+def stand_still(times: int) -> Callable[[Connection], list[str]]:
+    """Work in the middle of which its process stands still, so long that the server ends the transaction."""
+    left = [times]
+
+    def work(db: Connection) -> list[str]:
+        if left[0]:
+            left[0] -= 1
+            db.execute("SET LOCAL idle_in_transaction_session_timeout = 20")
+            threading.Event().wait(0.3)
+        db.execute("SELECT 1")
+        return [str(topic) for (topic,) in db.execute("SELECT topic FROM changed ORDER BY topic")]
+
+    return work
+
+
+async def test_who_stood_still_in_a_transaction_makes_it_anew_or_says_that_it_could_not(writer: Writer) -> None:
+    await writer.write(put("before"))
+    assert await writer.read(stand_still(1)) == ["before"]
+    with pytest.raises(Refusal) as unread:
+        await writer.read(stand_still(2))
+    assert unread.value.code == "store_unavailable"
+    with pytest.raises(Refusal) as unwritten:
+        await writer.write(stand_still(1))
+    assert unwritten.value.code == "audit_unavailable"
+    async with asyncio.timeout(PATIENCE_S):
+        assert await writer.submit(None, stand_still(1), certain=True) == ["before"]
+    assert writer.latched is None

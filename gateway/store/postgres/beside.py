@@ -6,11 +6,9 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-import psycopg
-
 from gateway.store.database import LostError
 from gateway.store.interface import Connection
-from gateway.store.postgres.connection import PostgresConnection, connect
+from gateway.store.postgres.connection import LOST, PostgresConnection, connect
 
 T = TypeVar("T")
 
@@ -48,7 +46,7 @@ class Beside:
                     raw.execute(b"ROLLBACK", prepare=False)
                 raise
             return found
-        except psycopg.OperationalError as error:
+        except LOST as error:
             raise LostError(" ".join(str(error).split())[:300]) from error
 
     def close(self) -> None:

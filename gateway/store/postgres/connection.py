@@ -23,16 +23,20 @@ _OPTIONS = {
     # A process that was stopped in the middle of a transaction must not hold up the others for longer than this.
     "idle_in_transaction_session_timeout": "4000",
 }
+LOST: tuple[type[psycopg.Error], ...] = (psycopg.OperationalError, psycopg.errors.IdleInTransactionSessionTimeout)
+"""Errors that are no statement's fault, but the server's, the connection's or the time that was taken."""
 _CONNECT_TIMEOUT_S = 3
 _SILENT_MS = 5_000  # a peer that answers no packet for so long is gone
 _STRING = re.compile(r"('(?:[^']|'')*')")
+# Lists go in binary: as text, each of their values is searched and quoted, which costs more than all else in a batch.
+_LIST = re.compile(r"\?(?=::\w+\[\])")
 
 
 @cache
 def translated(sql: str) -> str:
     """A statement in PostgreSQL's words."""
     parts = _STRING.split(sql.replace("%", "%%"))
-    parts[::2] = [part.replace("?", "%s").replace(" AS BLOB)", " AS bytea)") for part in parts[::2]]
+    parts[::2] = [_LIST.sub("%b", part).replace("?", "%s").replace(" AS BLOB)", " AS bytea)") for part in parts[::2]]
     return "".join(parts)
 
 

@@ -17,7 +17,7 @@ import psycopg
 
 from gateway.store.database import LostError
 from gateway.store.interface import Connection
-from gateway.store.postgres.connection import PostgresConnection, connect
+from gateway.store.postgres.connection import LOST, PostgresConnection, connect
 
 T = TypeVar("T")
 
@@ -26,6 +26,7 @@ ALONE = 0x6761_7465_0001
 NOW = "(extract(epoch from clock_timestamp()) * 1e9)::bigint"
 _READERS = 4
 _RECONNECT_S = 0.1
+_GONE: tuple[type[Exception], ...] = (*LOST, LostError)
 
 _log = logging.getLogger("gateway.store")
 
@@ -64,7 +65,7 @@ class PostgresDatabase:
             cursor = self.connection.raw.execute(statement.encode(), prepare=False)
             while cursor.nextset():
                 pass
-        except psycopg.OperationalError as error:
+        except LOST as error:
             self.roll_back()
             self._lost(error)
             raise LostError(_words(error)) from error
@@ -78,7 +79,7 @@ class PostgresDatabase:
         """See `Database.commit`. Where the answer is lost, it waits until the server can say what became of it."""
         try:
             done = self.connection.raw.execute(b"COMMIT", prepare=False)
-        except psycopg.OperationalError as error:
+        except LOST as error:
             self._lost(error)
             if not self._was_made():
                 raise LostError(_words(error)) from error
@@ -101,7 +102,7 @@ class PostgresDatabase:
 
     def ends_batch(self, error: Exception) -> bool:
         """See `Database.ends_batch`: time-outs, shutdowns and lost connections; not a row that does not fit."""
-        return isinstance(error, psycopg.OperationalError | LostError)
+        return isinstance(error, _GONE)
 
     def told(self, error: Exception) -> Exception:
         """See `Database.told`."""
@@ -123,7 +124,7 @@ class PostgresDatabase:
                 mine = self._mine.connection = PostgresConnection(self._connect("reader"))
             try:
                 return self._read(mine, fn)
-            except psycopg.OperationalError as error:
+            except LOST as error:
                 if not mine.raw.closed:
                     raise LostError(_words(error)) from error
                 if is_last:
@@ -180,7 +181,7 @@ class PostgresDatabase:
                 # The lock waits for a transaction of ours that the server may still be about to commit.
                 mine = "SELECT seq FROM replica WHERE id = ? FOR UPDATE"
                 row = self.connection.execute(mine, (self.replica,)).fetchone()
-            except (psycopg.OperationalError, LostError) as error:
+            except _GONE as error:
                 if self._closing.is_set():
                     raise LostError("the gateway stopped before the server was back") from error
                 time.sleep(_RECONNECT_S)

@@ -104,13 +104,13 @@ def released(connection: Connection, replica: str) -> None:
     connection.execute("UPDATE replica SET released = 1 WHERE id = ?", (replica,))
 
 
-def bump(connection: Connection, topic: str) -> None:
-    """Something that replicas hold in memory is other from this transaction on."""
-    connection.execute(
-        "INSERT INTO changed (topic, version) VALUES (?, 1)"
-        " ON CONFLICT (topic) DO UPDATE SET version = changed.version + 1",
-        (topic,),
-    )
+def bump(connection: Connection, topic: str, seen: int) -> bool:
+    """Something that replicas hold in memory is other from here on. False: it was so already, since `seen`."""
+    if seen:
+        changed = "UPDATE changed SET version = version + 1 WHERE topic = ? AND version = ?"
+        return connection.execute(changed, (topic, seen)).rowcount == 1
+    first = "INSERT INTO changed (topic, version) VALUES (?, 1) ON CONFLICT DO NOTHING"
+    return connection.execute(first, (topic,)).rowcount == 1
 
 
 def versions(connection: Connection) -> dict[str, int]:
