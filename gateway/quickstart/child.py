@@ -89,6 +89,15 @@ class Server:
         """Start it and wait until it answers; nothing if it runs. Raises Refusal if it does not come up."""
         if self.runs:
             return
+        self.launch()
+        try:
+            self._wait()
+        except BaseException:
+            self.kill()
+            raise
+
+    def launch(self) -> None:
+        """Start it, and wait for nothing. Raises Refusal if it can't be."""
         self._clear()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         command = self._prepare()
@@ -109,11 +118,6 @@ class Server:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        try:
-            self._wait()
-        except BaseException:
-            self.kill()
-            raise
 
     def stop(self) -> None:
         """End it orderly; what it holds is on disk. Killed if that takes longer than `stop_s`."""
@@ -162,19 +166,23 @@ class Server:
         """The environment that it runs in."""
         return child_environment()
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         """Whether it does its work for clients now."""
         raise NotImplementedError
 
     def _wait(self) -> None:
         ends_s = time.monotonic() + START_S
         while time.monotonic() < ends_s and self.runs:
-            if self._answers():
+            if self.answers():
                 return
             time.sleep(_LOOK_S)
-        said = " ".join(self.log.read_text(errors="replace").split())[-400:]
         how = f"did not answer within {START_S:g} s" if self.runs else "ended while it started"
-        raise Refusal("internal", f"{self.name} {how}; {self.log} says: {said or 'nothing'}")
+        raise Refusal("internal", self.failing(how))
+
+    def failing(self, how: str) -> str:
+        """A sentence of how it fails, with the end of its log."""
+        said = " ".join(self.log.read_text(errors="replace").split())[-400:]
+        return f"{self.name} {how}; {self.log} says: {said or 'nothing'}"
 
     def _children(self) -> list[int]:
         """The processes that its process made; PostgreSQL has one for each connection."""

@@ -59,7 +59,7 @@ class OpaServer(Server):
         command += ["--config-file", str(config), "--disable-telemetry", "--log-level", "error"]
         return command if self._bundle is None else [*command, "--bundle", str(self._bundle.absolute())]
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         try:
             return httpx.get(f"{self.url}/health", timeout=1, trust_env=False).status_code == 200
         except httpx.TransportError:

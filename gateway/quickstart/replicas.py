@@ -20,7 +20,7 @@ import httpx
 from gateway.errors import Refusal
 from gateway.identity.registry import OPERATOR_TOKEN
 from gateway.quickstart import note
-from gateway.quickstart.child import Server
+from gateway.quickstart.keeping import Keeping
 from gateway.quickstart.page import AGENT, page
 from gateway.quickstart.topology import Topology
 from gateway.store import DirectoryLock
@@ -61,24 +61,10 @@ def _run(topology: Topology, stopping: threading.Event) -> None:
     _say("Starting PostgreSQL, Redis, OPA, two gateways and HAProxy ...")
     with topology:
         _welcome(topology, stopping)
-        failing = dict.fromkeys(topology.servers, 0.0)  # when to try again, by a monotonic clock
+        keeping = Keeping(topology.servers, now_s=time.monotonic, say=_say)
         while not stopping.wait(_LOOK_S):
-            for server in topology.servers:
-                if not server.runs and time.monotonic() >= failing[server]:
-                    failing[server] = time.monotonic() + _again(server)
+            keeping.look()
         _say("Stopping ...")
-
-
-def _again(server: Server) -> float:
-    """Start a server that ended; after how many seconds it may be tried again."""
-    _say(f"{server.name} ended; starting it again.")
-    try:
-        server.start()
-    except Refusal as failed:
-        _say(failed.message)
-        return 5.0
-    _say(f"{server.name} answers again.")
-    return 0.0
 
 
 def _welcome(topology: Topology, stopping: threading.Event) -> None:

@@ -141,7 +141,7 @@ class PostgresServer(Server):
         if made.returncode != 0:
             raise Refusal("internal", f"PostgreSQL's initdb failed; {self.log} says why.")
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         try:
             with psycopg.connect(self.admin_url, connect_timeout=_PROBE_S) as admin:
                 return admin.execute("SELECT 1").fetchone() is not None
@@ -182,7 +182,7 @@ class RedisServer(Server):
         config.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
         return [str(program), str(config)]
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         with contextlib.closing(redis.Redis.from_url(self.url, socket_timeout=_PROBE_S)) as client:
             try:
                 return bool(client.ping())

@@ -50,7 +50,7 @@ class GatewayServer(Server):
     def _environment(self) -> dict[str, str]:
         return self._given | {"GATEWAY_DATA_DIR": str(self.folder), "GATEWAY_LOG_LEVEL": "warning"}
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         return _is_ready(self.url)
 
 
@@ -76,7 +76,7 @@ class Balancer(Server):
         }
         return super()._environment() | addresses | {"BALANCER_BIND": f"127.0.0.1:{self.port}"}
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         # It answers itself while no gateway does.
         with contextlib.suppress(httpx.TransportError):
             return httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False).status_code in (200, 503)

@@ -128,7 +128,7 @@ def test_a_server_that_does_not_come_up_says_why(tmp_path: Path) -> None:
         def _prepare(self) -> list[str]:
             return ["/bin/sh", "-c", "echo no such setting >&2; exit 3"]
 
-        def _answers(self) -> bool:
+        def answers(self) -> bool:
             return False
 
     server = Broken(tmp_path, port=free_port())
