@@ -29,6 +29,7 @@ from gateway.catalog.catalog import Catalog
 from gateway.catalog.seen import SeenTools
 from gateway.catalog.sentences import render_sentence
 from gateway.clock import Ids, PooledRandom, SystemClock
+from gateway.config import Config
 from gateway.configuration import Configuration, Prepared, server_configs
 from gateway.configuration import read as read_configuration
 from gateway.documents import Problem, errors
@@ -133,6 +134,14 @@ class App:
             raise bad_configuration(problems)
         config = found.config
         self.log = await self.footing.open(config)
+        try:
+            await self._start(config)
+        except BaseException:
+            # So that neither the next start nor other replicas take this for a crash.
+            await self.footing.end(self._settle_unknown, self._lost_call)
+            raise
+
+    async def _start(self, config: Config) -> None:
         self.writer = self.footing.writer
         self.writer.on_commit = self.metrics.audit_committed
         self.trail = Trail(self.log)
@@ -171,8 +180,6 @@ class App:
         )
         problems = await self.configuration.load()
         if self.configuration.current is None:
-            # So that the next start does not take this for a crash.
-            await self.footing.end(self._settle_unknown, self._lost_call)
             raise bad_configuration(problems)
         self._build_doors(config.server.max_body_bytes)
         await self.engines.start()

@@ -20,6 +20,7 @@ from gateway.errors import Refusal
 from gateway.footing import Change, host_name
 from gateway.identity.journal import OutdatedError
 from gateway.identity.registry import Registry
+from gateway.keys import fingerprints
 from gateway.limits import table_of
 from gateway.limits.redis import RedisLimits
 from gateway.limits.spend import read_all_spend
@@ -31,6 +32,7 @@ from gateway.store.database import LostError
 from gateway.store.interface import Connection
 from gateway.store.postgres import PostgresDatabase, schema
 from gateway.store.postgres import replicas as rows
+from gateway.store.postgres.shared_keys import same_keys
 
 _TOPICS = ("agent", "key", "person")
 _LOOK_AROUND_EVERY = 20  # ticks: cases and kept answers of which no signal came
@@ -54,6 +56,7 @@ class Shared:
         self._approvals: Approvals | None = None
         self._ticks = 0
         self._has_writer = False
+        self._has_limits = False
         self.group = Replicas(self._url, self.replica, name=host_name(), version=__version__, clock=clock)
         self.signals = Signals(process.redis_url.get_secret_value(), self.replica)
         self.limits = RedisLimits(
@@ -91,8 +94,11 @@ class Shared:
                 clock=self._clock,
                 ids=self._ids,
             )
-        except BaseException:
-            await self._give_up()
+        except BaseException:  # leave nothing open, nor a row by which the others would wait for its silence
+            await self.group.stop()
+            if self._has_writer:
+                await self.writer.close()
+            self._lock.release()
             raise
         return self.log
 
@@ -109,22 +115,17 @@ class Shared:
 
     async def begin(self, settle: Settle, lost: Lost) -> None:
         """See `Footing.begin`. What ended replicas left open is ended by `replicas`."""
-        try:
-            await self.log.start()
-            await self.group.start(
-                self.writer, end_for=partial(self.log.end_for, settle=settle, lost=lost), release=self._release
-            )
-            await self.limits.start()
-        except BaseException:
-            await self._give_up()
-            raise
+        await self.writer.write(partial(same_keys, fingerprints=fingerprints(self.keys_dir)))
+        await self.log.start()
+        await self.group.start(self.writer, end_for=partial(self._end_for, settle, lost), release=self._release)
+        self._has_limits = True
+        await self.limits.start()
 
-    async def _give_up(self) -> None:
-        """Leave nothing open of a start that failed, nor a row by which the others would wait for its silence."""
-        await self.group.stop()
-        if self._has_writer:
-            await self.writer.close()
-        self._lock.release()
+    async def _end_for(self, settle: Settle, lost: Lost, replica: str) -> int:
+        ended = await self.log.end_for(replica, settle=settle, lost=lost)
+        if self._approvals is not None:  # what nobody knows of may be a case by now
+            await self._approvals.look_around()
+        return ended
 
     async def join(self, registry: Registry, approvals: Approvals, told: Callable[[], dict[str, str]]) -> None:
         """See `Footing.join`."""
@@ -224,7 +225,8 @@ class Shared:
         """See `Footing.end`."""
         await self.signals.stop()
         await self.log.stop(settle, lost)
-        await self.limits.close()
+        if self._has_limits:
+            await self.limits.close()
         await self.group.stop()
         await self.writer.close()
         self._lock.release()

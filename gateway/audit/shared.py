@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from gateway.audit import keys as key_files
@@ -24,8 +25,9 @@ from gateway.audit.vault import Vault
 from gateway.clock import Clock, Ids
 from gateway.errors import Refusal
 from gateway.store.database import LostError
-from gateway.store.interface import Connection, Store
+from gateway.store.interface import Store
 from gateway.store.postgres.beside import Beside
+from gateway.store.postgres.shared_keys import same_keys
 
 HEARTBEAT_S = 60.0
 _STEP_S = 0.1
@@ -104,7 +106,7 @@ class SharedLog(Appending):
 
     async def start(self) -> None:
         """Check keys and log against what the replicas share, and begin. Raises Refusal(audit_unavailable)."""
-        await self.writer.write(self._same_keys)
+        await self.writer.write(partial(same_keys, fingerprints=self._keys.fingerprints))
         note = await asyncio.to_thread(self._anchor.read)
         await asyncio.to_thread(replace_durably, self._folder / "vkey", self.vkey.encode() + b"\n")
         restored = await self.writer.read(lambda c: restore_shared(c, note, self._verifier))
@@ -122,9 +124,12 @@ class SharedLog(Appending):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if not self._accepting:
-            return
-        self._accepting = False
+        if self._accepting:
+            self._accepting = False
+            await self._leave(settle, lost)
+        await asyncio.to_thread(self._beside.close)
+
+    async def _leave(self, settle: reaper.Settle | None, lost: reaper.Lost | None) -> None:
         try:
             entries = await self.writer.write(
                 lambda c: list(reaper.endings(c, "gateway_stopped", settle, lost, replica=self._replica))
@@ -135,7 +140,6 @@ class SharedLog(Appending):
             await self._sign()
         except (Refusal, LostError) as error:
             _log.error("the log could not be closed, another replica will say so: %s", error)
-        await asyncio.to_thread(self._beside.close)
 
     async def end_for(self, replica: str, settle: reaper.Settle | None = None, lost: reaper.Lost | None = None) -> int:
         """Give every open intent of an ended replica its one result, `unknown`; how many.
@@ -152,20 +156,6 @@ class SharedLog(Appending):
                 if refusal.code != "conflict":
                     raise
         return len(entries)
-
-    def _same_keys(self, connection: Connection) -> None:
-        for name, fingerprint in self._keys.fingerprints.items():
-            connection.execute(
-                "INSERT INTO shared_key (name, fingerprint) VALUES (?, ?) ON CONFLICT (name) DO NOTHING",
-                (name, fingerprint),
-            )
-            row = connection.execute("SELECT fingerprint FROM shared_key WHERE name = ?", (name,)).fetchone()
-            if row[0] != fingerprint:
-                raise Refusal(
-                    "audit_unavailable",
-                    f"The {name} key of this replica is not the one that the others have: give all of them the same "
-                    "folder (GATEWAY_KEYS_DIR).",
-                )
 
     # ------------------------------------------------------------ placing and signing
 

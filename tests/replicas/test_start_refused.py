@@ -68,3 +68,38 @@ async def test_other_keys_than_those_of_the_others_or_none(
         assert "missing" in await why_not(tmp_path, postgres_url, redis_url)
     finally:
         await first.stop(1)
+
+
+@pytest.mark.parametrize("name", ["approvals.key", "mcp-session.key"])
+async def test_one_other_key_than_the_others_have(
+    tmp_path: Path, postgres_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delenv("LEDGER_URL", raising=False)
+    lay_out(tmp_path)
+    first = App(process_of(tmp_path, "first", postgres_url, redis_url))
+    await first.start()
+    try:
+        key = tmp_path / "keys" / name
+        key.write_bytes(key.read_bytes()[::-1])
+        sentence = await why_not(tmp_path, postgres_url, redis_url)
+        assert f"The {key.stem} key of this replica is not the one that the others have" in sentence
+        key.write_bytes(b"")
+        assert f"{key} is not a key of 32 bytes" in await why_not(tmp_path, postgres_url, redis_url)
+    finally:
+        await first.stop(1)
+
+
+async def test_a_data_directory_that_another_replica_has(
+    tmp_path: Path, postgres_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LEDGER_URL", raising=False)
+    lay_out(tmp_path)
+    first = App(process_of(tmp_path, "late", postgres_url, redis_url))
+    await first.start()
+    try:
+        assert "is in use by another gateway" in await why_not(tmp_path, postgres_url, redis_url)
+    finally:
+        await first.stop(1)
+    again = App(process_of(tmp_path, "late", postgres_url, redis_url))
+    await again.start()
+    await again.stop(1)
