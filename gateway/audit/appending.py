@@ -17,7 +17,7 @@ from gateway.audit.preparing import INTENT, RESULT
 from gateway.audit.records import event
 from gateway.audit.show import Shown, erase, open_payloads, show
 from gateway.audit.vault import Vault
-from gateway.audit.view import Filter, Page, View
+from gateway.audit.view import Filter, Page, Refused, View
 from gateway.clock import Clock, Ids
 from gateway.errors import Refusal
 from gateway.store.interface import Connection, Group, Store
@@ -162,6 +162,11 @@ class Appending:
         """Records, newest first. The projection is caught up before (not after a latch: it can't be written)."""
         await self.caught_up()
         return await self._view.query(wanted)
+
+    async def refused(self, since_ns: int) -> list[Refused]:
+        """How many actions of each agent were refused since then, by code, most first."""
+        await self.caught_up()
+        return await self._view.refused(since_ns)
 
     async def show(self, wanted: str, *, disclose: bool = True) -> Shown:
         """A record by its id, an action's or a case's. The caller records the look. Raises Refusal(not_found)."""

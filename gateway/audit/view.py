@@ -52,6 +52,14 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     cursor: str | None = None
 
 
+class Refused(msgspec.Struct, frozen=True):
+    """How many actions of an agent were refused with one code."""
+
+    agent: str
+    code: str
+    count: int
+
+
 class Page(msgspec.Struct, frozen=True):
     """Records as stored, each with its `idx`, newest first. `cursor` is null on the last page."""
 
@@ -90,6 +98,14 @@ class View:
     async def query(self, wanted: Filter) -> Page:
         """A page of records; call `fill` before. Raises Refusal(malformed) for a bad limit or cursor."""
         return await self._writer.read(lambda connection: _query(connection, self._tenant, wanted))
+
+    async def refused(self, since_ns: int) -> list[Refused]:
+        """How many actions were refused since then, most first; call `fill` before."""
+        found = "SELECT coalesce(agent, 'unknown'), coalesce(code, 'unknown'), count(*) FROM record_view"
+        found += " WHERE type = 'action.refused' AND ts >= ? AND tenant = ? GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2"
+        given = (rfc3339(since_ns), self._tenant)
+        rows = await self._writer.read(lambda connection: connection.execute(found, given).fetchall())
+        return [Refused(*row) for row in rows]
 
 
 def _fill_step(connection: Connection) -> int:

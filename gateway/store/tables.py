@@ -170,6 +170,9 @@ class OpenIntentRow(SQLModel, table=True):
     digest: str | None = None
 
 
+_REFUSED = text("type = 'action.refused'")
+
+
 class RecordViewRow(SQLModel, table=True):
     """Query projection of the log; can be rebuilt from `leaf` at any time."""
 
@@ -181,6 +184,7 @@ class RecordViewRow(SQLModel, table=True):
         Index("record_view_parent", "parent"),
         Index("record_view_ts", "ts"),
         Index("record_view_case", "case_id"),
+        Index("record_view_refused", "ts", "tenant", "agent", "code", sqlite_where=_REFUSED, postgresql_where=_REFUSED),
     )
     idx: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
     id: str

@@ -143,3 +143,19 @@ async def test_after_a_latch_the_trail_can_still_be_read(house: House) -> None:
         await log.query(Filter())
         log.writer.latch("test")
         assert len((await log.query(Filter(agent="reader"))).records) == 4
+
+
+@BOTH
+async def test_refusals_are_counted_all_of_them_since_a_moment(house: House) -> None:
+    clock = ManualClock(START_NS)
+    async with house.log(clock=clock) as log:
+        transfer, model = house.action(), house.action(kind=Kind.MODEL_INVOKE, target="demo", body=b"{}")
+        await log.append(records.refused(transfer, house.tool, None, Refusal("denied_by_policy", "No.")))
+        clock.advance(10)
+        for _ in range(1_200):  # more than a page can show
+            log.append_soon(records.refused(transfer, house.tool, None, Refusal("denied_by_policy", "No.")))
+        log.append_soon(records.refused(model, house.model, None, Refusal("rate_limited", "Later.")))
+        await log.append(house.intent(house.action()))
+        found = [(one.agent, one.code, one.count) for one in await log.refused(START_NS + SECOND_NS)]
+        assert found == [("reader", "denied_by_policy", 1_200), ("reader", "rate_limited", 1)]
+        assert await log.refused(START_NS + 11 * SECOND_NS) == []

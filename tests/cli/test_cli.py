@@ -80,6 +80,22 @@ def test_errors_are_a_sentence_on_standard_error_with_the_mend(
     assert "Traceback" not in captured.err
 
 
+def test_a_fault_of_ours_does_not_tell_what_it_was_about(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text of an exception may quote a key or a password."""
+
+    def faulty(*_: object) -> None:
+        raise ValueError("sk-secret")
+
+    monkeypatch.setattr("gateway.store.schema.migrate", faulty)
+    monkeypatch.delenv("GATEWAY_LOG_LEVEL", raising=False)
+    assert run(["migrate", "--data-dir", str(tmp_path)]) == 1
+    captured = capsys.readouterr()
+    assert "A fault of the gateway (ValueError)" in captured.err
+    assert "sk-secret" not in captured.out + captured.err
+
+
 def test_a_gateway_that_is_gone_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "gateway.json").write_text('{"url": "http://127.0.0.1:9", "pid": 1}')
     (tmp_path / "operator.token").write_text("agp_x")

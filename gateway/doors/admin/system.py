@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Awaitable, Sequence
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
 from gateway import __version__
 from gateway.actions import AgentStatus
 from gateway.audit.records import event
-from gateway.audit.view import Filter
 from gateway.clock import rfc3339
 from gateway.documents import errors
 from gateway.doors.admin.paging import Cursor, Limit, page
@@ -23,7 +23,6 @@ from gateway.errors import CODES, Refusal
 routes = APIRouter(tags=["gateway"])
 
 _DAY_NS = 86_400 * 1_000_000_000
-_COUNTED = 1000
 
 
 @routes.get("/status")
@@ -75,20 +74,11 @@ async def _unless_away(found: Awaitable[list[dict[str, Any]]]) -> list[dict[str,
 
 
 async def refusals(parts: Parts) -> list[dict[str, Any]]:
-    """Refused actions of the last 24 hours (at most the last 1000) by agent and code, most first."""
+    """Refused actions of the last 24 hours by agent and code, most first."""
     if parts.log.writer.latched is not None:
         return []
-    since_ns = parts.clock.now_ns() - _DAY_NS
-    found = await parts.log.query(Filter(type="action.refused", since_ns=since_ns, limit=_COUNTED))
-    counted: Counter[tuple[str, str]] = Counter()
-    for record in found.records:
-        agent = (record.get("actor") or {}).get("agent") or "unknown"
-        code = (record.get("result") or {}).get("code") or "unknown"
-        counted[agent, code] += 1
-    return [
-        {"id": f"{agent}:{code}", "agent": agent, "code": code, "count": count}
-        for (agent, code), count in counted.most_common()
-    ]
+    found = await parts.log.refused(parts.clock.now_ns() - _DAY_NS)
+    return [{"id": f"{one.agent}:{one.code}", **msgspec.structs.asdict(one)} for one in found]
 
 
 @routes.post("/reload")
