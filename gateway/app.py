@@ -35,7 +35,7 @@ from gateway.configuration import read as read_configuration
 from gateway.documents import Problem, errors
 from gateway.doors.desk import Desk
 from gateway.doors.dispatch import Asgi, Dispatcher
-from gateway.doors.health import Health
+from gateway.doors.health import Condition, Health
 from gateway.doors.mcp.door import McpDoor
 from gateway.doors.mcp.hosts import Hosts
 from gateway.doors.mcp.sessions import Sessions
@@ -106,6 +106,7 @@ class App:
             process.config, catalog=self.catalog, models=self.models, install=self._install
         )
         self.health = Health(self.clock)
+        self.health.on_change = _told_of_part
         self.engines = Engines(process.opa_url, self.clock, self._was_in_force)
         self.reverification = Reverification(self.footing.source())
         self._prices: Any = {}
@@ -509,3 +510,10 @@ def bad_configuration(problems: list[Problem]) -> Refusal:
     """One sentence on top, then every problem on a line of its own."""
     lines = "\n".join(str(problem) for problem in problems)
     return Refusal("invalid_configuration", f"The configuration has errors; correct them and start again.\n{lines}")
+
+
+def _told_of_part(part: Condition) -> None:
+    if part.reason is None:
+        log.info("part_back", part=part.id)
+    else:
+        log.warning("part_failed", part=part.id, reason=part.reason, needed=part.needed)

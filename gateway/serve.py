@@ -158,7 +158,11 @@ async def _end_when_ended(app: App, server: uvicorn.Server) -> None:
 async def _announce(server: uvicorn.Server, app: App, url: str, on_ready: OnReady | None) -> None:
     while not server.started:  # noqa: ASYNC110 - uvicorn has a flag, not an event
         await asyncio.sleep(0.01)
-    log.info("ready", url=url, policy=app.configured.engine.revision[:19])
+    missing = [one.id for one in app.health.unready()]  # each with its reason is a line of its own
+    if missing:
+        log.warning("not_ready", url=url, missing=missing)
+    else:
+        log.info("ready", url=url, policy=app.configured.engine.revision[:19])
     if on_ready is not None:
         await on_ready(app, url)
     await app.reverification.run()

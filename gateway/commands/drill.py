@@ -80,9 +80,12 @@ async def _measure(
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PATIENCE_S):
                     await asyncio.gather(*(event.wait() for event in begun))
+            for opened in streams:
+                if opened.done():
+                    opened.result()  # raises where none was opened
         for _, url in places:  # the key must be known everywhere before the clock runs
             answer = await client.get(f"{url}/v1/models")
-            if answer.status_code != 200:
+            if answer.status_code not in (200, 429):  # at its limit it is known too
                 raise CommandError(f"{url} does not take the agent's key ({answer.status_code}): see its log.")
         asked = [asyncio.create_task(_refused(client, url)) for _, url in places]
         began_s = time.monotonic()
@@ -124,6 +127,10 @@ async def _stream(client: httpx.AsyncClient, url: str, model: str | None, begun:
     body = {"model": model, "stream": True, "messages": [{"role": "user", "content": "Tell me a long story."}]}
     with contextlib.suppress(httpx.HTTPError):  # cut off is ended too
         async with client.stream("POST", f"{url}/v1/chat/completions", json=body) as answer:
+            if answer.status_code != 200:
+                told = (await answer.aread()).decode(errors="replace")[:300]
+                begun.set()
+                raise CommandError(f"{url} opened no stream of {model} ({answer.status_code}): {told}")
             async for _ in answer.aiter_raw():
                 begun.set()
     return time.monotonic()

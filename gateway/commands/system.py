@@ -74,10 +74,15 @@ def _lines(url: str, found: dict[str, Any]) -> list[str]:
         tools = ", ".join(f"{count} {state}" for state, count in sorted(server["tools"].items()))
         reason = f" ({server['reason']})" if server["reason"] else ""
         lines.append(f"tools    {server['id']}: {server['state']}{reason}, {tools or 'no tools'}")
+    ended = [one for one in found["replicas"] if one["state"] == "ended"]
     for one in found["replicas"]:
+        if one["state"] == "ended":
+            continue
         behind = f", LAGS in {', '.join(one['lags'])}" if one["lags"] else ""
         told = ", ".join(f"{name} {(one[name] or '-')[:12]}" for name in ("policy", "configuration", "registry"))
         lines.append(f"replica  {one['name']} at {one['url'] or '-'}: {one['state']}{behind}; {told}")
+    if ended:
+        lines.append(f"replica  {len(ended)} ended within the last hour (--json names them)")
     lines += [
         f"DEGRADED {one['id']} since {one['since'][:19]}Z: {one['reason']}"
         for one in found["components"]

@@ -30,6 +30,8 @@ class Health:
         self._clock = clock
         self._checks: dict[str, tuple[Check, bool]] = {}
         self._seen: dict[str, tuple[bool, int]] = {}
+        self.on_change: Callable[[Condition], None] = lambda _: None
+        """Told of a part that begins to fail, and of one that no longer does."""
 
     def add(self, name: str, check: Check, *, needed: bool = False) -> None:
         """Watch `check`. `needed`: without it no traffic should come (`/readyz` answers 503)."""
@@ -42,9 +44,13 @@ class Health:
             reason = check()
             failing = reason is not None
             seen = self._seen.get(name)
-            if seen is None or seen[0] != failing:
-                seen = self._seen[name] = (failing, self._clock.now_ns())
-            found.append(Condition(name, reason, seen[1], needed))
+            if seen is not None and seen[0] == failing:
+                found.append(Condition(name, reason, seen[1], needed))
+                continue
+            self._seen[name] = (failing, self._clock.now_ns())
+            found.append(Condition(name, reason, self._seen[name][1], needed))
+            if failing or seen is not None:
+                self.on_change(found[-1])
         return found
 
     def unready(self) -> list[Condition]:

@@ -107,8 +107,8 @@ class Writer:
         try:
             async with asyncio.timeout(_READ_TIMEOUT_S):
                 return await asyncio.shield(reading)
-        except LostError as error:
-            raise unreachable(str(error)) from error
+        except LostError as error:  # whose text may say where the database is, and that is not for callers
+            raise unreachable("it does not answer") from error
         except TimeoutError:
             reading.add_done_callback(lambda done: done.cancelled() or done.exception())
             raise unreachable(f"it did not answer within {_READ_TIMEOUT_S:g} s") from None
@@ -200,7 +200,7 @@ class Writer:
         while deadlines and (deadlines[0][1].done() or deadlines[0][0] <= now):
             future = deadlines.popleft()[1]
             if not future.done():
-                future.set_exception(_refused(f"the disk took longer than {self._timeout_s:g} s"))
+                future.set_exception(_refused(f"the write took longer than {self._timeout_s:g} s"))
         self._timer = None
         if deadlines and self._loop is not None:
             self._timer = self._loop.call_later(self._timeout_s / 4, self._expire)
@@ -269,7 +269,13 @@ class Writer:
         except self.database.faults as error:
             if self.latched is None:
                 batch = self._again(batch)
-            outcomes = [_refused(f"the database said: {error}")] * len(batch)
+            is_lost = isinstance(error, LostError)
+            reason = (
+                self.latched or self.database.away or "the database was lost"
+                if is_lost
+                else f"the database said: {error}"
+            )
+            outcomes = [_refused(reason)] * len(batch)
         except Exception as error:  # noqa: BLE001 - a fault of ours: told to all, and whatever it left behind must not become durable
             self.latch(f"a fault in the writer: {error!r}")
             self.database.roll_back()

@@ -29,7 +29,7 @@ def _key_id(name: str, public: bytes) -> bytes:
 
 def _check_name(name: str) -> str:
     if not name or "+" in name or any(character.isspace() for character in name):
-        raise NoteError(f"{name!r} is no key name: it needs at least one character, no space, no plus")
+        raise NoteError("a key's name has at least one character, no space, no plus")
     return name
 
 

@@ -462,6 +462,10 @@ async def test_a_missing_key_of_an_existing_log_is_refused_not_replaced(house: H
     key.write_bytes(b"PRIVATE+KEY+nonsense")
     key.chmod(0o600)
     assert "is damaged" in await start_refusal(house)
+    key.write_bytes(text + b"\xff")  # whose error would quote what it could not read
+    sentence = await start_refusal(house)
+    assert "is damaged" in sentence
+    assert text.decode().strip()[-20:] not in sentence
     key.write_bytes(text)
     writer = Writer.open(house.data_dir)
     with pytest.raises(Refusal, match="keeps its origin for life"):

@@ -178,3 +178,20 @@ async def test_output_cannot_move_the_terminal(shell: Shell) -> None:
     out = (await shell("audit", "query", "--kind", "model.invoke")).out
     assert "\x1b" not in out
     assert "\u202e" not in out
+
+
+async def test_a_drill_measures_an_agent_at_its_limit_too_and_says_why_there_is_no_stream(shell: Shell) -> None:
+    (shell.running.folder / "gateway.yaml").write_text(
+        CONFIG + "limits:\n  agents: {reader: {requests_per_minute: 3}}\n"
+    )
+    assert (await shell("reload")).code == 0
+    for _ in range(2):  # the first one's questions use up the limit
+        (row,) = (await shell("drill", "reader", "--json")).json
+        assert row["refused_after_ms"] <= 1000
+    refused = await shell("drill", "reader", "--model", "demo", exit_code=1)
+    assert "opened no stream of demo (429)" in refused.err
+    assert "rate_limit" in refused.err
+    refused = await shell("drill", "writer", "--model", "nothing", exit_code=1)
+    assert "opened no stream of nothing (404)" in refused.err
+    for agent in ("reader", "writer"):
+        assert (await shell("agents", "show", agent, "--json")).json["status"] == "active"

@@ -25,6 +25,7 @@ T = TypeVar("T")
 ALONE = 0x6761_7465_0001
 NOW = "(extract(epoch from clock_timestamp()) * 1e9)::bigint"
 _READERS = 4
+AWAY = "PostgreSQL can't be reached"
 _RECONNECT_S = 0.1
 _GONE: tuple[type[Exception], ...] = (*LOST, LostError)
 
@@ -165,13 +166,18 @@ class PostgresDatabase:
         try:
             self.connection = PostgresConnection(self._connect("writer"))
         except LostError as error:
-            self.away = str(error)
+            self._went(str(error))
             raise
 
     def _lost(self, error: psycopg.Error) -> None:
         if self.connection.raw.closed:
-            self.away = _words(error)
-            _log.warning("PostgreSQL is away: %s", self.away)
+            self._went(_words(error))
+
+    def _went(self, why: str) -> None:
+        """Callers and probes are told that it is away; why, and where it should be, is for the log."""
+        if self.away is None:
+            _log.warning("PostgreSQL is away: %s", why)
+        self.away = AWAY
 
     def _was_made(self) -> bool:
         """Whether the transaction whose commit got no answer was made. Waits for the server as long as it takes."""
