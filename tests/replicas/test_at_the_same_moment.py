@@ -149,9 +149,15 @@ async def test_a_hard_budget_is_one_for_both(pair: Pair) -> None:
     while 200 in (again := await burst()):  # what was reserved and not spent is there again
         codes += again
     assert set(codes) == {200, 402}
-    page = await pair.other.running.app.log.query(Filter(agent="reader", type="action.result", limit=1000))
-    spent = sum((Decimal(record["cost"]["usd"]) for record in page.records), Decimal(0))
-    assert codes.count(200) == len(page.records)
+
+    async def results() -> list[dict[str, Any]]:  # written right after the answer, each by its replica
+        wanted = Filter(agent="reader", type="action.result", limit=1000)
+        page = await pair.other.running.app.log.query(wanted)
+        return page.records if len(page.records) >= codes.count(200) else []
+
+    records = await until(results, "a result of each answered call")
+    spent = sum((Decimal(record["cost"]["usd"]) for record in records), Decimal(0))
+    assert codes.count(200) == len(records)
     assert budget / 2 < spent <= budget
     await pair.verified()
 
