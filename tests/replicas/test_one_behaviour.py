@@ -123,6 +123,11 @@ def test_a_case_is_opened_at_one_voted_on_at_the_other_and_waited_for_at_both(re
         assert paid(replicas, "one-case") == 1
 
 
+def _types(person: httpx.Client, action: str) -> list[str]:
+    found: list[dict[str, Any]] = person.get("/audit/records", params={"action": action}).json()
+    return [record["type"] for record in found]
+
+
 def _waiting(gateway: GatewayServer) -> bool:
     text = httpx.get(f"{gateway.url}/metrics", trust_env=False, timeout=20).text
     return "gateway_approvals_waiting_callers 1.0" in text
@@ -215,8 +220,7 @@ def test_what_one_did_is_found_at_the_other_and_the_trail_of_both_verifies(repli
         asked = {"model": "demo", "messages": [{"role": "user", "content": "Hi"}]}
         action = here.post("/v1/chat/completions", json=asked).headers["x-gateway-action"]
     with operator(other) as person:
-        found = person.get("/audit/records", params={"action": action}).json()
-        assert [record["type"] for record in found] == ["action.result", "action.intent"]
+        until(lambda: _types(person, action) == ["action.result", "action.intent"])  # written right after the answer
     verified = command(replicas, other, "audit", "verify", "--json")
     assert verified.returncode == 0, verified.stdout
     assert json.loads(verified.stdout)["verdict"] == "operator-signed"
