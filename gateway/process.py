@@ -18,6 +18,8 @@ from gateway.references import UnresolvedReference, resolve_text
 PREFIX = "GATEWAY_"
 _SECRETS = {"database_url", "redis_url"}  # which may be references too: file:/run/secrets/database-url
 _PLAIN = {"service_name": "OTEL_SERVICE_NAME"}
+_FOR_SCRIPTS = {"GATEWAY_URL", "GATEWAY_KEY", "GATEWAY_CONSOLE"}
+"""What a quickstart tells scripts about a gateway; near misses of settings by chance."""
 
 
 class Process(BaseModel):
@@ -71,7 +73,7 @@ def load(environ: Mapping[str, str] = os.environ) -> tuple[Process | None, list[
         given["log_level"] = given["log_level"].lower()
     problems: list[Problem] = []
     for name in sorted(environ):
-        if name.startswith(PREFIX) and name not in names:
+        if name.startswith(PREFIX) and name not in names and name not in _FOR_SCRIPTS:
             # Manifests may refer to any variable, so only a near miss is worth a word.
             near = suggest(name.removeprefix(PREFIX), (known.removeprefix(PREFIX).lower() for known in names))
             if near is not None:

@@ -63,9 +63,7 @@ class Filling:
         """Whether this replica has joined the filling of now. Raises AwayError, RedisError, and Refusal without the
         database."""
         run = str((await self._redis.info("server"))["run_id"])
-        memory = await self._redis.info("memory")
-        if int(memory.get("maxmemory", 0)) and memory.get("maxmemory_policy") != "noeviction":
-            self.waits_for = "Redis may forget counters to save memory; set its maxmemory-policy to noeviction"
+        if not await self.is_kept():
             return False
         alive = await self._live()
         if self._exchange.replica not in alive:
@@ -84,6 +82,19 @@ class Filling:
             log.warning("limits_refilled", because="Redis was restarted or replaced")
             await self._forget(current)
         return True
+
+    async def is_kept(self) -> bool:
+        """Whether Redis keeps what it is told. Raises RedisError.
+
+        Where it may not, the filling of now is given up at all replicas, since part of it may be gone.
+        """
+        memory = await self._redis.info("memory")
+        if not int(memory.get("maxmemory", 0)) or memory.get("maxmemory_policy") == "noeviction":
+            return True
+        self.waits_for = "Redis may forget counters to save memory; set its maxmemory-policy to noeviction"
+        await self._redis.delete(key("generation"))
+        self._exchange.generation = None
+        return False
 
     async def _fill(self, run: str, alive: set[str]) -> str | None:
         """Tell what this replica holds; the last one that does completes the filling. Its name, once it is complete."""

@@ -38,6 +38,7 @@ from gateway.limits.windows import NS_PER_S, windows_at
 
 LEASE_S = 5.0
 _TRIES = 8
+_LOOK_S = 10.0  # whether Redis was set to forget
 _SKEW_NS = 300 * NS_PER_S  # by so much another replica may be in the next window already
 
 log = structlog.get_logger("gateway.limits")
@@ -90,7 +91,7 @@ class RedisLimits(MemoryLimits):
         self._exchange = Exchange(url, replica)
         self._filling = Filling(self._exchange, read_all=self._read_now, live=live, holds=self._holds, now_s=self.now_s)
         self._lock = asyncio.Lock()  # one question at a time: grants are absolute
-        self._renewed_s = float("-inf")
+        self._renewed_s = self._looked_s = float("-inf")
         self._telling = Telling(self._exchange, self._accounts, lambda passed: self.on_soft_budget(passed))
         self._ticks = 0  # what was refused before one need not be refused after it
         self._is_alone = False  # somebody was let through that was counted here only
@@ -311,6 +312,10 @@ class RedisLimits(MemoryLimits):
     async def _joined_and_told(self) -> bool:
         """Whether this replica is in the filling of now, and has told what it holds. The lock is held."""
         if self._exchange.generation is not None:
+            if self._clock.monotonic_s() - self._looked_s >= _LOOK_S:
+                self._looked_s = self._clock.monotonic_s()
+                if not await self._filling.is_kept():
+                    return False
             try:
                 await self._telling.tell(self._windows, self.now_s())
                 return True

@@ -373,6 +373,27 @@ async def test_a_redis_that_may_forget_counters_is_not_used(
     assert await group.call(replica, 1)
 
 
+async def test_a_redis_that_is_set_to_forget_later_is_not_used_any_more_and_filled_anew(
+    own_redis: RedisServer, make_replicas: MakeReplicas, clock: ManualClock
+) -> None:
+    group = await make_replicas(own_redis.url, 2)
+    first, second = group.alive.values()
+    assert await group.call(first, 400_000)
+    with redis.Redis.from_url(own_redis.url) as client:
+        client.config_set("maxmemory", "100mb")
+        client.config_set("maxmemory-policy", "volatile-lru")
+        clock.advance(10)
+        await group.tick()
+        for replica in (first, second):
+            assert "maxmemory-policy" in (await refused(replica)).message
+        for key in client.scan_iter("gw:{limits}:*nanousd*"):
+            client.delete(key)  # as it may
+        client.config_set("maxmemory-policy", "noeviction")
+    await group.tick(3)
+    assert (await refused(second, 700_000)).code == "budget_exhausted"
+    assert await group.call(second, 500_000)
+
+
 async def test_a_question_that_comes_late_is_not_heard(redis_url: str, make_replicas: MakeReplicas) -> None:
     group = await make_replicas(redis_url, 1)
     (replica,) = group.alive.values()

@@ -35,6 +35,10 @@ def test_a_misspelt_variable_is_a_warning() -> None:
     assert problem.mend == "Did you mean GATEWAY_DATA_DIR?"
 
 
+def test_what_a_quickstart_tells_scripts_is_no_misspelt_setting() -> None:
+    assert load({"GATEWAY_URL": "http://x", "GATEWAY_KEY": "y", "GATEWAY_CONSOLE": "http://x/z"})[1] == []
+
+
 def test_variables_of_manifests_are_left_alone() -> None:
     assert load({"GATEWAY_GIT_SERVER": "x", "GATEWAY_GIT_REPOSITORY": "y", "GATEWAY_TEST_STRICT": "1"})[1] == []
 
