@@ -33,7 +33,7 @@ PATIENCE_S = 40.0
 class Workers:
     """The command with two workers, in `folder`. Owns the processes: `end` leaves none."""
 
-    def __init__(self, folder: Path, database_url: str, redis_url: str) -> None:
+    def __init__(self, folder: Path, database_url: str, redis_url: str, workers_port: str = "") -> None:
         self.config = folder / "gateway.yaml"
         self.data_dir = folder / "var"
         self.environment = child_environment() | {
@@ -42,6 +42,7 @@ class Workers:
             "GATEWAY_KEYS_DIR": str(folder / "keys"),
             "GATEWAY_CONFIG": str(self.config),
             "GATEWAY_DATA_DIR": str(self.data_dir),
+            "GATEWAY_WORKERS_PORT": workers_port,
             "GATEWAY_LOG_LEVEL": "warning",
         }
         self.log = folder / "serve.log"
@@ -55,6 +56,7 @@ class Workers:
                     env=self.environment,
                     stdout=theirs,
                     stderr=log,
+                    start_new_session=True,
                 )
         finally:
             os.close(theirs)
@@ -109,6 +111,11 @@ class Workers:
         readable, _, _ = select.select([self._alive], [], [], PATIENCE_S)
         return bool(readable) and os.read(self._alive, 1) == b""
 
+    def interrupt(self) -> int:
+        """End them as Ctrl-C does in a terminal, which tells the whole process group."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        return self.process.wait(PATIENCE_S)
+
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE_S)
@@ -141,8 +148,8 @@ def _configure(folder: Path) -> None:
 
 
 @contextmanager
-def _serving(folder: Path, postgres_url: str, redis_url: str) -> Iterator[Workers]:
-    workers = Workers(folder, postgres_url, redis_url)
+def _serving(folder: Path, postgres_url: str, redis_url: str, workers_port: str = "") -> Iterator[Workers]:
+    workers = Workers(folder, postgres_url, redis_url, workers_port)
     try:
         yield workers
     finally:
@@ -194,7 +201,7 @@ def test_each_is_reached_by_itself_and_a_killed_one_is_started_anew(workers: Wor
     workers.until(lambda: any(line.get("again_s") == 2 for line in workers.logged()), "a try that fails")
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{one}/readyz", trust_env=False)
-    assert _unauthenticated(two) == before[1]
+    assert httpx.get(f"{two}/readyz", trust_env=False).status_code == 200
     workers.config.write_text(good)
 
     def again() -> dict[int, dict[str, Any]] | None:
@@ -204,7 +211,8 @@ def test_each_is_reached_by_itself_and_a_killed_one_is_started_anew(workers: Wor
     now = workers.until(again, "a new worker for the killed one")
     assert now[other]["id"] == first[other]["id"]  # it was left alone
     assert first[killed]["id"] not in {row["id"] for row in now.values()}
-    assert workers.stop() == 0, workers.log.read_text()
+    assert workers.interrupt() == 0, workers.log.read_text()
+    assert workers.all_ended()
     assert not (workers.data_dir / "gateway.json").exists()
     ends = [line for line in workers.logged() if line["event"] == "worker_ended"]
     assert [(line["logger"], line["code"], line["again_s"]) for line in ends[:2]] == [
@@ -214,7 +222,10 @@ def test_each_is_reached_by_itself_and_a_killed_one_is_started_anew(workers: Wor
 
 
 def test_a_second_is_refused_and_none_outlives_a_killed_supervisor(workers: Workers) -> None:
+    workers.until((workers.data_dir / "worker-1").exists, "the beginning of the first")
+    workers.process.send_signal(signal.SIGHUP)  # which ends who does not listen for it yet
     first = workers.until(workers.two, "two replicas")
+    assert workers.logged() == []
     url, token = workers.url, (workers.data_dir / "operator.token").read_text()
     second = workers.command("serve", "--workers", "2", "--port", "0")
     assert second.returncode == 1
@@ -250,6 +261,18 @@ def test_what_keeps_one_from_starting_ends_all_and_is_told_once(
         (line,) = workers.logged()
         assert (line["event"], line["logger"], line["worker"]) == ("worker_not_started", "gateway.workers", 1)
         assert not (workers.data_dir / "gateway.json").exists()
+
+
+def test_a_port_of_their_own_that_somebody_has_ends_all(tmp_path: Path, postgres_url: str, redis_url: str) -> None:
+    _configure(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as somebody:
+        port = str(somebody.getsockname()[1])
+        with _serving(tmp_path, postgres_url, redis_url, port) as workers:
+            assert workers.process.wait(PATIENCE_S) == 1
+            assert workers.all_ended()
+            sentence = workers.log.read_text().splitlines()[0]
+    assert sentence.startswith(f"gateway: The gateway cannot listen on 127.0.0.1:{port} ")
+    assert sentence.endswith("stop what uses it or take another GATEWAY_WORKERS_PORT.")
 
 
 def test_ports_beyond_the_last_are_refused(tmp_path: Path) -> None:
