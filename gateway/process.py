@@ -31,6 +31,13 @@ class Process(BaseModel):
     config: Path = Field(default=Path("gateway.yaml"), description="The configuration file.")
     host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    workers_port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="With `--workers`: each is reached by itself on 127.0.0.1, the first on this port, the others on"
+        " those that follow; 0 takes free ones.",
+    )
     public_url: str | None = Field(
         default=None, pattern=r"^https?://[^\s]+$", description="Where people and agents reach the gateway."
     )

@@ -14,6 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -38,6 +39,15 @@ _LATCH_LOOK_S = 0.5
 OnReady = Callable[[App, str], Awaitable[None]]
 
 
+@dataclass(frozen=True)
+class AmongWorkers:
+    """What a worker is given: the socket that all share, its own by which it alone is reached, the operator's token."""
+
+    listening: socket.socket
+    own: socket.socket
+    operator_token: str
+
+
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: once it is done it raises the signal again, which would end the process
     before the log is flushed and signed."""
@@ -47,17 +57,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-def serve(
-    process: Process,
-    *,
-    on_ready: OnReady | None = None,
-    listening: socket.socket | None = None,
-    operator_token: str | None = None,
-) -> None:
-    """Run until told to stop. Raises Refusal if the gateway can't start, or can't go on and must be started anew.
-
-    A worker among others is given the socket that they share, and the local operator's token.
-    """
+def serve(process: Process, *, on_ready: OnReady | None = None, among: AmongWorkers | None = None) -> None:
+    """Run until told to stop. Raises Refusal if the gateway can't start, or can't go on and must be started anew."""
     logs = configure_logs(process.log_level)
     try:
         runner: Callable[[], asyncio.AbstractEventLoop] | None = None
@@ -66,27 +67,31 @@ def serve(
 
             runner = uvloop.new_event_loop
         with asyncio.Runner(loop_factory=runner) as run:
-            run.run(_serve(process, logs, on_ready, listening or listen(process.host, process.port), operator_token))
+            run.run(_serve(process, logs, on_ready, among))
     finally:
         logs.close()
 
 
-async def _serve(
-    process: Process, logs: Logs, on_ready: OnReady | None, listening: socket.socket, operator_token: str | None
-) -> None:
+async def _serve(process: Process, logs: Logs, on_ready: OnReady | None, among: AmongWorkers | None) -> None:
+    sockets = [listen(process.host, process.port)] if among is None else [among.listening, among.own]
     try:
-        app = App(process, operator_token=operator_token)
+        app = App(process, operator_token=None if among is None else among.operator_token)
         logs.on_drop = app.metrics.log_line_dropped
         await app.start()
         logs.also = app.export.put_line
     except BaseException:
-        listening.close()
+        for one in sockets:
+            one.close()
         raise
-    port: int = listening.getsockname()[1]
-    # For who must reach this very process; behind `public_url` another replica may answer.
-    own_url = f"http://{shown(process.host)}:{port}"
-    url = process.public_url or own_url
-    app.footing.serving_at(f"http://{_reached(process.host)}:{port}")
+    port: int = sockets[0].getsockname()[1]
+    local_url = f"http://{shown(process.host)}:{port}"
+    url = process.public_url or local_url
+    # For who must reach this very process: behind `public_url`, or the socket of all workers, another may answer.
+    if among is None:
+        own_url, reached = local_url, f"http://{_reached(process.host)}:{port}"
+    else:
+        own_url = reached = "http://{}:{}".format(*among.own.getsockname())
+    app.footing.serving_at(reached)
     settings = app.configured.config.server
     grace_s, drain_s = settings.shutdown_grace_s, settings.drain_s if app.footing.replica else 0.0
     server = _Server(
@@ -130,10 +135,10 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
     try:
-        _write_note(note, own_url)
+        write_note(note, own_url)
         background.append(asyncio.create_task(_announce(server, app, url, on_ready)))
         _settle_memory()
-        await server.serve(sockets=[listening])
+        await server.serve(sockets=sockets)
     finally:
         app.stopping()
         for task in background:
@@ -168,8 +173,11 @@ async def _announce(server: uvicorn.Server, app: App, url: str, on_ready: OnRead
     await app.reverification.run()
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Bind before anything else is built, so that a taken port is told at once."""
+def listen(host: str, port: int, *, option: str = "--port") -> socket.socket:
+    """Bind before anything else is built, so that a taken port is told at once.
+
+    Raises Refusal(conflict), which names `option` as what to change.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -179,7 +187,8 @@ def listen(host: str, port: int) -> socket.socket:
         listening.close()
         raise Refusal(
             "conflict",
-            f"The gateway cannot listen on {host}:{port} ({error.strerror}); stop what uses it or take another --port.",
+            f"The gateway cannot listen on {host}:{port} ({error.strerror}); stop what uses it or take another"
+            f" {option}.",
         ) from error
     listening.listen(1024)
     listening.setblocking(False)
@@ -197,7 +206,8 @@ def _reached(host: str) -> str:
     return socket.gethostname() if host in ("0.0.0.0", "::") else shown(host)  # noqa: S104
 
 
-def _write_note(note: Path, url: str) -> None:
+def write_note(note: Path, url: str) -> None:
+    """Tell the command line where the gateway of a data directory is, and which process."""
     new = note.with_suffix(".new")
     new.write_bytes(msgspec.json.encode({"url": url, "pid": os.getpid()}))
     new.replace(note)

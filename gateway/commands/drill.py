@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import typer
 
-from gateway.commands.shared import DATA_DIR, PROBLEM, CommandError, DataDir, Json, show, table
+from gateway.commands.shared import DATA_DIR, PROBLEM, CommandError, DataDir, Json, complain, show, table
 
 if TYPE_CHECKING:
     import httpx
@@ -19,6 +20,7 @@ BOUND_S = 1.0
 _PATIENCE_S = 5.0
 _ASK_EVERY_S = 0.02
 _KEY_VALID_S = 120
+_OWN = ("127.0.0.1", "::1", "localhost")
 
 
 def drill(
@@ -39,7 +41,10 @@ def drill(
 
     api = Api(data_dir)
     known = [one for one in api.get("/status")["replicas"] if one["state"] == "running" and one["url"]]
-    places = [(one["name"], one["url"]) for one in known] or [("gateway", api.url)]
+    apart = [one["name"] for one in known if is_apart(one)]
+    if apart:
+        complain(f"Reached on their own machine only, and not asked: {', '.join(apart)}; run the drill there too.")
+    places = [(one["name"], one["url"]) for one in known if one["name"] not in apart] or [("gateway", api.url)]
     path = f"/agents/{quote(agent, safe='')}"
     if api.get(path)["status"] != "active":
         raise CommandError(f"The agent {agent} is suspended already; take one that may act.")
@@ -56,6 +61,11 @@ def drill(
     show(rows, as_json, told)
     if late:
         raise typer.Exit(PROBLEM)
+
+
+def is_apart(replica: dict[str, Any]) -> bool:
+    """Whether its address is one of another machine's own: here somebody else would answer in its place."""
+    return urlsplit(replica["url"]).hostname in _OWN and replica["name"].partition("/")[0] != socket.gethostname()
 
 
 def _in_time(row: dict[str, Any], model: str | None) -> bool:

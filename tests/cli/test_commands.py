@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from gateway.audit.log import AuditLog
 from gateway.commands.checking import look
+from gateway.commands.drill import is_apart
 from gateway.documents import Problem
 
 from ..gateway_house import CONFIG
@@ -178,6 +180,13 @@ async def test_output_cannot_move_the_terminal(shell: Shell) -> None:
     out = (await shell("audit", "query", "--kind", "model.invoke")).out
     assert "\x1b" not in out
     assert "\u202e" not in out
+
+
+def test_a_drill_does_not_take_who_answers_here_for_a_replica_of_another_machine() -> None:
+    here = f"{socket.gethostname()}/17"
+    assert not is_apart({"name": here, "url": "http://127.0.0.1:9101"})
+    assert is_apart({"name": "elsewhere/17", "url": "http://127.0.0.1:9101"})
+    assert not is_apart({"name": "elsewhere/17", "url": "http://elsewhere:8080"})
 
 
 async def test_a_drill_measures_an_agent_at_its_limit_too_and_says_why_there_is_no_stream(shell: Shell) -> None:
