@@ -57,7 +57,10 @@ def drill(
     rows = [{"id": name, **times} for (name, _), times in zip(places, found, strict=True)]
     late = [row for row in rows if not _in_time(row, model)]
     told = [*table(rows, ["id", "refused_after_ms", "stream_ended_after_ms"])]
-    told.append(f"{len(late)} of {len(rows)} took too long." if late else "All within a second.")
+    well = (
+        f"All {len(rows)} that were asked within a second; {len(apart)} were not." if apart else "All within a second."
+    )
+    told.append(f"{len(late)} of {len(rows)} took too long." if late else well)
     show(rows, as_json, told)
     if late:
         raise typer.Exit(PROBLEM)
