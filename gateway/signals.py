@@ -84,22 +84,34 @@ class Signals:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as heard:
                     await heard.subscribe(CHANNEL)
                     self.is_connected = True
-                    if self.on_gap is not None:
-                        await self.on_gap()
+                    await self._look_around()
+                    is_asked = False
                     while not self._is_stopping:
                         message = await heard.get_message(timeout=_TIMEOUT_S)
-                        if message is None:  # silent for a while: is the connection still one?
+                        if message is not None:
+                            is_asked = False
+                            await self._heard(message["data"])
+                        elif is_asked:
+                            raise TimeoutError
+                        else:  # silent for a while: is the connection still one?
+                            is_asked = True
                             await heard.ping()
-                            continue
-                        await self._heard(message["data"].decode())
             except (RedisError, OSError, TimeoutError) as error:
                 if self.is_connected:
                     log.warning("signals_away", error=type(error).__name__)
                 self.is_connected = False
             await asyncio.sleep(_PAUSE_S)
 
-    async def _heard(self, message: str) -> None:
-        sender, _, told = message.partition(" ")
+    async def _look_around(self) -> None:
+        if self.on_gap is None:
+            return
+        try:
+            await self.on_gap()
+        except Exception:
+            log.exception("signal_fault", topic="gap")
+
+    async def _heard(self, message: bytes) -> None:
+        sender, _, told = message.decode(errors="replace").partition(" ")
         topic, _, what = told.partition(" ")
         handler = self.handlers.get(topic)
         if sender == self._replica or handler is None:

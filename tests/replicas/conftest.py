@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway.quickstart.ledger_child import ledger
+from gateway.quickstart.servers import RedisServer
 from tests.replicas.house import Pair
 
 _TOKEN = "not-secret"
@@ -28,3 +30,21 @@ async def pair(
     monkeypatch.setenv("LEDGER_TOKEN", _TOKEN)
     async with Pair(tmp_path, postgres_url, redis_url, ledger_db) as pair:
         yield pair
+
+
+@pytest.fixture
+async def apart(
+    tmp_path: Path,
+    postgres_url: str,
+    own_redis: RedisServer,
+    books: tuple[Path, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Pair]:
+    """A pair with a Redis of its own, to be killed and paused."""
+    ledger_db, url = books
+    monkeypatch.setenv("LEDGER_URL", url)
+    monkeypatch.setenv("LEDGER_TOKEN", _TOKEN)
+    async with Pair(tmp_path, postgres_url, own_redis.url, ledger_db) as pair:
+        yield pair
+        await asyncio.to_thread(own_redis.resume)
+        await asyncio.to_thread(own_redis.start)
