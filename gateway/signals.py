@@ -14,6 +14,8 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from gateway.errors import Refusal
+
 CHANNEL = "gateway:signals"
 QUEUE_LIMIT = 10_000
 _TIMEOUT_S = 2.0
@@ -118,5 +120,7 @@ class Signals:
             return
         try:
             await handler(what)
+        except Refusal as refusal:  # the database can't be asked now; who looks by itself finds it
+            log.warning("signal_not_followed", topic=topic, code=refusal.code, message=refusal.message)
         except Exception:
             log.exception("signal_fault", topic=topic)

@@ -112,7 +112,13 @@ class Pair:
     """The replicas `one` and `other`, as the tellers of one bank. An async context manager that starts and stops them."""
 
     def __init__(
-        self, folder: Path, database_url: str, redis_url: str, ledger_db: Path, *, others_database_url: str | None = None
+        self,
+        folder: Path,
+        database_url: str,
+        redis_url: str,
+        ledger_db: Path,
+        *,
+        others_database_url: str | None = None,
     ) -> None:
         """`others_database_url`: another way to the same database, for `other`."""
         self.folder = folder

@@ -8,13 +8,11 @@ import time
 from decimal import Decimal
 from typing import Any
 
-import httpx
 import pytest
 
 from gateway.audit.view import Filter
 from gateway.store.postgres import replicas as rows
 from gateway.store.postgres.beside import Beside
-from tests.bank_house import Bank
 from tests.invariants.counter import Counter, is_paid
 from tests.replicas.house import Pair, code_of, configure, deafen, footing, pay, until, vote
 

@@ -12,7 +12,7 @@ from gateway.approvals.case import Choice
 from gateway.quickstart.servers import RedisServer
 from gateway.shared_footing import LOOK_S
 from tests.bank_house import Bank
-from tests.invariants.counter import Counter, is_paid
+from tests.invariants.counter import is_paid
 from tests.replicas.house import Pair, code_of, configure, deafen, pay, until
 
 HOLD_S = 60.0
