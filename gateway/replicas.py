@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from gateway import tasks
 from gateway.clock import Clock, rfc3339
 from gateway.errors import Refusal
 from gateway.store.database import LostError
@@ -135,9 +136,7 @@ class Replicas:
 
     async def stop(self) -> None:
         """End this replica: what it left open is nobody's but the others' from here on."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await tasks.end(self._tasks)
         if self._registered:
             with contextlib.suppress(LostError):  # the others find out by its silence
                 await asyncio.to_thread(self._beside.run, lambda c: rows.end(c, self.id))

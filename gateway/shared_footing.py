@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from gateway import __version__
+from gateway import __version__, tasks
 from gateway.approvals import Approvals
 from gateway.audit.reaper import Lost, Settle
 from gateway.audit.shared import SharedLog
@@ -233,8 +233,7 @@ class Shared:
     async def end(self, settle: Settle, lost: Lost) -> None:
         """See `Footing.end`."""
         if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+            await tasks.end((self._looking,))
         await self.signals.stop()
         await self.log.stop(settle, lost)
         if self._has_limits:
