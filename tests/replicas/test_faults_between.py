@@ -57,6 +57,11 @@ async def test_an_approved_call_of_an_ended_replica_is_unknown_and_is_not_made_a
         assert code_of(await asyncio.wait_for(waiting, HOLD_S / 2)) == "outcome_unknown"
         assert time.monotonic() - ended_s < SOON_S
     await asyncio.wait_for(call, HOLD_S / 2)  # whatever is told there, it can't be put on record any more
+
+    async def ended() -> bool:  # the case and the intent are ended each by itself, in either order
+        return "action.result" in await Counter(pair.other).went(case.id)
+
+    await until(ended, "the result of what was begun")
     went = await Counter(pair.other).went(case.id)
     assert (went.count("action.intent"), went.count("action.result")) == (1, 1), went
     assert code_of(await pay(pair.other, there, "cut-off")) == "outcome_unknown"
