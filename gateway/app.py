@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 from prometheus_client import CollectorRegistry
 
-from gateway import __version__
+from gateway import __version__, tasks
 from gateway.actions import Action, Agent, DeclaredTool, Reservation, Target
 from gateway.approvals import Approvals
 from gateway.approvals.case import Case
@@ -376,9 +376,7 @@ class App:
     async def stop(self, grace_s: float) -> None:
         """Let what runs finish, close the upstreams, flush and sign the log."""
         self.is_stopping = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await tasks.end(self._tasks)
         await self.governor.stop(grace_s)
         await self.engines.stop()
         await self.seen.save()

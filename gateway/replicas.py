@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from gateway import tasks
 from gateway.clock import Clock, rfc3339
 from gateway.errors import Refusal
 from gateway.store.database import LostError
@@ -113,7 +114,7 @@ class Replicas:
         self._rereads = 0
         self._beaten_s: float | None = None  # when the last heartbeat was durable
         self._sure_from_s = float("inf")  # from then on this replica may judge others
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._registered = False
 
     async def register(self) -> None:
@@ -128,13 +129,14 @@ class Replicas:
         self._store, self._end_for, self._release = store, end_for, release
         self._versions = await store.read(rows.versions)
         self._sure_from_s = self._clock.monotonic_s() + SURE_AFTER_S
-        self._task = asyncio.create_task(self._keep_watching(), name="replicas")
+        self._tasks = [
+            asyncio.create_task(self._keep_watching(), name="replicas-watch"),
+            asyncio.create_task(self._keep_ending(), name="replicas-end"),
+        ]
 
     async def stop(self) -> None:
         """End this replica: what it left open is nobody's but the others' from here on."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await tasks.end(self._tasks)
         if self._registered:
             with contextlib.suppress(LostError):  # the others find out by its silence
                 await asyncio.to_thread(self._beside.run, lambda c: rows.end(c, self.id))
@@ -180,7 +182,7 @@ class Replicas:
     # ------------------------------------------------------------ watching
 
     async def _keep_watching(self) -> None:
-        beat_s = end_s = float("-inf")
+        beat_s = float("-inf")
         while True:
             now_s = self._clock.monotonic_s()
             try:
@@ -188,17 +190,24 @@ class Replicas:
                     beat_s = now_s
                     await self._beat()
                 await self.catch_up()
-                if now_s - end_s >= BEAT_S:
-                    end_s = now_s
-                    if now_s >= self._sure_from_s:
-                        await self._end_silent()
-                    await self._end_left_open()
             except Refusal as refusal:  # away or slow; the writer refuses for itself meanwhile
                 self._sure_from_s = self._clock.monotonic_s() + SURE_AFTER_S
                 log.warning("replica_tick", code=refusal.code, message=refusal.message)
             except Exception:
                 log.exception("replica_tick_fault")
             await asyncio.sleep(TICK_S)
+
+    async def _keep_ending(self) -> None:
+        """Beside the watch: a dead one may have left much open, and Redis may be away, which has to be told of it."""
+        while True:
+            try:
+                await self._end_silent()
+                await self._end_left_open()
+            except Refusal as refusal:
+                log.warning("replica_end", code=refusal.code, message=refusal.message)
+            except Exception:
+                log.exception("replica_end_fault")
+            await asyncio.sleep(BEAT_S)
 
     async def _beat(self) -> None:
         assert self._store is not None
@@ -209,9 +218,18 @@ class Replicas:
             self._sure_from_s = now_s + SURE_AFTER_S
         self._beaten_s = now_s
 
+    def _is_sure(self) -> bool:
+        """Whether the silence of another is its own: this one could beat, and has been able to for long enough."""
+        now_s = self._clock.monotonic_s()
+        beats = self._beaten_s is not None and now_s - self._beaten_s <= DEAD_AFTER_S / 2
+        return beats and now_s >= self._sure_from_s
+
     async def _end_silent(self) -> None:
         assert self._store is not None
-        for replica in await self._store.read(lambda c: rows.silent(c, DEAD_AFTER_S)):
+        if not self._is_sure():
+            return
+        silent = await self._store.read(lambda c: rows.silent(c, DEAD_AFTER_S))
+        for replica in silent if self._is_sure() else ():  # where not, the database stood still under that question
             if replica != self.id and await self._store.write(partial(rows.end, replica=replica, after_s=DEAD_AFTER_S)):
                 log.warning("replica_ended", replica=replica, silent_s=DEAD_AFTER_S)
 
@@ -219,9 +237,11 @@ class Replicas:
         assert self._store is not None
         assert self._end_for is not None
         assert self._release is not None
-        for replica, open_intents in await self._store.read(rows.unreleased):
+        found = await self._store.read(rows.unreleased)
+        for replica, open_intents in found:
             if open_intents:
                 ended = await self._end_for(replica)
                 log.warning("replica_left_open", replica=replica, intents=ended)
+        for replica, _ in found:
             await self._release(replica)
             await self._store.write(partial(rows.released, replica=replica))

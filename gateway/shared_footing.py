@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
 import structlog
 
-from gateway import __version__
+from gateway import __version__, tasks
 from gateway.approvals import Approvals
 from gateway.audit.reaper import Lost, Settle
 from gateway.audit.shared import SharedLog
@@ -35,7 +36,8 @@ from gateway.store.postgres import replicas as rows
 from gateway.store.postgres.shared_keys import same_keys
 
 _TOPICS = ("agent", "key", "person")
-_LOOK_AROUND_EVERY = 20  # ticks: cases and kept answers of which no signal came
+LOOK_S = 1.0  # how soon who waits here hears of a case of which no signal came
+_LOOK_AROUND_EVERY = 10  # looks: cases and kept answers of which no signal came
 
 log = structlog.get_logger("gateway.footing")
 
@@ -54,7 +56,7 @@ class Shared:
         self._ids = ids
         self._registry: Registry | None = None
         self._approvals: Approvals | None = None
-        self._ticks = 0
+        self._looking: asyncio.Task[None] | None = None
         self._has_writer = False
         self._has_limits = False
         self.group = Replicas(self._url, self.replica, name=host_name(), version=__version__, clock=clock)
@@ -143,6 +145,7 @@ class Shared:
         }
         self.signals.on_gap = self._look_around
         self.signals.start()
+        self._looking = asyncio.create_task(self._keep_looking(approvals), name="look-around")
 
     # ------------------------------------------------------------ what replicas tell each other
 
@@ -187,6 +190,19 @@ class Shared:
         except Refusal as refusal:  # the next look comes soon
             log.warning("look_around", code=refusal.code, message=refusal.message)
 
+    async def _keep_looking(self, approvals: Approvals) -> None:
+        """Find what no signal told of. By itself: what asks Redis is slow where Redis is the reason."""
+        for look in itertools.count(1):
+            await asyncio.sleep(LOOK_S)
+            try:
+                await approvals.look_after_waiting()
+                if look % _LOOK_AROUND_EVERY == 0 or not self.signals.is_connected:
+                    await approvals.look_around()
+            except Refusal as refusal:
+                log.warning("look_around", code=refusal.code, message=refusal.message)
+            except Exception:
+                log.exception("look_around_fault")
+
     def serving_at(self, url: str) -> None:
         """See `Footing.serving_at`."""
         self.group.url = url
@@ -197,14 +213,7 @@ class Shared:
 
     async def tick(self) -> None:
         """See `Footing.tick`."""
-        self._ticks += 1
         await self.limits.tick()
-        if self._approvals is None:
-            return
-        if self._ticks % _LOOK_AROUND_EVERY == 0:
-            await self._approvals.look_around()
-        elif self._ticks % 2 == 0:
-            await self._approvals.look_after_waiting()
 
     # ------------------------------------------------------------ limits
 
@@ -223,6 +232,8 @@ class Shared:
 
     async def end(self, settle: Settle, lost: Lost) -> None:
         """See `Footing.end`."""
+        if self._looking is not None:
+            await tasks.end((self._looking,))
         await self.signals.stop()
         await self.log.stop(settle, lost)
         if self._has_limits:

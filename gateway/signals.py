@@ -14,6 +14,8 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from gateway.errors import Refusal
+
 CHANNEL = "gateway:signals"
 QUEUE_LIMIT = 10_000
 _TIMEOUT_S = 2.0
@@ -84,27 +86,41 @@ class Signals:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as heard:
                     await heard.subscribe(CHANNEL)
                     self.is_connected = True
-                    if self.on_gap is not None:
-                        await self.on_gap()
+                    await self._look_around()
+                    is_asked = False
                     while not self._is_stopping:
                         message = await heard.get_message(timeout=_TIMEOUT_S)
-                        if message is None:  # silent for a while: is the connection still one?
+                        if message is not None:
+                            is_asked = False
+                            await self._heard(message["data"])
+                        elif is_asked:
+                            raise TimeoutError
+                        else:  # silent for a while: is the connection still one?
+                            is_asked = True
                             await heard.ping()
-                            continue
-                        await self._heard(message["data"].decode())
             except (RedisError, OSError, TimeoutError) as error:
                 if self.is_connected:
                     log.warning("signals_away", error=type(error).__name__)
                 self.is_connected = False
             await asyncio.sleep(_PAUSE_S)
 
-    async def _heard(self, message: str) -> None:
-        sender, _, told = message.partition(" ")
+    async def _look_around(self) -> None:
+        if self.on_gap is None:
+            return
+        try:
+            await self.on_gap()
+        except Exception:
+            log.exception("signal_fault", topic="gap")
+
+    async def _heard(self, message: bytes) -> None:
+        sender, _, told = message.decode(errors="replace").partition(" ")
         topic, _, what = told.partition(" ")
         handler = self.handlers.get(topic)
         if sender == self._replica or handler is None:
             return
         try:
             await handler(what)
+        except Refusal as refusal:  # the database can't be asked now; who looks by itself finds it
+            log.warning("signal_not_followed", topic=topic, code=refusal.code, message=refusal.message)
         except Exception:
             log.exception("signal_fault", topic=topic)

@@ -60,15 +60,16 @@ class Approvals(Meeting):
                 raise
 
     async def look_after_waiting(self) -> None:
-        """Look at every case that somebody waits for here: news of it may have been lost."""
+        """Look at every case that somebody waits for here: news of it may have been lost.
+
+        What counts is what each of them has seen, not what an earlier look found: that one may have come late.
+        """
         waited = self._wakeups.waited
-        seen, self._waited = self._waited, {}
         for at in range(0, len(waited), _BATCH):
             some = waited[at : at + _BATCH]
             where = f"WHERE id IN ({', '.join('?' * len(some))})"
             for case in await self._store.read(lambda db, w=where, v=some: self._rows.readable(db, w, v)):  # type: ignore[misc]
-                self._waited[case.id] = case.version
-                if seen.get(case.id, case.version) != case.version:
+                if self._wakeups.is_behind(case):
                     self._heard(case)
 
     def expect_answer(self, digest: str, until_ns: int) -> None:

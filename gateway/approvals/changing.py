@@ -109,7 +109,6 @@ class Changing(Looking):
         # Cases that may change late: until when to look (monotonic seconds), and their identities.
         self._uncertain: dict[str, tuple[float, tuple[str | None, ...]]] = {}
         self._given_up: dict[str, int] = {}  # cases whose attempt of this fence was not begun after all
-        self._waited: dict[str, int] = {}  # cases that somebody waited for at the last look, and their versions
         self._changing: set[asyncio.Task[Case]] = set()
         self._stopping = False
         self.on_approved: Callable[[Case], None] = lambda case: None
@@ -196,6 +195,7 @@ class Changing(Looking):
         place = self._wakeups.place(case_id)
         try:
             case = await self.case(case_id)
+            self._wakeups.saw(case_id, place, case.version)
             while case.state not in until:
                 if self._stopping:
                     raise Refusal(
@@ -218,6 +218,7 @@ class Changing(Looking):
                     if case.state not in until:  # and what came right after it was told to nobody here
                         place = self._wakeups.place(case_id)
                         case = await self.case(case_id)
+                        self._wakeups.saw(case_id, place, case.version)
             return case
         finally:
             self._wakeups.leave(case_id, place)

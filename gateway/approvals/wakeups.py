@@ -11,6 +11,7 @@ from gateway.approvals.case import Case
 LISTENER_LIMIT = 1000
 
 Place = asyncio.Future[Case | None]
+_LOOKS_ITSELF = 2**63  # and so needs no telling: newer than any version
 
 
 class Listener(AsyncIterator[str]):
@@ -41,20 +42,29 @@ class Wakeups:
     """Wakes on change. A waiter takes its place before it looks, so that no change between the two is missed."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, set[Place]] = {}
+        self._waiting: dict[str, dict[Place, int]] = {}  # with the version of the case that each has seen
         self._listening: weakref.WeakSet[Listener] = weakref.WeakSet()  # who is gone needs no telling
 
     def place(self, case_id: str) -> Place:
         """A place resolved with the case by its next change, or with None to look around; give it back by `leave`."""
         place: Place = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(case_id, set()).add(place)
+        self._waiting.setdefault(case_id, {})[place] = _LOOKS_ITSELF
         return place
+
+    def saw(self, case_id: str, place: Place, version: int) -> None:
+        """Whoever has this place has seen the case as it was then."""
+        if place in (places := self._waiting.get(case_id, {})):
+            places[place] = version
+
+    def is_behind(self, case: Case) -> bool:
+        """Whether somebody waits who has not seen the case as it is now."""
+        return any(seen < case.version for seen in self._waiting.get(case.id, {}).values())
 
     def leave(self, case_id: str, place: Place) -> None:
         """The place is not needed any more."""
         places = self._waiting.get(case_id)
         if places is not None:
-            places.discard(place)
+            places.pop(place, None)
             if not places:
                 del self._waiting[case_id]
 

@@ -110,8 +110,10 @@ class Writer:
         except LostError as error:  # whose text may say where the database is, and that is not for callers
             raise unreachable("it does not answer") from error
         except TimeoutError:
-            reading.add_done_callback(lambda done: done.cancelled() or done.exception())
             raise unreachable(f"it did not answer within {_READ_TIMEOUT_S:g} s") from None
+        finally:
+            if not reading.done():  # nobody waits for it any more, nor for what goes wrong with it
+                reading.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def submit(
         self, group: Group | None, item: Any, late: Callable[[], None] | None = None, *, certain: bool = False

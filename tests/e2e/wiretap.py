@@ -54,6 +54,8 @@ class Wiretap:
         self._made: list[Hold] = []
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
+        self._flows = threading.Event()
+        self._flows.set()
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -62,6 +64,15 @@ class Wiretap:
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.cut()
+
+    def stall(self) -> None:
+        """From now on nothing arrives in either direction, and connections stay open."""
+        self._flows.clear()
+
+    def cut(self) -> None:
+        """All connections end, and there will be no more."""
+        self._flows.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -112,6 +123,7 @@ class Wiretap:
                 self._holds[name] = [hold for hold in self._holds[name] if hold not in held]
                 if not all(hold.passes() for hold in held):
                     break
+                self._flows.wait()
                 sink.sendall(data)
         except OSError:
             pass

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from gateway.quickstart.ledger_child import ledger
+from gateway.quickstart.servers import RedisServer
 from tests.replicas.house import Pair
 
 _TOKEN = "not-secret"
@@ -16,6 +20,8 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]
     """The ledger that the tests share: its file and its address."""
     folder = tmp_path_factory.mktemp("ledger")
     with ledger(folder, _TOKEN) as url:
+        with closing(sqlite3.connect(folder / "ledger.db")) as books, books:
+            books.execute("UPDATE account SET balance_cents = 1000000000")  # whichever tests run, none wants for money
         yield folder / "ledger.db", url
 
 
@@ -28,3 +34,21 @@ async def pair(
     monkeypatch.setenv("LEDGER_TOKEN", _TOKEN)
     async with Pair(tmp_path, postgres_url, redis_url, ledger_db) as pair:
         yield pair
+
+
+@pytest.fixture
+async def apart(
+    tmp_path: Path,
+    postgres_url: str,
+    own_redis: RedisServer,
+    books: tuple[Path, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Pair]:
+    """A pair with a Redis of its own, to be killed and paused."""
+    ledger_db, url = books
+    monkeypatch.setenv("LEDGER_URL", url)
+    monkeypatch.setenv("LEDGER_TOKEN", _TOKEN)
+    async with Pair(tmp_path, postgres_url, own_redis.url, ledger_db) as pair:
+        yield pair
+        await asyncio.to_thread(own_redis.resume)
+        await asyncio.to_thread(own_redis.start)

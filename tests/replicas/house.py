@@ -67,13 +67,34 @@ def footing(app: App) -> Shared:
     return app.footing
 
 
+def deafen(bank: Bank) -> None:
+    """From now on no signal of another replica is heard."""
+    footing(bank.running.app).signals.handlers = {}
+
+
+async def pay(bank: Bank, agent: httpx.AsyncClient, reference: str, cents: int = 90_000) -> dict[str, Any]:
+    """Ask for a transfer, as large as people must approve it unless told otherwise: the JSON-RPC answer."""
+    return await Counter(bank).call(agent, to="acme-gmbh", amount_cents=cents, reference=reference)
+
+
+def code_of(answer: dict[str, Any]) -> str:
+    """Of a refusal, whether it is told to the model or to its client."""
+    told: dict[str, Any] = answer["error"]["data"] if "error" in answer else answer["result"]["_meta"]
+    return str(told["gateway/code"])
+
+
+async def vote(at: httpx.AsyncClient, shown: dict[str, Any], **headers: str) -> httpx.Response:
+    """Approve what a person was shown."""
+    said = {"decision": "approve", "presented_digest": shown["presented_digest"]}
+    return await at.post(f"/api/v1/approvals/{shown['id']}/reviews", json=said, headers=headers)
+
+
 def deaf_and_blind(bank: Bank) -> None:
     """From now on a replica hears no signal and does not look by itself at what others changed, nor beats."""
+    deafen(bank)
     shared = footing(bank.running.app)
-    shared.signals.handlers = {}
-    task = shared.group._task
-    assert task is not None
-    task.cancel()
+    for task in shared.group._tasks:
+        task.cancel()
 
 
 async def until(look: Callable[[], Awaitable[Any]], what: str, seconds: float = PATIENCE_S) -> Any:
@@ -90,7 +111,16 @@ async def until(look: Callable[[], Awaitable[Any]], what: str, seconds: float = 
 class Pair:
     """The replicas `one` and `other`, as the tellers of one bank. An async context manager that starts and stops them."""
 
-    def __init__(self, folder: Path, database_url: str, redis_url: str, ledger_db: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        database_url: str,
+        redis_url: str,
+        ledger_db: Path,
+        *,
+        others_database_url: str | None = None,
+    ) -> None:
+        """`others_database_url`: another way to the same database, for `other`."""
         self.folder = folder
         self.database_url = database_url
         self.redis_url = redis_url
@@ -98,8 +128,8 @@ class Pair:
         self._entered = AsyncExitStack()
         lay_out(folder)
         self.one, self.other = (
-            Bank(Running(App(process_of(folder, name, database_url, redis_url)), folder), ledger_db)
-            for name in ("one", "other")
+            Bank(Running(App(process_of(folder, name, url, redis_url)), folder), ledger_db)
+            for name, url in (("one", database_url), ("other", others_database_url or database_url))
         )
         self.both = (self.one, self.other)
 

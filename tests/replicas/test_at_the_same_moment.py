@@ -8,33 +8,16 @@ import time
 from decimal import Decimal
 from typing import Any
 
-import httpx
 import pytest
 
 from gateway.audit.view import Filter
 from gateway.store.postgres import replicas as rows
 from gateway.store.postgres.beside import Beside
-from tests.bank_house import Bank
 from tests.invariants.counter import Counter, is_paid
-from tests.replicas.house import Pair, configure, footing, until
+from tests.replicas.house import Pair, code_of, configure, deafen, footing, pay, until, vote
 
 SOON_S = 1.0
 TWO = '{"quorum": [{"approve": 2}]}'
-
-
-async def pay(bank: Bank, agent: httpx.AsyncClient, reference: str, cents: int = 90_000) -> dict[str, Any]:
-    return await Counter(bank).call(agent, to="acme-gmbh", amount_cents=cents, reference=reference)
-
-
-def code_of(answer: dict[str, Any]) -> str:
-    """Of a refusal, whether it is told to the model or to its client."""
-    told: dict[str, Any] = answer["error"]["data"] if "error" in answer else answer["result"]["_meta"]
-    return str(told["gateway/code"])
-
-
-async def vote(at: httpx.AsyncClient, shown: dict[str, Any]) -> httpx.Response:
-    said = {"decision": "approve", "presented_digest": shown["presented_digest"]}
-    return await at.post(f"/api/v1/approvals/{shown['id']}/reviews", json=said)
 
 
 async def test_the_votes_of_two_persons_at_both_at_once_are_both_counted(pair: Pair) -> None:
@@ -78,7 +61,7 @@ async def test_where_one_vote_is_enough_the_same_moment_approves_once(pair: Pair
 @pytest.mark.parametrize("hears", [True, False], ids=["told", "deaf"])
 async def test_suspending_at_one_ends_at_the_other_what_runs_and_refuses_what_comes(pair: Pair, *, hears: bool) -> None:
     if not hears:  # no signal arrives; what is left is looking at the database
-        footing(pair.other.running.app).signals.handlers = {}
+        deafen(pair.other)
     here, there = await pair.key()
     body = {"model": "demo", "stream": True, "messages": [{"role": "user", "content": "Tell me a long story."}]}
     stream = asyncio.create_task(there.post("/v1/chat/completions", json=body))
@@ -116,7 +99,7 @@ async def test_a_key_is_good_at_the_other_for_all_who_come_with_it_at_once(pair:
 
 
 async def test_a_revoked_key_is_refused_by_a_deaf_replica_within_a_second(pair: Pair) -> None:
-    footing(pair.other.running.app).signals.handlers = {}
+    deafen(pair.other)
     here, there = await pair.key()
     assert (await there.get("/v1/models")).status_code == 200
     async with pair.one.running.operator() as operator:
