@@ -164,7 +164,7 @@ class App:
         await self.footing.begin(self._settle_unknown, self._lost_call)
         await self.registry.load(self.writer)
         await self.approvals.load()
-        await self.footing.join(self.registry, self.approvals, self._told)
+        await self.footing.join(self.registry, self.approvals, self._told, self._doubted)
         self.seen = SeenTools(
             store=self.writer, read=_declared_tools, described=self.catalog.describes, clock=self.clock
         )
@@ -435,6 +435,10 @@ class App:
             agent_id, Refusal("agent_suspended", f"The agent {agent_id} was suspended; its streams were ended.")
         )
 
+    def _doubted(self, agent_id: str) -> None:
+        reason = f"The agent {agent_id} was suspended, as it seems, and this gateway can't ask; its streams were ended."
+        self.governor.end_streams_of(agent_id, Refusal("store_unavailable", reason))
+
     def _settle_unknown(self, connection: Connection, held: Reservation, replica: str) -> None:
         """Book what an action that nobody ended may have cost, in the window it began in, as its replica's spend."""
         began_ns = int(held.id[:8] + held.id[9:13], 16) * 1_000_000  # a UUIDv7 begins with its milliseconds
@@ -467,7 +471,7 @@ class App:
         topic = type.partition(".")[0]
         entry.also = self.footing.riding(topic, also)
         await self.log.append(entry)
-        self.footing.told(topic)
+        self.footing.told(topic, suspended=subject["agent"] if type == "agent.suspended" else None)
 
     def _told(self) -> dict[str, str]:
         """What other replicas and people may know of this one."""

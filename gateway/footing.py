@@ -53,8 +53,18 @@ class Footing(Protocol):
         """Start the log, end what a former process left open, and take over what was spent."""
         ...
 
-    async def join(self, registry: Registry, approvals: Approvals, told: Callable[[], dict[str, str]]) -> None:
-        """From here on this process acts with the others: the register and the cases are loaded."""
+    async def join(
+        self,
+        registry: Registry,
+        approvals: Approvals,
+        told: Callable[[], dict[str, str]],
+        doubt: Callable[[str], None],
+    ) -> None:
+        """From here on this process acts with the others: the register and the cases are loaded.
+
+        `told` says what they may know of this one. `doubt` hears of an agent that was suspended, as it seems, where the
+        database can't be asked.
+        """
         ...
 
     def riding(self, topic: str, also: Change | None) -> Change | None:
@@ -64,8 +74,8 @@ class Footing(Protocol):
         """
         ...
 
-    def told(self, topic: str) -> None:
-        """Something of `topic` was changed, durably."""
+    def told(self, topic: str, *, suspended: str | None = None) -> None:
+        """Something of `topic` was changed, durably; `suspended` names an agent that was."""
         ...
 
     async def look_again(self) -> bool:
@@ -131,14 +141,20 @@ class Embedded:
         windows = self.limits.windows()
         self.limits.restore(await self.writer.read(lambda db: read_spend(db, windows)))
 
-    async def join(self, registry: Registry, approvals: Approvals, told: Callable[[], dict[str, str]]) -> None:
+    async def join(
+        self,
+        registry: Registry,
+        approvals: Approvals,
+        told: Callable[[], dict[str, str]],
+        doubt: Callable[[str], None],
+    ) -> None:
         """See `Footing.join`: there are no others."""
 
     def riding(self, topic: str, also: Change | None) -> Change | None:
         """See `Footing.riding`."""
         return also
 
-    def told(self, topic: str) -> None:
+    def told(self, topic: str, *, suspended: str | None = None) -> None:
         """See `Footing.told`."""
 
     async def look_again(self) -> bool:

@@ -37,6 +37,7 @@ from gateway.store.postgres.shared_keys import same_keys
 
 _TOPICS = ("agent", "key", "person")
 LOOK_S = 1.0  # how soon who waits here hears of a case of which no signal came
+_ASK_S = 0.5  # a suspended agent's streams have a second
 _LOOK_AROUND_EVERY = 10  # looks: cases and kept answers of which no signal came
 
 log = structlog.get_logger("gateway.footing")
@@ -56,6 +57,7 @@ class Shared:
         self._ids = ids
         self._registry: Registry | None = None
         self._approvals: Approvals | None = None
+        self._doubt: Callable[[str], None] = lambda _: None
         self._looking: asyncio.Task[None] | None = None
         self._has_writer = False
         self._has_limits = False
@@ -129,9 +131,15 @@ class Shared:
             await self._approvals.look_around()
         return ended
 
-    async def join(self, registry: Registry, approvals: Approvals, told: Callable[[], dict[str, str]]) -> None:
+    async def join(
+        self,
+        registry: Registry,
+        approvals: Approvals,
+        told: Callable[[], dict[str, str]],
+        doubt: Callable[[str], None],
+    ) -> None:
         """See `Footing.join`."""
-        self._registry, self._approvals = registry, approvals
+        self._registry, self._approvals, self._doubt = registry, approvals, doubt
         self.group.told = told
         registry.follow(self.group.catch_up)
         for topic in _TOPICS:
@@ -163,18 +171,28 @@ class Shared:
 
         return both
 
-    def told(self, topic: str) -> None:
+    def told(self, topic: str, *, suspended: str | None = None) -> None:
         """See `Footing.told`. Nobody else has changed it since `riding`: registers make one change at a time."""
         if topic in _TOPICS:
             self.group.changed(topic, self.group.version(topic) + 1)
-            self.signals.tell("changed", topic)
+            self.signals.tell("changed", topic if suspended is None else f"{topic} {suspended}")
 
     async def look_again(self) -> bool:
         """See `Footing.look_again`. Raises Refusal(store_unavailable) where nobody can tell."""
         return await self.group.catch_up()
 
-    async def _changed(self, _topic: str) -> None:
-        await self.group.catch_up()
+    async def _changed(self, what: str) -> None:
+        _, _, suspended = what.partition(" ")
+        try:
+            async with asyncio.timeout(_ASK_S if suspended else None):
+                await self.group.catch_up()
+        except (
+            Refusal,
+            TimeoutError,
+        ):  # whether it is so can't be asked; what such an agent runs must not outlive that
+            if suspended:
+                self._doubt(suspended)
+            await self.group.catch_up()
 
     async def _answer_kept(self, what: str) -> None:
         digest, _, until_ns = what.partition(" ")

@@ -109,11 +109,15 @@ async def test_who_can_not_ask_whether_it_holds_goes_on_with_nothing(tapped: tup
     pair, line = tapped
     here, there = await pair.key()
     assert is_paid(await pay(pair.other, there, f"before-{fault}", 1))
+    stream = await streaming(pair, there)
     if fault == "cut":
         line.cut()
     else:
         line.stall()
     await suspend(pair)
+    ended = await asyncio.wait_for(stream, ANSWERED_S)
+    assert '"store_unavailable"' in ended.text
+    assert "as it seems" in ended.text
     body = {"model": "demo", "messages": [{"role": "user", "content": "Hello"}]}
     asked, told = await asyncio.wait_for(
         asyncio.gather(there.post("/v1/chat/completions", json=body), pay(pair.other, there, f"after-{fault}", 1)),
