@@ -88,9 +88,18 @@ async def review_case(
     version = _version(if_match)
 
     async def make() -> Reply:
-        case = await cast_vote(parts, person, case_id, vote, version=version)
+        headers = {}
+        try:
+            case = await cast_vote(parts, person, case_id, vote, version=version)
+        except Refusal as refusal:
+            known = idempotency_key is not None and refusal.code in ("decided", "stale")
+            if not known or not await _has_voted_so(parts, person, case_id, vote):
+                raise
+            # Sent again, and answered by another replica or before a restart: the vote stands, and so does the case.
+            case = await parts.approvals.case(case_id)
+            headers["idempotency-replayed"] = "true"
         (shown,) = await summaries(parts, [case])
-        return shown, {"etag": _etag(case.version)}
+        return shown, headers | {"etag": _etag(case.version)}
 
     replies: Replies = request.app.state.replies
     reply, again = await replies.once(person.person.id, idempotency_key, (case_id, vote), make)
@@ -193,6 +202,13 @@ async def cast_vote(
             )
             parts.log.append_soon(entry)
         raise
+
+
+async def _has_voted_so(parts: Parts, person: SignedIn, case_id: str, vote: ReviewIn) -> bool:
+    """Whether this very vote of a person stands already."""
+    said = (person.person.id, vote.decision, vote.presented_digest, vote.reason, vote.guidance)
+    votes = await parts.approvals.votes(case_id)
+    return said in [(one.person, one.choice.value, one.presented_digest, one.reason, one.guidance) for one in votes]
 
 
 # ------------------------------------------------------------ parts

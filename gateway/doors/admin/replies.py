@@ -1,7 +1,7 @@
 """Answers that are given again to a request that is sent again with its Idempotency-Key.
 
 https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/ has the manner. Kept in memory only: what
-must not happen twice is kept from it by the room itself, so after a restart a repeated vote is refused as `decided`.
+must not happen twice is kept from it by the room itself, which also knows the vote that is repeated after a restart.
 """
 
 from __future__ import annotations
