@@ -13,6 +13,7 @@ import random
 from typing import Any
 
 import structlog
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from gateway import __version__, tasks
@@ -292,7 +293,7 @@ class App:
             {
                 names.STREAMS_OPEN: lambda: float(self.governor.open_streams),
                 names.AUDIT_QUEUE: lambda: float(self.writer.queued),
-                names.AUDIT_UNSIGNED: lambda: float(self.log.size - self.log.signed_size),
+                names.AUDIT_UNSIGNED: lambda: float(self.log.unsigned),
                 names.AUDIT_LATCHED: lambda: float(self.writer.latched is not None),
                 names.APPROVALS_PENDING: lambda: float(self.approvals.pending_count),
                 names.APPROVALS_UNKNOWN: lambda: float(self.approvals.unknown_count),
@@ -301,9 +302,7 @@ class App:
         )
         self.health.add("accepting", lambda: "The gateway is shutting down." if self.is_stopping else None, needed=True)
         self.health.add("audit", lambda: self.writer.latched, needed=True)
-        for name, fault in self.footing.faults().items():
-            self.health.add(name, fault, needed=True)
-        for name, (fault, needed) in self.engines.faults().items():
+        for name, (fault, needed) in (self.footing.faults() | self.engines.faults()).items():
             self.health.add(name, fault, needed=needed)
         self.health.add("audit_trail", lambda: self.reverification.fault)
         self.health.add("configuration", self._configuration_fault)
@@ -449,11 +448,22 @@ class App:
         lost = lost_call(intent, self.log.arguments_of(connection, intent))
         if lost is None:
             return None
-        why = "The gateway was stopped or died while it ran, so it is not known whether it was done."
+        action, target, decision = lost
+        agent, known = self.registry.agents.get(action.caller.agent.id), self.catalog.described(target.id)
+        if agent is not None:
+            of = replace(action.caller.agent, owners=agent.owners)
+            action = replace(action, caller=replace(action.caller, agent=of))
+        if known is not None:
+            told = {name: getattr(known, name) for name in ("owner", "data_classes", "sentence", "arguments")}
+            target = replace(target, **told)
+        why = (
+            "The gateway ended before the result was on record, so it is not known whether it was done; the agent may"
+            " have been told that it was."
+        )
         try:
-            return self.approvals.lost_sight(*lost, why).insert(connection)
+            return self.approvals.lost_sight(action, target, decision, why).insert(connection)
         except Refusal as refusal:  # it stays on record as unknown; only nobody is reminded of it
-            log.warning("lost_call_without_case", action=lost[0].id, message=refusal.message)
+            log.warning("lost_call_without_case", action=action.id, message=refusal.message)
             return None
 
     async def _journal(

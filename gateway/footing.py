@@ -94,8 +94,8 @@ class Footing(Protocol):
         """What is due about every half second."""
         ...
 
-    def faults(self) -> dict[str, Callable[[], str | None]]:
-        """What can be wrong with the engines, by name: a sentence, or None."""
+    def faults(self) -> dict[str, tuple[Callable[[], str | None], bool]]:
+        """What can be wrong with the engines, by name: a sentence or None, and whether nothing goes on without it."""
         ...
 
     async def end(self, settle: Settle, lost: Lost) -> None:
@@ -171,7 +171,7 @@ class Embedded:
     async def tick(self) -> None:
         """See `Footing.tick`."""
 
-    def faults(self) -> dict[str, Callable[[], str | None]]:
+    def faults(self) -> dict[str, tuple[Callable[[], str | None], bool]]:
         """See `Footing.faults`."""
         return {}
 

@@ -218,6 +218,14 @@ class Replicas:
             self._sure_from_s = now_s + SURE_AFTER_S
         self._beaten_s = now_s
 
+    @property
+    def silent(self) -> str | None:
+        """That the database takes no heartbeats of this replica, in a sentence; it stands still, or this one did."""
+        silent_s = 0.0 if self._beaten_s is None else self._clock.monotonic_s() - self._beaten_s
+        if silent_s <= DEAD_AFTER_S / 2:
+            return None
+        return f"PostgreSQL has taken no heartbeat of this replica for {silent_s:.0f} s."
+
     def _is_sure(self) -> bool:
         """Whether the silence of another is its own: this one could beat, and has been able to for long enough."""
         now_s = self._clock.monotonic_s()

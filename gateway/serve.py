@@ -34,7 +34,7 @@ NOTE = "gateway.json"
 
 # What actions get once connections had the whole grace: their callers are gone, their results need to be recorded.
 _LEAST_GRACE_S = 1.0
-_LATCH_LOOK_S = 0.5
+_LATCH_LOOK_S = 0.1
 
 OnReady = Callable[[App, str], Awaitable[None]]
 
@@ -158,6 +158,8 @@ async def _end_when_ended(app: App, server: uvicorn.Server) -> None:
     log.error("replica_ends", reason=app.writer.latched)
     app.stopping()
     server.should_exit = True
+    for listener in server.servers:  # at once: who refuses fast is asked most
+        listener.close()
 
 
 async def _announce(server: uvicorn.Server, app: App, url: str, on_ready: OnReady | None) -> None:

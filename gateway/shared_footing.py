@@ -121,6 +121,7 @@ class Shared:
         """See `Footing.begin`. What ended replicas left open is ended by `replicas`."""
         await self.writer.write(partial(same_keys, fingerprints=fingerprints(self.keys_dir)))
         await self.log.start()
+        self.writer.is_late = lambda: self.group.silent is not None
         await self.group.start(self.writer, end_for=partial(self._end_for, settle, lost), release=self._release)
         self._has_limits = True
         await self.limits.start()
@@ -244,9 +245,13 @@ class Shared:
 
     # ------------------------------------------------------------ health and end
 
-    def faults(self) -> dict[str, Callable[[], str | None]]:
+    def faults(self) -> dict[str, tuple[Callable[[], str | None], bool]]:
         """See `Footing.faults`."""
-        return {"database": lambda: self.writer.away, "redis": lambda: self.limits.away}
+        return {
+            "database": (lambda: self.writer.away or self.group.silent, True),
+            "redis": (lambda: self.limits.away, True),
+            "audit_queue": (lambda: self.log.fault(), False),
+        }
 
     async def end(self, settle: Settle, lost: Lost) -> None:
         """See `Footing.end`."""

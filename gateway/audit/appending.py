@@ -146,6 +146,11 @@ class Appending:
         raise NotImplementedError
 
     @property
+    def unsigned(self) -> int:
+        """Durable records that the last checkpoint does not cover."""
+        return max(0, self.size - self.signed_size)
+
+    @property
     def open_intents(self) -> int:
         """Intents in flight."""
         raise NotImplementedError

@@ -5,6 +5,7 @@ Each replica numbers its own records; what it acknowledges is committed. `sequen
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +20,8 @@ from gateway.store.postgres.connection import at_once
 # One trip for all that a batch writes. The order of `n` is the order in which this replica made its records.
 _WRITE = """
 WITH records AS (
-  INSERT INTO ingest (id, body)
-  SELECT id, body FROM unnest(?::text[], ?::bytea[]) WITH ORDINALITY AS t (id, body, n) ORDER BY n
+  INSERT INTO ingest (id, body, mac)
+  SELECT id, body, mac FROM unnest(?::text[], ?::bytea[], ?::bytea[]) WITH ORDINALITY AS t (id, body, mac, n) ORDER BY n
 ), payloads AS (
   INSERT INTO payload (leaf_id, sealed) SELECT * FROM unnest(?::text[], ?::bytea[])
 ), keys AS (
@@ -41,13 +42,22 @@ VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 _OPEN_CASE = "SELECT id FROM approval_case WHERE digest = ? AND open = 1"
 
 
+def mac_of(key: bytes, record_id: str, body: bytes) -> bytes:
+    """Shows the sequencer that a replica wrote this (HMAC-SHA-256, RFC 2104), whoever else writes to the database."""
+    return hmac.digest(key, record_id.encode() + b"\x00" + body, "sha256")
+
+
 class Ingest:
     """One replica's records. A `store.Group`: its items are the entries of one append each."""
 
-    def __init__(self, vault: Vault, clock: Clock, new_id: Callable[[], str], *, env: str, replica: str) -> None:
+    def __init__(
+        self, vault: Vault, clock: Clock, new_id: Callable[[], str], *, env: str, replica: str, key: bytes
+    ) -> None:
+        """`key` authenticates what waits for its place."""
         self._preparing = Preparing(vault, clock, new_id, env=env)
         self._preparing.begin(replica, 1, {})
         self._replica = replica
+        self._key = key
         self._before: tuple[int, dict[str, str]] | None = None  # as it was before what is not yet committed
 
     @property
@@ -103,6 +113,7 @@ class Ingest:
             leaf = one.entry.leaf
             batch.ids.append(leaf.id)
             batch.bodies.append(one.body)
+            batch.macs.append(mac_of(self._key, leaf.id, one.body))
             if one.sealed is not None:
                 batch.sealed.append((leaf.id, one.sealed.payload, one.sealed.wrapped_key))
             if leaf.action is None:
@@ -170,6 +181,7 @@ class _Batch:
     def __init__(self, kek_id: str, replica: str) -> None:
         self.ids: list[str] = []
         self.bodies: list[bytes] = []
+        self.macs: list[bytes] = []
         self.sealed: list[tuple[str, bytes, bytes]] = []
         self.beside: list[Rides] = []
         self.closed: list[str] = []
@@ -183,6 +195,7 @@ class _Batch:
         return (
             self.ids,
             self.bodies,
+            self.macs,
             of,
             [one[1] for one in self.sealed],
             self._kek_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hmac
 import os
 from collections.abc import Callable
 from hashlib import sha256
@@ -33,6 +34,11 @@ class Keys:
         secrets = {"payload-wrapping": self.wrapping, "digest": self.digest}
         told = {name: sha256(f"gateway/{name}\x00".encode() + key).hexdigest()[:32] for name, key in secrets.items()}
         return {"audit-signing": self.signer.verifier.vkey, **told}
+
+    @property
+    def queue(self) -> bytes:
+        """Keys the authentication of records that wait for their place in a database that replicas share."""
+        return hmac.digest(self.digest, b"gateway/queue", "sha256")
 
     @property
     def wrapping_id(self) -> str:

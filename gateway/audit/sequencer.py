@@ -8,12 +8,15 @@ of what was signed before.
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 from typing import NamedTuple
 
 from gateway.audit.anchor import Restored, restore_shared
+from gateway.audit.ingest import mac_of
 from gateway.audit.leaf import decode_leaf
 from gateway.audit.view import project, row_of
+from gateway.errors import Refusal
 from gateway.store.interface import Connection
 from gateway.verify.checkpoints import Checkpoint
 from gateway.verify.notes import Signer
@@ -21,7 +24,7 @@ from gateway.verify.tree import Frontier, leaf_hash
 
 MOST_AT_ONCE = 2000
 
-_TAKE = "SELECT seq, id, body FROM ingest ORDER BY seq LIMIT ?"
+_TAKE = "SELECT seq, id, body, mac FROM ingest ORDER BY seq LIMIT ?"
 _PLACE = """
 INSERT INTO leaf (idx, id, body, hash)
 SELECT * FROM unnest(?::bigint[], ?::text[], ?::bytea[], ?::bytea[])
@@ -46,13 +49,15 @@ class Sequencer:
         *,
         tenant: str,
         replica: str,
+        key: bytes,
         now_ns: Callable[[], int],
         anchored: Callable[[], bytes | None],
     ) -> None:
-        """`anchored` reads the checkpoint that this replica keeps in a file of its own."""
+        """`key` authenticates what waits; `anchored` reads the checkpoint that this replica keeps in its own file."""
         self._signer = signer
         self._tenant = tenant
         self._replica = replica
+        self._key = key
         self._now_ns = now_ns
         self._anchored = anchored
         self._frontier: Frontier | None = None  # of the log as this replica left it
@@ -76,7 +81,9 @@ class Sequencer:
             return Step(0, size)
         ahead = Frontier(frontier.size, tuple(frontier.peaks))
         hashes = []
-        for _, _, body in rows:
+        for at, record_id, body, mac in rows:
+            if not hmac.compare_digest(mac, mac_of(self._key, record_id, body)):
+                raise _foreign(at)
             hashed = leaf_hash(body)
             hashes.append(hashed)
             ahead.append(hashed)
@@ -141,3 +148,11 @@ class Sequencer:
 
     def _restored(self, connection: Connection) -> Restored:
         return restore_shared(connection, self._anchored(), self._signer.verifier)
+
+
+def _foreign(seq: int) -> Refusal:
+    return Refusal(
+        "audit_unavailable",
+        f"Row {seq} of the table `ingest` was not written by a replica, or was changed since: somebody else writes to"
+        " the database; keep the row as evidence, delete it, run `gateway audit verify`, and start the replicas again",
+    )

@@ -9,6 +9,7 @@ signed latches, and a replica whose keys are not those of the others does not st
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -35,6 +36,7 @@ _SIGN_AFTER_S = 0.5
 _LOOK_S = 1.0  # how often a replica that does not place looks for a newer checkpoint
 _PAUSE_S = 0.5  # after the database was not there
 _CATCH_UP_S = 5.0
+_STUCK_S = 10.0  # longer than another replica takes to go on where a dead one left
 
 _log = logging.getLogger("gateway.audit")
 
@@ -56,7 +58,7 @@ class SharedLog(Appending):
         clock: Clock,
         ids: Ids,
     ) -> None:
-        ingest = Ingest(vault, clock, ids.new, env=env, replica=replica)
+        ingest = Ingest(vault, clock, ids.new, env=env, replica=replica, key=keys.queue)
         super().__init__(store, keys, vault, ingest, tenant=tenant, clock=clock, ids=ids)
         self.is_sequencer = False
         self._replica = replica
@@ -66,8 +68,16 @@ class SharedLog(Appending):
         self._anchor = Anchor(self._folder / "checkpoint")
         self._beside = Beside(url, name=f"gateway sequencer {replica}")
         self._sequencer = Sequencer(
-            keys.signer, tenant=tenant, replica=replica, now_ns=clock.now_ns, anchored=self._anchor.read
+            keys.signer,
+            tenant=tenant,
+            replica=replica,
+            key=keys.queue,
+            now_ns=clock.now_ns,
+            anchored=self._anchor.read,
         )
+        self._waiting = 0
+        self._first: int | None = None  # of those that wait, and since when (monotonic)
+        self._first_s = 0.0
         self._size = 0
         self._signed_size = 0  # of the checkpoint in this replica's own file
         self._told_signed = 0
@@ -116,6 +126,7 @@ class SharedLog(Appending):
         self._tasks = [
             asyncio.create_task(self._keep_placing(), name="audit-sequencer"),
             asyncio.create_task(self._keep_beating(), name="audit-heartbeat"),
+            asyncio.create_task(self._keep_counting(), name="audit-queue"),
         ]
 
     async def stop(self, settle: reaper.Settle | None = None, lost: reaper.Lost | None = None) -> None:
@@ -191,6 +202,8 @@ class SharedLog(Appending):
         self.is_sequencer = step.moved is not None
         if step.moved is not None:
             self._size = step.size
+            if step.moved < MOST_AT_ONCE:
+                self._waiting = 0
         return step
 
     async def _sign_if_due(self) -> None:
@@ -242,6 +255,33 @@ class SharedLog(Appending):
                 self.append_soon(self._event("gateway.heartbeat", replica=self._replica, **self._counts()))
             except Refusal as refusal:
                 _log.warning("no heartbeat was recorded: %s", refusal.message)
+
+    async def _keep_counting(self) -> None:
+        """Whoever places records: what waits for it is seen by all."""
+        while True:
+            with contextlib.suppress(Refusal):  # the database is away, and that is told by itself
+                count, first = await self.writer.read(
+                    lambda c: c.execute("SELECT count(*), min(seq) FROM ingest").fetchone() or (0, None)
+                )
+                self._waiting = int(count)
+                if first != self._first:
+                    self._first, self._first_s = first, self._clock.monotonic_s()
+            await asyncio.sleep(_LOOK_S)
+
+    def fault(self) -> str | None:
+        """Why records have had no place in the log for a while; None where they have."""
+        waits_s = 0.0 if self._first is None else self._clock.monotonic_s() - self._first_s
+        if waits_s < _STUCK_S:
+            return None
+        return (
+            f"{self._waiting} records, durable but not signed, have waited {waits_s:.0f} s for their place in the log;"
+            " the log lines `sequencer_fault` of the replicas say why."
+        )
+
+    @property
+    def unsigned(self) -> int:
+        """See `Appending.unsigned`; what waits for its place is counted about once a second."""
+        return super().unsigned + self._waiting
 
     @property
     def size(self) -> int:

@@ -51,6 +51,6 @@ async def audit(parts: Parts, pages: Pages, who: SignedIn, request: Request) -> 
         path="/console/audit",
         log=parts.log,
         latched=parts.log.writer.latched,
-        unsigned=max(0, parts.log.size - parts.log.signed_size),
+        unsigned=parts.log.unsigned,
         last=last,
     )

@@ -364,6 +364,7 @@ class IngestRow(SQLModel, table=True):
     seq: int | None = Field(default=None, primary_key=True)
     id: str
     body: bytes = Field(sa_type=LargeBinary)
+    mac: bytes = Field(sa_type=LargeBinary)  # by a key that only replicas have
 
 
 class ChangedRow(SQLModel, table=True):

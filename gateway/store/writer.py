@@ -37,6 +37,7 @@ _LIMITS = (QUEUE_LIMIT, _UNAWAITED_LIMIT, _CERTAIN_LIMIT)
 _LINGER_S = 0.02
 _TIMEOUT_S = 2.0
 _READ_TIMEOUT_S = 10.0
+_LATE_READ_TIMEOUT_S = 1.0
 _PROBE_S = 0.1  # between two tries to reach a database that is away
 
 
@@ -58,6 +59,8 @@ class Writer:
 
     def __init__(self, database: Database, *, timeout_s: float = _TIMEOUT_S, linger_s: float = _LINGER_S) -> None:
         self.database = database
+        self.is_late: Callable[[], bool] = lambda: False
+        """Whether the database is known to stand still just now: then readers do not wait for long."""
         self.latched: str | None = None
         self.on_commit: Callable[[int, float], None] | None = None
         """Told, in the writer's thread, how many items each commit made durable and how long it took, in seconds."""
@@ -104,13 +107,14 @@ class Writer:
         Raises Refusal(store_unavailable) where the database can't be reached or takes too long.
         """
         reading = asyncio.get_running_loop().run_in_executor(self._readers, self.database.read, fn)
+        timeout_s = _LATE_READ_TIMEOUT_S if self.is_late() else _READ_TIMEOUT_S
         try:
-            async with asyncio.timeout(_READ_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 return await asyncio.shield(reading)
         except LostError as error:  # whose text may say where the database is, and that is not for callers
             raise unreachable("it does not answer") from error
         except TimeoutError:
-            raise unreachable(f"it did not answer within {_READ_TIMEOUT_S:g} s") from None
+            raise unreachable(f"it did not answer within {timeout_s:g} s") from None
         finally:
             if not reading.done():  # nobody waits for it any more, nor for what goes wrong with it
                 reading.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -221,3 +221,80 @@ async def test_a_result_that_is_written_anew_after_a_lost_commit_ends_its_intent
         (result,) = (await log.query(Filter(action=action.id, type="action.result"))).records
         assert result["result"]["status"] == "succeeded"
     assert house.verify().ok
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO ingest (id, body) SELECT id || 'x', body FROM leaf ORDER BY idx DESC LIMIT 1",
+        "INSERT INTO ingest (id, body, mac) VALUES ('01', 'garbage', decode(repeat('00', 32), 'hex'))",
+    ],
+    ids=["forged", "garbage"],
+)
+async def test_what_no_replica_wrote_gets_no_place_and_stops_the_log(
+    house: House, postgres_url: str, statement: str
+) -> None:
+    """Whoever can write to the database, and has no key, gets nothing signed."""
+    async with house.log() as log:
+        await house.pairs(log, 2)
+        await until_signed(log)
+        size = log.size
+        done(postgres_url, statement)
+        async with asyncio.timeout(20):
+            while log.writer.latched is None:
+                await asyncio.sleep(0.02)
+        assert "was not written by a replica" in log.writer.latched
+        with pytest.raises(Refusal, match="was not written by a replica"):
+            await house.pairs(log, 1)
+        assert log.size == size
+    done(postgres_url, "DELETE FROM ingest WHERE id LIKE '%x' OR id = '01'")
+    async with house.log() as log:  # as the sentence says
+        await house.pairs(log, 1)
+        await until_signed(log)
+        assert log.size > size
+    assert house.verify().ok
+
+
+async def test_a_record_that_was_changed_while_it_waited_is_not_signed(house: House, postgres_url: str) -> None:
+    other = Beside(postgres_url, name="nobody places")
+    async with house.log() as log:
+        await house.pairs(log, 1)
+        await until_signed(log)
+        # A leader that lives and does nothing: what comes now waits.
+        await asyncio.to_thread(other.run, lambda c: rows.register(c, "idle", name="idle", version="1"))
+        done(postgres_url, "UPDATE log_head SET writer = 'idle'")
+        await house.pairs(log, 1)
+        changed = "SET body = convert_to(replace(convert_from(body, 'UTF8'), 'action', 'acting'), 'UTF8')"
+        done(postgres_url, f"UPDATE ingest {changed}")
+        await asyncio.to_thread(other.run, lambda c: rows.end(c, "idle"))
+        async with asyncio.timeout(20):
+            while log.writer.latched is None:
+                await asyncio.sleep(0.02)
+        assert "was changed since" in log.writer.latched
+    await asyncio.to_thread(other.close)
+
+
+async def test_records_that_get_no_place_are_counted_and_told_of(house: House, postgres_url: str) -> None:
+    """Whatever keeps them from it: here a leader that lives and does nothing."""
+    other = Beside(postgres_url, name="nobody places")
+    async with house.log() as log:
+        assert isinstance(log, SharedLog)
+        await house.pairs(log, 1)
+        await until_signed(log)
+        assert log.fault() is None
+        await asyncio.to_thread(other.run, lambda c: rows.register(c, "idle", name="idle", version="1"))
+        done(postgres_url, "UPDATE log_head SET writer = 'idle'")
+        await house.pairs(log, 2)
+        async with asyncio.timeout(20):
+            while log.unsigned < 4:
+                await asyncio.sleep(0.02)
+        log._first_s -= 60  # as if it were a minute ago
+        fault = log.fault()
+        assert fault is not None
+        assert "have waited" in fault
+        await asyncio.to_thread(other.run, lambda c: rows.end(c, "idle"))
+        async with asyncio.timeout(20):
+            while log.fault() is not None or log.unsigned:
+                await asyncio.sleep(0.02)
+    await asyncio.to_thread(other.close)
+    assert house.verify().ok

@@ -70,6 +70,10 @@ class Wiretap:
         """From now on nothing arrives in either direction, and connections stay open."""
         self._flows.clear()
 
+    def resume(self) -> None:
+        """What stalled goes on where it stood."""
+        self._flows.set()
+
     def cut(self) -> None:
         """All connections end, and there will be no more."""
         self._flows.set()

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from gateway.quickstart.ledger_child import ledger
-from gateway.quickstart.servers import RedisServer
+from gateway.quickstart.servers import PostgresServer, RedisServer
+from tests.e2e.wiretap import Wiretap
 from tests.replicas.house import Pair
 
 _TOKEN = "not-secret"
@@ -52,3 +53,23 @@ async def apart(
         yield pair
         await asyncio.to_thread(own_redis.resume)
         await asyncio.to_thread(own_redis.start)
+
+
+@pytest.fixture
+async def tapped(
+    tmp_path: Path,
+    postgres_server: PostgresServer,
+    postgres_url: str,
+    redis_url: str,
+    books: tuple[Path, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[tuple[Pair, Wiretap]]:
+    """A pair of which the other reaches PostgreSQL by a line that a test can cut."""
+    ledger_db, url = books
+    monkeypatch.setenv("LEDGER_URL", url)
+    monkeypatch.setenv("LEDGER_TOKEN", _TOKEN)
+    with Wiretap(postgres_server.port) as line:
+        by_line = postgres_url.replace(f":{postgres_server.port}/", f":{line.port}/")
+        async with Pair(tmp_path, postgres_url, redis_url, ledger_db, others_database_url=by_line) as pair:
+            yield pair, line
+            line.cut()

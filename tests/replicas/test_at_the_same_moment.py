@@ -175,6 +175,8 @@ async def test_what_an_ended_replica_was_doing_is_unknown_and_it_does_nothing_mo
     assert result["action"]["id"] == intent["action"]["id"]
     assert result["result"]["status"] == "unknown"
     assert case.action.id == intent["action"]["id"]
+    assert case.card.target["owner"]  # from the registry, and the agent's from the register: the record has neither
+    assert case.card.agent.owners
     # It takes no more, of anybody, and says so; the other goes on.
     assert code_of(await pay(pair.one, here, "after-the-end", 1)) == "audit_unavailable"
     assert pair.paid("after-the-end") == 0

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from functools import partial
-from pathlib import Path
 
 import httpx
 import pytest
 
 from gateway.actions import AgentStatus
-from gateway.quickstart.servers import PostgresServer, RedisServer
+from gateway.quickstart.servers import RedisServer
 from gateway.store.postgres import replicas as rows
 from gateway.store.postgres.beside import Beside
 from tests.e2e.wiretap import Wiretap
@@ -81,26 +79,6 @@ async def test_it_holds_while_a_dead_replica_can_not_be_buried_for_want_of_redis
                 said = await operator.post(f"/api/v1/agents/reader/{act}", json={"reason": "a drill"})
                 assert said.status_code == 200, said.text
                 await until(partial(is_so, status), f"the other has heard: {act}", SOON_S)
-
-
-@pytest.fixture
-async def tapped(
-    tmp_path: Path,
-    postgres_server: PostgresServer,
-    postgres_url: str,
-    redis_url: str,
-    books: tuple[Path, str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> AsyncIterator[tuple[Pair, Wiretap]]:
-    """A pair of which the other reaches PostgreSQL by a line that a test can cut."""
-    ledger_db, url = books
-    monkeypatch.setenv("LEDGER_URL", url)
-    monkeypatch.setenv("LEDGER_TOKEN", "not-secret")
-    with Wiretap(postgres_server.port) as line:
-        by_line = postgres_url.replace(f":{postgres_server.port}/", f":{line.port}/")
-        async with Pair(tmp_path, postgres_url, redis_url, ledger_db, others_database_url=by_line) as pair:
-            yield pair, line
-            line.cut()
 
 
 @pytest.mark.parametrize("fault", ["cut", "stalled"])

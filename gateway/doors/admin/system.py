@@ -52,7 +52,7 @@ async def status(parts: Parts) -> dict[str, Any]:
         "audit": {
             "size": log.size,
             "signed_size": log.signed_size,
-            "unsigned": max(0, log.size - log.signed_size),
+            "unsigned": log.unsigned,
             "open_intents": log.open_intents,
             "latched": log.writer.latched,
         },

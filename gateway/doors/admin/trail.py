@@ -120,7 +120,7 @@ async def checkpoint(parts: Parts) -> dict[str, Any]:
         "signed_at": signed_at,
         "note": bytes(note).decode(),
         "size": log.size,
-        "unsigned": max(0, log.size - log.signed_size),
+        "unsigned": log.unsigned,
         "vkey": log.vkey,
     }
 
