@@ -33,6 +33,7 @@ from gateway.store.database import LostError
 from gateway.store.interface import Connection
 from gateway.store.postgres import PostgresDatabase, schema
 from gateway.store.postgres import replicas as rows
+from gateway.store.postgres.installation import installation
 from gateway.store.postgres.shared_keys import same_keys
 
 _TOPICS = ("agent", "key", "person")
@@ -112,6 +113,8 @@ class Shared:
             await self.group.register()
             self.writer = Writer(await asyncio.to_thread(PostgresDatabase, self._url, self.replica))
             self._has_writer = True
+            self._installation = await self.writer.read(installation)
+            self.limits.of_installation(self._installation)
         except LostError as error:
             raise Refusal(
                 "store_unavailable", f"PostgreSQL can't be reached: {error}; correct GATEWAY_DATABASE_URL or start it."
@@ -153,7 +156,7 @@ class Shared:
             "changed": self._changed,
         }
         self.signals.on_gap = self._look_around
-        self.signals.start()
+        self.signals.start(self._installation)
         self._looking = asyncio.create_task(self._keep_looking(approvals), name="look-around")
 
     # ------------------------------------------------------------ what replicas tell each other

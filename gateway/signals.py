@@ -1,5 +1,7 @@
 """What replicas tell each other at once, over Redis: something changed, look. Never what it is now.
 
+Replicas of one installation hear each other, and nobody else on the same Redis does.
+
 Owns: one connection that listens and one that tells. Never does: carry state, or be needed for anything to be right;
 what a lost signal would have told is found within a moment by looking at the database. Fails open for that reason.
 """
@@ -9,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from gateway.errors import Refusal
+from gateway.limits.exchange import FAULTS, fault
 
-CHANNEL = "gateway:signals"
 QUEUE_LIMIT = 10_000
 _TIMEOUT_S = 2.0
 _PAUSE_S = 0.25
@@ -36,6 +38,8 @@ class Signals:
         self.is_connected = False
         self.dropped = 0
         self._is_stopping = False
+        self._away: str | None = None  # why nothing is heard, as last logged
+        self._channel = ""
         self._replica = replica
         self._redis = Redis.from_url(
             url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, health_check_interval=0
@@ -43,8 +47,9 @@ class Signals:
         self._outgoing: asyncio.Queue[str] = asyncio.Queue(QUEUE_LIMIT)
         self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self) -> None:
-        """Begin to listen and to tell."""
+    def start(self, installation: str) -> None:
+        """Begin to listen and to tell, among the replicas of this installation."""
+        self._channel = f"gateway:signals:{installation}"
         self._tasks = [
             asyncio.create_task(self._keep_listening(), name="signals-in"),
             asyncio.create_task(self._keep_telling(), name="signals-out"),
@@ -73,36 +78,46 @@ class Signals:
         while True:
             message = await self._outgoing.get()
             try:
-                await self._redis.publish(CHANNEL, message)
-            except (RedisError, OSError, TimeoutError) as error:
+                await self._redis.publish(self._channel, message)
+            except FAULTS as error:
                 self.dropped += 1
-                log.warning("signal_not_sent", error=type(error).__name__)
+                log.warning("signal_not_sent", reason=fault(error))
             finally:
                 self._outgoing.task_done()
 
     async def _keep_listening(self) -> None:
         while not self._is_stopping:
             try:
-                async with self._redis.pubsub(ignore_subscribe_messages=True) as heard:
-                    await heard.subscribe(CHANNEL)
-                    self.is_connected = True
-                    await self._look_around()
+                async with self._redis.pubsub() as heard:
+                    await heard.subscribe(self._channel)
                     is_asked = False
                     while not self._is_stopping:
                         message = await heard.get_message(timeout=_TIMEOUT_S)
                         if message is not None:
                             is_asked = False
-                            await self._heard(message["data"])
+                            await self._take(message)
                         elif is_asked:
                             raise TimeoutError
                         else:  # silent for a while: is the connection still one?
                             is_asked = True
                             await heard.ping()
-            except (RedisError, OSError, TimeoutError) as error:
-                if self.is_connected:
-                    log.warning("signals_away", error=type(error).__name__)
+            except FAULTS as error:
                 self.is_connected = False
+                if self._away != fault(error):  # also where it never was connected, as without the right to listen
+                    self._away = fault(error)
+                    log.warning("signals_away", reason=self._away)
             await asyncio.sleep(_PAUSE_S)
+
+    async def _take(self, message: dict[str, Any]) -> None:
+        match message["type"]:
+            case "subscribe":  # only now it is known that Redis allows it; again, where the client had to connect anew
+                self.is_connected = True
+                self._away = None
+                await self._look_around()
+            case "message":
+                await self._heard(message["data"])
+            case _:  # the answer to a ping
+                pass
 
     async def _look_around(self) -> None:
         if self.on_gap is None:

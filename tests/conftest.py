@@ -3,6 +3,7 @@ from __future__ import annotations
 from tests.servers import (
     empty_postgres_url,
     migrated_postgres,
+    other_postgres_url,
     own_postgres,
     own_redis,
     postgres_server,
@@ -14,6 +15,7 @@ from tests.servers import (
 __all__ = [
     "empty_postgres_url",
     "migrated_postgres",
+    "other_postgres_url",
     "own_postgres",
     "own_redis",
     "postgres_server",

@@ -63,6 +63,12 @@ def postgres_url(postgres_server: PostgresServer, migrated_postgres: str) -> Ite
     yield from _database(postgres_server, migrated_postgres)
 
 
+@pytest.fixture
+def other_postgres_url(postgres_server: PostgresServer, migrated_postgres: str) -> Iterator[str]:
+    """A second one, as another installation has."""
+    yield from _database(postgres_server, migrated_postgres)
+
+
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """The Redis that tests share; not to be stopped by one."""

@@ -9,8 +9,17 @@ import msgspec
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthenticationWrongNumberOfArgsError,
+    AuthorizationError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as NoConnection
-from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as TookTooLong
 
 from gateway.limits.scripts import ASK, LIFE_S, MINUTE_LIFE_S, SILENT, TELL
@@ -61,19 +70,35 @@ class NoRoom(NamedTuple):
     wait_s: int
 
 
-def key(*parts: str) -> str:
-    """A key; all of them live on one node of a cluster."""
-    return ":".join(("gw:{limits}", *parts))
-
-
-def counter_key(generation: str, counter: Counter) -> str:
-    """Where a counter stands."""
-    return key(generation, msgspec.json.encode(counter).decode())
-
-
 def life_s(counter: Counter) -> int:
     """How long a counter is kept that nobody touches: over its window, and a good while."""
     return _LIVES_S.get(counter.window.partition(":")[0], LIFE_S)
+
+
+def fault(error: BaseException) -> str:
+    """What is wrong with Redis, of one of `FAULTS`, and what to check. Its own words may say who and where, which is
+    not for callers."""
+    name = type(error).__name__
+    if _does_refuse(error):
+        return f"Redis refuses ({name}); check {_what_to_check(error)}"
+    return f"Redis can't be reached ({name}); check that it runs and that GATEWAY_REDIS_URL leads to it"
+
+
+def _does_refuse(error: BaseException) -> bool:
+    # The client library counts a wrong password among the lost connections.
+    return isinstance(error, (ResponseError, AuthenticationError, AuthorizationError))
+
+
+def _what_to_check(error: BaseException) -> str:
+    if isinstance(error, (AuthenticationError, AuthorizationError, AuthenticationWrongNumberOfArgsError)):
+        return "the user and the password in GATEWAY_REDIS_URL"
+    if isinstance(error, NoPermissionError):
+        return "what its user in GATEWAY_REDIS_URL may do: all keys gw:*, all channels gateway:signals:*"
+    if isinstance(error, OutOfMemoryError):
+        return "its memory, and raise its maxmemory"
+    if isinstance(error, ReadOnlyError):
+        return "that GATEWAY_REDIS_URL leads to the primary, not to a follower"
+    return "its log, its disk, and whether it misses followers (min-replicas-to-write)"
 
 
 class Exchange:
@@ -83,6 +108,8 @@ class Exchange:
         self.generation: str | None = None
         """The filling of Redis that this replica has joined; None: nothing may be asked for."""
         self.replica = replica
+        self.installation = ""
+        """Whose counters these are; to be told before anything is asked."""
         self.redis: Any = Redis.from_url(
             url,
             decode_responses=True,
@@ -94,18 +121,27 @@ class Exchange:
         self._tell = self.redis.register_script(TELL)
         self._seq = 0
 
+    def key(self, *parts: str) -> str:
+        """A key of this installation; all of them live on one node of a cluster."""
+        assert self.installation
+        return ":".join((f"gw:{{{self.installation}}}", *parts))
+
+    def counter_key(self, generation: str, counter: Counter) -> str:
+        """Where a counter stands."""
+        return self.key(generation, msgspec.json.encode(counter).decode())
+
     async def ask(
         self, wants: Sequence[Want], corrections: Sequence[Correction], now_s: int
     ) -> list[tuple[int, int]] | NoRoom:
         """(granted, held by others) for each item; all of them or none. Raises AwayError."""
         generation = self._joined()
-        keys = [counter_key(generation, want.counter) for want in wants]
+        keys = [self.counter_key(generation, want.counter) for want in wants]
         values: list[Any] = []
         for counter, limit, mine, need, want in wants:
             of_minute = counter.counter.endswith("_per_minute")
             values += ["minute" if of_minute else "grant", limit, mine, need, want]
             values.append(MINUTE_LIFE_S if of_minute else life_s(counter))
-        answer = await self._say(self._ask, key("generation"), generation, corrections, now_s, keys, values)
+        answer = await self._say(self._ask, self.key("generation"), generation, corrections, now_s, keys, values)
         if answer[0] == "no":
             return NoRoom(int(answer[1]), int(answer[2]), int(answer[3]))
         return [(int(answer[at]), int(answer[at + 1])) for at in range(1, len(answer), 2)]
@@ -120,11 +156,11 @@ class Exchange:
     ) -> list[int]:
         """What the others hold of each. `candidate`: a filling that is being made. Raises AwayError."""
         generation = candidate or self._joined()
-        place = key("generation" if candidate is None else "next")
+        place = self.key("generation" if candidate is None else "next")
         heard: list[int] = []
         for at in range(0, max(1, len(facts), len(corrections)), _PAGE):
             page = facts[at : at + _PAGE]
-            keys = [counter_key(generation, counter) for counter, _ in page]
+            keys = [self.counter_key(generation, counter) for counter, _ in page]
             values = [text for counter, value in page for text in (str(value), life_s(counter))]
             answer = await self._say(self._tell, place, generation, corrections[at : at + _PAGE], now_s, keys, values)
             heard += [int(one) for one in answer[1:]]
@@ -132,12 +168,12 @@ class Exchange:
 
     async def is_first(self, counter: Counter) -> bool:
         """Whether nobody has told this yet; from here on it is told. Raises RedisError."""
-        place = key("told", msgspec.json.encode(counter).decode())
+        place = self.key("told", msgspec.json.encode(counter).decode())
         return bool(await self.redis.set(place, self.replica, nx=True, ex=life_s(counter)))
 
     async def silence(self, replica: str) -> None:
         """Hear nothing of an ended replica from here on."""
-        await self.redis.set(key("seq", replica), SILENT, ex=LIFE_S)
+        await self.redis.set(self.key("seq", replica), SILENT, ex=LIFE_S)
 
     def _joined(self) -> str:
         if self.generation is None:
@@ -154,7 +190,11 @@ class Exchange:
         keys: list[str],
         values: list[Any],
     ) -> list[Any]:
-        all_keys = [place, key("seq", self.replica), *(counter_key(generation, one.counter) for one in corrections)]
+        all_keys = [
+            place,
+            self.key("seq", self.replica),
+            *(self.counter_key(generation, one.counter) for one in corrections),
+        ]
         head: list[Any] = [now_s, len(corrections)]
         for one in corrections:
             head += [one.second, one.amount]
@@ -169,7 +209,7 @@ class Exchange:
                 # A connection that was idle when the server went is found broken only now: once more, on a new one.
                 # Not where corrections go along: they are no absolute values, and may have been heard.
                 if is_last or corrections or not _is_broken(error):
-                    raise AwayError(f"Redis can't be reached ({type(error).__name__})") from error
+                    raise AwayError(fault(error)) from error
         if answer[0] == "away":
             self.generation = None
             raise AwayError("Redis has lost its counters, and they are being filled again from the database")
@@ -179,4 +219,6 @@ class Exchange:
 
 
 def _is_broken(error: BaseException) -> bool:
-    return isinstance(error, (NoConnection, OSError)) and not isinstance(error, (TookTooLong, TimeoutError))
+    if _does_refuse(error) or isinstance(error, (TookTooLong, TimeoutError)):
+        return False
+    return isinstance(error, (NoConnection, OSError))

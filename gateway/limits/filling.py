@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from gateway.limits.exchange import Correction, Counter, Exchange, counter_key, key, life_s
+from gateway.limits.exchange import Correction, Counter, Exchange, life_s
 from gateway.limits.interface import SpendRow
 from gateway.limits.scripts import COMPLETE
 from gateway.limits.spend import ReplicaSpend
@@ -23,6 +23,7 @@ from gateway.limits.spend import ReplicaSpend
 _CANDIDATE_S = 10
 _JOINED_S = 60
 _PAGE = 1_000
+_NAMED = 3  # of those that are waited for
 
 log = structlog.get_logger("gateway.limits")
 
@@ -70,7 +71,7 @@ class Filling:
             # What it told this Redis would be given back by nobody: it was ended, and that was told already.
             self.waits_for = "this replica was ended by another"
             return False
-        current = await self._redis.get(key("generation"))
+        current = await self._redis.get(self._exchange.key("generation"))
         if current is not None and current.startswith(run):
             self._exchange.generation = current
             return True
@@ -92,34 +93,34 @@ class Filling:
         if not int(memory.get("maxmemory", 0)) or memory.get("maxmemory_policy") == "noeviction":
             return True
         self.waits_for = "Redis may forget counters to save memory; set its maxmemory-policy to noeviction"
-        await self._redis.delete(key("generation"))
+        await self._redis.delete(self._exchange.key("generation"))
         self._exchange.generation = None
         return False
 
     async def _fill(self, run: str, alive: set[str]) -> str | None:
         """Tell what this replica holds; the last one that does completes the filling. Its name, once it is complete."""
-        await self._redis.set(key("next"), f"{run}-{secrets.token_hex(8)}", nx=True, ex=_CANDIDATE_S)
-        candidate: str | None = await self._redis.get(key("next"))
+        await self._redis.set(self._exchange.key("next"), f"{run}-{secrets.token_hex(8)}", nx=True, ex=_CANDIDATE_S)
+        candidate: str | None = await self._redis.get(self._exchange.key("next"))
         if candidate is None or not candidate.startswith(run):  # one of the server's former run, which nobody completes
-            await self._redis.delete(key("next"))
+            await self._redis.delete(self._exchange.key("next"))
             self.waits_for = "Redis was restarted just now"
             return None
         facts, taken = self._holds(candidate != self._told)
         await self._exchange.tell(facts, taken, self._now_s(), candidate=candidate)
         self._told = candidate
-        joined = key("joined", candidate)
+        joined = self._exchange.key("joined", candidate)
         await self._redis.sadd(joined, self._exchange.replica)
         await self._redis.expire(joined, _JOINED_S)
         there = await self._redis.smembers(joined)
         if not alive <= there:
-            self.waits_for = f"{len(alive - there)} replicas have not told yet what they hold of the limits"
+            self.waits_for = _waits_for(alive - there)
             return None
         rows = [row for row in await self._read_all() if row[3] not in alive]
         for replica in there - alive:  # it has told, and was ended since
             spent = [(tenant, level, window, usd, n) for tenant, level, window, one, usd, n in rows if one == replica]
             await self.correct(candidate, replica, spent)
         await self._write(candidate, rows)
-        keys = [key("generation"), key("next"), joined]
+        keys = [self._exchange.key("generation"), self._exchange.key("next"), joined]
         if not await self._complete(keys=keys, args=[candidate, len(there)]):
             self.waits_for = "others complete it just now, or have begun again"
             return None
@@ -130,7 +131,7 @@ class Filling:
         """A replica holds what it spent, and nothing else; in the filling of now, and in the one being made."""
         await self._exchange.silence(replica)
         for place in ("generation", "next"):
-            generation = await self._redis.get(key(place))
+            generation = await self._redis.get(self._exchange.key(place))
             if generation is not None:
                 await self.correct(generation, replica, rows)
 
@@ -140,10 +141,10 @@ class Filling:
         spent = [(*row[:3], replica, *row[3:]) for row in rows]
         await self._write(generation, spent)
         stays = {counter for row in spent for counter, _ in _counted(row)}
-        pattern = key(generation, "*")
+        pattern = self._exchange.key(generation, "*")
         page: list[str] = []
         async for found in self._redis.scan_iter(match=pattern, count=_PAGE):
-            counter = Counter(*_decode(found[len(key(generation, "")) :]))
+            counter = Counter(*_decode(found[len(self._exchange.key(generation, "")) :]))
             if counter not in stays and not counter.counter.endswith("_per_minute"):
                 page.append(found)
             if len(page) >= _PAGE:
@@ -161,17 +162,29 @@ class Filling:
         pipe = self._redis.pipeline(transaction=False)
         for row in rows:
             for counter, value in _counted(row):
-                pipe.hset(counter_key(generation, counter), row[3], str(value))
-                pipe.expire(counter_key(generation, counter), life_s(counter))
+                pipe.hset(self._exchange.counter_key(generation, counter), row[3], str(value))
+                pipe.expire(self._exchange.counter_key(generation, counter), life_s(counter))
             if len(pipe) >= _PAGE:
                 await pipe.execute()
         await pipe.execute()
 
     async def _forget(self, generation: str) -> None:
         """What another run of the server knew is in nobody's way, only in the memory."""
-        pattern = key(generation, "*")
+        pattern = self._exchange.key(generation, "*")
         async for found in self._redis.scan_iter(match=pattern, count=_PAGE):
             await self._redis.unlink(found)
+
+
+def _waits_for(silent: set[str]) -> str:
+    """Why nobody completes a filling. One that ended is not waited for; so one that lasts asks another Redis."""
+    names = sorted(silent)
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    who = ", ".join(names[:_NAMED]) + more
+    told = "replica has not told yet what it holds" if len(names) == 1 else "replicas have not told yet what they hold"
+    return (
+        f"{len(names)} {told} of the limits ({who}); if that lasts, check that GATEWAY_REDIS_URL is the same at all "
+        "replicas"
+    )
 
 
 def _counted(row: ReplicaSpend) -> list[tuple[Counter, int]]:

@@ -25,7 +25,7 @@ from gateway.errors import Refusal
 from gateway.limits.account import Account, Spend
 from gateway.limits.admission import MemoryAdmission, rates_of
 from gateway.limits.allowance import Allowance, AllowanceTable
-from gateway.limits.exchange import FAULTS, AwayError, Correction, Counter, Exchange, NoRoom
+from gateway.limits.exchange import FAULTS, AwayError, Correction, Counter, Exchange, NoRoom, fault
 from gateway.limits.filling import Filling
 from gateway.limits.interface import Persist, Rates, SpendRow
 from gateway.limits.leases import SharedMinute
@@ -67,8 +67,8 @@ class SharedAdmission(MemoryAdmission):
 
 
 class RedisLimits(MemoryLimits):
-    """One replica's share of the limits. Belongs to the event loop's thread. Call `start`, then `tick` about twice a
-    second, at the end `close`."""
+    """One replica's share of the limits. Belongs to the event loop's thread. Call `of_installation`, then `start`, then
+    `tick` about twice a second, at the end `close`."""
 
     def __init__(
         self,
@@ -279,6 +279,13 @@ class RedisLimits(MemoryLimits):
 
     # ------------------------------------------------------------ beside the path
 
+    def of_installation(self, installation: str) -> None:
+        """Say with whom counters are shared, before `start` and `ended`: with those of the same database.
+
+        Who counts over another database knows of other spend, so its counters are none of this one's.
+        """
+        self._exchange.installation = installation
+
     async def start(self) -> None:
         """Join the others. Where Redis is away it is tried again with each tick."""
         await self.tick()
@@ -298,7 +305,7 @@ class RedisLimits(MemoryLimits):
             self._lost(str(error))
             return
         except FAULTS as error:
-            self._lost(f"Redis can't be reached ({type(error).__name__})")
+            self._lost(fault(error))
             return
         except Refusal as refusal:
             self._lost(f"the database can't be read ({refusal.code})")
@@ -340,7 +347,7 @@ class RedisLimits(MemoryLimits):
             await self._filling.ended(replica, list(rows))
             self._ticks += 1  # what was refused before may fit now
         except FAULTS as error:
-            self._lost(f"Redis can't be reached ({type(error).__name__})")
+            self._lost(fault(error))
             raise _unavailable(self.away or "it did not answer") from error
 
     async def close(self) -> None:

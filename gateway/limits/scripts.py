@@ -2,12 +2,15 @@
 
 Lua's numbers are doubles: exact up to 2^53 nano-dollars, nine million dollars in one window.
 
-All keys share a hash tag, so that all levels of one action live on one node of a cluster:
+All keys of one installation (ID: of its database) share a hash tag, so that all levels of one action live on one node
+of a cluster, and two installations on one Redis share nothing:
 
-    gw:{limits}:generation          which filling of this Redis it is; absent: nothing is granted
-    gw:{limits}:next                the filling that is being made; gw:{limits}:joined:GENERATION who has told it
-    gw:{limits}:seq:REPLICA         the last question of a replica; one that comes late is not heard
-    gw:{limits}:GENERATION:[TENANT,LEVEL,COUNTER,WINDOW]
+    gw:{ID}:generation              which filling of this Redis it is; absent: nothing is granted
+    gw:{ID}:next                    the filling that is being made; gw:{ID}:joined:GENERATION who has told it
+    gw:{ID}:seq:REPLICA             the last question of a replica; one that comes late is not heard
+    gw:{ID}:told:[TENANT,LEVEL,"told",WINDOW]
+        who has told that a soft budget was passed
+    gw:{ID}:GENERATION:[TENANT,LEVEL,COUNTER,WINDOW]
         of a grant, per replica: how much it may use in all (booked, held and not yet used);
         of what is counted by the minute, per second: what was taken in it;
         of what was booked under a soft budget, per replica: how much

@@ -103,6 +103,7 @@ class OnRedis:
         replica = f"replica-{len(self._made) + 1}"
         limits = self._kind(self._url, replica=replica, clock=clock, read_all=read_all, live=live, table=table)
         self._made.append(limits)
+        limits.of_installation("installation")
         await limits.start()
         return limits
 

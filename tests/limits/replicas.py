@@ -37,7 +37,7 @@ class Open(NamedTuple):
 class Replicas:
     """They live until `die`, and are told of as dead by `end`, as the database would."""
 
-    def __init__(self, url: str, clock: Clock, table: AllowanceTable) -> None:
+    def __init__(self, url: str, clock: Clock, table: AllowanceTable, installation: str = "installation") -> None:
         self.disk = spend_table()
         self.open: list[Open] = []
         self.settled = 0
@@ -47,6 +47,7 @@ class Replicas:
         self._url = url
         self._clock = clock
         self._table = table
+        self._installation = installation
         self._made: list[RedisLimits] = []
 
     async def add(self, count: int = 1) -> list[RedisLimits]:
@@ -67,6 +68,7 @@ class Replicas:
             self.unreleased.add(name)
             made.append(replica)
             self._made.append(replica)
+            replica.of_installation(self._installation)
             await replica.start()
         await self.tick()
         return made

@@ -35,8 +35,10 @@ async def make_replicas(clock: ManualClock) -> AsyncIterator[MakeReplicas]:
     """Makes replicas on a Redis; closed when the test is over."""
     made: list[Replicas] = []
 
-    async def make(url: str, count: int, table: AllowanceTable | None = None) -> Replicas:
-        made.append(Replicas(url, clock, budget() if table is None else table))
+    async def make(
+        url: str, count: int, table: AllowanceTable | None = None, installation: str = "installation"
+    ) -> Replicas:
+        made.append(Replicas(url, clock, budget() if table is None else table, installation))
         await made[-1].add(count)
         return made[-1]
 
@@ -233,7 +235,101 @@ async def test_a_minutes_requests_are_shared(redis_url: str, make_replicas: Make
     (await next(iter(group.alive.values())).admit(act())).release()
 
 
+# ---------------------------------------------------------------- two installations on one Redis
+
+
+async def test_installations_on_one_redis_share_no_counter(redis_url: str, make_replicas: MakeReplicas) -> None:
+    ours = await make_replicas(redis_url, 2, installation="ours")
+    theirs = await make_replicas(redis_url, 2, installation="theirs")
+    for group in (ours, theirs):
+        first, second = group.alive.values()
+        assert await group.call(first, 600_000)
+        assert await group.call(second, 400_001) is None
+        await group.tick(2)
+        assert await group.call(second, 400_000)
+    with redis.Redis.from_url(redis_url) as client:
+        owners = {name.split(b":")[1] for name in client.scan_iter()}
+        assert owners == {b"{ours}", b"{theirs}"}  # what stands in braces is the slot of a cluster
+
+
+async def test_an_installation_that_is_filled_anew_leaves_the_other_as_it_is(
+    redis_url: str, make_replicas: MakeReplicas
+) -> None:
+    ours = await make_replicas(redis_url, 1, installation="ours")
+    theirs = await make_replicas(redis_url, 1, installation="theirs")
+    (our,), (their,) = ours.alive.values(), theirs.alive.values()
+    assert await theirs.call(their, 600_000)
+    with redis.Redis.from_url(redis_url) as client:
+        client.delete("gw:{ours}:generation")
+    await ours.tick(2)
+    assert our.away is None
+    assert await ours.call(our, BUDGET)
+    assert await theirs.call(their, 400_001) is None
+    assert await theirs.call(their, 400_000)
+
+
 # ---------------------------------------------------------------- Redis fails
+
+
+@pytest.mark.parametrize(
+    ("count", "named", "told"),
+    [
+        (1, 1, "1 replica has not told yet what it holds of the limits ("),
+        (3, 3, "3 replicas have not told yet what they hold of the limits ("),
+        (5, 3, " and 2 more); if that lasts, check that GATEWAY_REDIS_URL is the same at all replicas"),
+    ],
+)
+async def test_who_waits_for_others_names_them_and_says_what_to_check(
+    redis_url: str, make_replicas: MakeReplicas, count: int, named: int, told: str
+) -> None:
+    group = await make_replicas(redis_url, 1)
+    (replica,) = group.alive.values()
+    others = [f"other-{number}" for number in range(count)]
+    group.unreleased.update(others)  # the database knows them; this Redis heard nothing of them
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    await group.tick(2)
+    message = (await refused(replica, 500_000)).message
+    assert told in message
+    assert [other in message for other in others] == [True] * named + [False] * (count - named)
+
+
+async def test_a_redis_that_refuses_a_password_can_be_reached(own_redis: RedisServer, clock: ManualClock) -> None:
+    group = Replicas(own_redis.url.replace("redis://:", "redis://:x"), clock, budget())
+    (replica,) = await group.add()
+    assert replica.away is not None
+    assert replica.away == ("Redis refuses (AuthenticationError); check the user and the password in GATEWAY_REDIS_URL")
+    assert replica.away in (await refused(replica)).message
+    own_redis.kill()
+    await replica.tick()
+    assert replica.away == (
+        "Redis can't be reached (ConnectionError); check that it runs and that GATEWAY_REDIS_URL leads to it"
+    )
+    await group.close()
+
+
+@pytest.mark.parametrize(
+    ("command", "error", "check"),
+    [
+        (("CONFIG", "SET", "maxmemory", "1"), "OutOfMemoryError", "its maxmemory"),
+        (("REPLICAOF", "127.0.0.1", "1"), "ReadOnlyError", "the primary"),
+        (("CONFIG", "SET", "min-replicas-to-write", "1"), "ResponseError", "min-replicas-to-write"),
+        (("ACL", "SETUSER", "default", "resetkeys", "~other:*"), "NoPermissionError", "gw:*"),
+    ],
+)
+async def test_a_redis_that_refuses_is_told_with_what_to_check(
+    own_redis: RedisServer, make_replicas: MakeReplicas, command: tuple[str, ...], error: str, check: str
+) -> None:
+    group = await make_replicas(own_redis.url, 1)
+    (replica,) = group.alive.values()
+    with redis.Redis.from_url(own_redis.url) as client:
+        client.execute_command(*command)
+    message = (await refused(replica, 500_000)).message  # asked on the way
+    assert f"Redis refuses ({error}); check " in message
+    assert check in message
+    await replica.tick()  # and beside it
+    assert replica.away is not None
+    assert replica.away.startswith(f"Redis refuses ({error}); check ")
 
 
 async def test_after_a_flush_nothing_is_granted_until_all_have_told_what_they_hold(
@@ -386,7 +482,7 @@ async def test_a_redis_that_is_set_to_forget_later_is_not_used_any_more_and_fill
         await group.tick()
         for replica in (first, second):
             assert "maxmemory-policy" in (await refused(replica)).message
-        for key in client.scan_iter("gw:{limits}:*nanousd*"):
+        for key in client.scan_iter("gw:{installation}:*nanousd*"):
             client.delete(key)  # as it may
         client.config_set("maxmemory-policy", "noeviction")
     await group.tick(3)
