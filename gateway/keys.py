@@ -45,8 +45,8 @@ def session_key(folder: Path, *, create: bool) -> bytes:
         if not create:
             raise Refusal(
                 "store_unavailable",
-                f"{path} is missing, and a replica makes no keys: run `gateway migrate` once, and give all replicas "
-                "that folder (GATEWAY_KEYS_DIR).",
+                f"{path} is missing: restore it from a backup and give all replicas that folder (GATEWAY_KEYS_DIR), "
+                "whose keys have to be the same; only for a log without records `gateway migrate` makes one.",
             )
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

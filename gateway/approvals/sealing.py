@@ -35,7 +35,11 @@ class Sealing:
         path = keys_dir / KEY_FILE
         if not path.exists():
             if not create:
-                raise Refusal("store_unavailable", f"{path} is missing: run `gateway migrate` once, or restore it.")
+                raise Refusal(
+                    "store_unavailable",
+                    f"{path} is missing: restore it from a backup, for what cases keep can be read with no other key; "
+                    "only for a log without records `gateway migrate` makes one.",
+                )
             _make(path)
         key = path.read_bytes()
         if len(key) != _KEY_BYTES:

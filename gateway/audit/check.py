@@ -109,7 +109,7 @@ def verify(
     payloads: bool = True,
     rest: Callable[[], None] | None = None,
 ) -> Report:
-    """The same for any trail, wherever it is kept."""
+    """The same for any trail, wherever it is kept. Raises UnreadableError where it can't be read from there."""
     return _Check(source, vkey, known, payloads, rest).run()
 
 
@@ -243,12 +243,17 @@ class _Check:
         """Records that have no place in the log yet have changed registers and cases already."""
         if not self.source.shared:
             return
-        for (body,) in connection.execute("SELECT body FROM ingest ORDER BY seq"):
-            leaf = decode(body)
-            registers.add(leaf)
-            cases.add(leaf)
-            if leaf["type"] == _RESULT:
-                self.trail.open.pop(leaf["refs"]["intent"], None)
+        for record_id, body in connection.execute("SELECT id, body FROM ingest ORDER BY seq"):
+            try:
+                leaf = decode(body)
+                registers.add(leaf)
+                cases.add(leaf)
+                if leaf["type"] == _RESULT:
+                    self.trail.open.pop(leaf["refs"]["intent"], None)
+            except (KeyError, TypeError, AttributeError, ValueError):
+                self.findings.add(
+                    "record_malformed", f"record {record_id}, which has no place yet (table ingest), is not one"
+                )
 
     def _told_by(self, projection: ProjectionCheck) -> None:
         """Where records themselves were changed, that the view differs is a trace of it, not another fault."""

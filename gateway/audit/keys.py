@@ -97,6 +97,11 @@ def load(folder: Path, origin: str, *, create: bool, random_bytes: Callable[[int
     return Keys(signer, secret(_WRAPPING), secret(_DIGEST))
 
 
+def signing_key(folder: Path) -> Path:
+    """Where the signing key stands, if it is there."""
+    return folder / _SIGNING
+
+
 def wrapping_key(folder: Path) -> bytes | None:
     """The wrapping key for a verifier, None where it can't be read."""
     try:

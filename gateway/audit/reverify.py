@@ -11,7 +11,7 @@ import asyncio
 import threading
 
 from gateway.audit.check import Report, verify
-from gateway.audit.source import Source
+from gateway.audit.source import Source, UnreadableError
 
 _REST_S = 0.005  # after every few records
 
@@ -42,6 +42,8 @@ class Reverification:
                 report = self._verify()  # the first look may have met a checkpoint between the file and the table
         except _StoppedError:
             return None
+        except UnreadableError as error:
+            return str(error)
         except OSError as error:
             return f"The trail could not be verified: {error}."
         if not report.findings_count:

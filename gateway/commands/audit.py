@@ -122,7 +122,10 @@ def verify(
     data_dir: DataDir = DATA_DIR,
     as_json: Json = False,
 ) -> None:
-    """Check the whole trail from the files alone, whether or not a gateway runs. Exit 1 if it does not hold.
+    """Check the whole trail from the files alone, whether or not a gateway runs.
+
+    Exit 1 if it does not hold, 2 if it could not be read: then nothing is said of it. With GATEWAY_DATABASE_URL it is
+    read from PostgreSQL.
 
     \b
     Example:
@@ -138,6 +141,7 @@ def verify(
     import msgspec
 
     from gateway.audit.check import verify as verify_trail
+    from gateway.audit.source import UnreadableError
     from gateway.verify.checkpoints import Checkpoint, parse
     from gateway.verify.notes import NoteError
 
@@ -150,7 +154,10 @@ def verify(
             raise CommandError(
                 f"--known takes SIZE:ROOT as `gateway audit verify` prints it: {error}.", USAGE
             ) from error
-    report = verify_trail(source, vkey=key, known=note if head is None else head, payloads=payloads)
+    try:
+        report = verify_trail(source, vkey=key, known=note if head is None else head, payloads=payloads)
+    except UnreadableError as error:
+        raise CommandError(str(error), USAGE) from error
     show({"id": report.verdict, **msgspec.to_builtins(report)}, as_json, report.lines())
     if not report.ok:
         raise typer.Exit(PROBLEM)
@@ -159,16 +166,22 @@ def verify(
 def _source(data_dir: Path) -> Source:
     """The trail of the data directory, or of the database that this process's environment names."""
     from gateway import process
-    from gateway.audit.source import FileSource, PostgresSource
+    from gateway.audit.source import FileSource, PostgresSource, is_replicas
 
     found, problems = process.load()
     if found is None:
-        raise CommandError("; ".join(str(one) for one in problems))
+        raise CommandError("; ".join(str(one) for one in problems), USAGE)
     if found.database_url is not None:
         keys = found.keys_dir or data_dir / "keys"
         return PostgresSource(found.database_url.get_secret_value(), data_dir, keys)
     if not data_dir.is_dir():
         raise CommandError(f"There is no data directory {data_dir}; name it with --data-dir.", USAGE)
+    if is_replicas(data_dir):
+        raise CommandError(
+            f"{data_dir} is the folder of a replica, whose trail is in PostgreSQL: set GATEWAY_DATABASE_URL and"
+            " GATEWAY_REDIS_URL (and GATEWAY_KEYS_DIR, for payloads) as the replica has them.",
+            USAGE,
+        )
     return FileSource(data_dir)
 
 

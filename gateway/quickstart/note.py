@@ -1,4 +1,4 @@
-"""`quickstart.env`: what a running quickstart tells scripts, as lines NAME=value that only its user may read.
+"""`quickstart.env`: what a running quickstart tells scripts, as lines for a shell that only its user may read.
 
 The demo imports this with nothing but the standard library around.
 """
@@ -6,6 +6,7 @@ The demo imports this with nothing but the standard library around.
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 NAME = "quickstart.env"
@@ -18,7 +19,7 @@ def write(folder: Path, values: dict[str, str]) -> None:
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.writelines(f"{name}={value}\n" for name, value in values.items())
+        file.writelines(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
     new.replace(note)
 
 
@@ -28,4 +29,5 @@ def read(folder: Path) -> dict[str, str]:
         lines = (folder / NAME).read_text().splitlines()
     except OSError:
         return {}
-    return {name: value for name, sign, value in (line.partition("=") for line in lines) if sign}
+    found = (line.partition("=") for line in lines)
+    return {name: "".join(shlex.split(value)) for name, sign, value in found if sign}

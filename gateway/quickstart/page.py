@@ -10,10 +10,13 @@ from gateway.process import Process
 AGENT = "demo-agent"
 
 
-def page(url: str, key: str, console: str, data_dir: Path) -> str:
-    """The page. `data_dir` is what the command line names to find the gateway."""
-    # The commands below look for the default one; they are pasted into another terminal, without our environment.
-    where = "" if data_dir == Process.model_fields["data_dir"].default else f" --data-dir {shlex.quote(str(data_dir))}"
+def page(url: str, key: str, console: str, data_dir: Path, *, environment: Path | None = None) -> str:
+    """The page. `data_dir` is what the command line names to find the gateway; `environment` a file with all that it
+    has to know, for a gateway that is more than its data directory."""
+    # The commands below are pasted into another terminal, without our environment; they look for the default one.
+    first = "" if environment is None else f"set -a; . {shlex.quote(str(environment))}; set +a; "
+    is_known = environment is not None or data_dir == Process.model_fields["data_dir"].default
+    where = "" if is_known else f" --data-dir {shlex.quote(str(data_dir))}"
     return f"""
 The Agent Governance Gateway is ready on {url}
 
@@ -38,7 +41,7 @@ print(c.chat.completions.create(model="demo", messages=[{{"role": "user", "conte
     .venv/bin/python -m gateway.quickstart.try_mcp {url}/mcp/ledger {key} \
 transfer '{{"to": "acme-gmbh", "amount_cents": 2500, "reference": "INV-1"}}'
 
-What happened is in the console, and in the trail: .venv/bin/gateway audit query{where}; \
+What happened is in the console, and in the trail: {first}.venv/bin/gateway audit query{where}; \
 .venv/bin/gateway audit verify{where}
 Stop with Ctrl-C.
 """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -82,7 +83,7 @@ def _welcome(topology: Topology, stopping: threading.Event) -> None:
         console = str(_post(operator, "/api/v1/sign-in")["url"])
     values = {"GATEWAY_URL": topology.url, "GATEWAY_KEY": key, "GATEWAY_CONSOLE": console}
     note.write(topology.folder, values | {"GATEWAY_DATA_DIR": str(asked.folder)} | topology.footing)
-    _say(page(topology.url, key, console, asked.folder))
+    _say(page(topology.url, key, console, asked.folder, environment=topology.folder / note.NAME))
     _say(_table(topology))
 
 
@@ -117,7 +118,7 @@ def _table(topology: Topology) -> str:
         [
             "Behind the balancer, each started again when it ends:",
             *lines,
-            f"Logs and data: {topology.folder}. For the command line: set -a; . {told}; set +a",
+            f"Logs and data: {topology.folder}. For the command line: set -a; . {shlex.quote(str(told))}; set +a",
         ]
     )
 

@@ -13,6 +13,7 @@ import pytest
 
 from gateway.audit.appending import Appending
 from gateway.audit.shared import SharedLog
+from gateway.audit.source import UnreadableError
 from gateway.audit.view import Filter
 from gateway.errors import Refusal
 from gateway.store import Writer
@@ -161,6 +162,48 @@ async def test_what_is_done_to_the_database_is_told(house: House, statement: str
     report = house.verify()
     assert report.verdict == "invalid"
     assert code in {finding.code for finding in report.findings}
+
+
+@pytest.mark.parametrize("body", ["garbage", "{}", '{"case":null,"labels":[],"type":"key.created"}'])
+async def test_what_is_no_record_among_those_without_a_place_is_told(
+    house: House, postgres_url: str, body: str
+) -> None:
+    async with house.log() as log:
+        await house.pairs(log, 3)
+    with psycopg.connect(postgres_url, autocommit=True) as database:
+        database.execute("INSERT INTO ingest (id, body) VALUES ('02', %s)", (body.encode(),))
+    report = house.verify()
+    assert report.verdict == "invalid"
+    (finding,) = report.findings
+    assert finding.code == "record_malformed"
+    assert "record 02" in finding.message
+    assert (report.leaves, report.payloads_checked) == (report.signed_size, 9)
+
+
+@pytest.mark.parametrize("fault", ["ended", "no such database", "wrong password", "no server", "no address"])
+async def test_a_database_that_can_not_be_read_is_no_finding(house: House, postgres_url: str, fault: str) -> None:
+    async with house.log() as log:
+        await house.pairs(log, 10)
+    at = psycopg.conninfo.conninfo_to_dict(postgres_url)
+    house.url = {
+        "no such database": psycopg.conninfo.make_conninfo(postgres_url, dbname="nothing"),
+        "wrong password": psycopg.conninfo.make_conninfo(postgres_url, password="other"),
+        "no server": psycopg.conninfo.make_conninfo(postgres_url, port=9),
+        "no address": f"{postgres_url}?secret={at['password']}",
+    }.get(fault, postgres_url)
+
+    def end() -> None:
+        done(
+            postgres_url,
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE application_name = 'gateway audit verify' AND datname = current_database()",
+        )
+
+    with pytest.raises(UnreadableError) as unread:
+        house.verify(rest=end if fault == "ended" else None)
+    assert str(unread.value).startswith("The trail could not be read: ")
+    assert "GATEWAY_DATABASE_URL" in str(unread.value)
+    assert str(at["password"]) not in str(unread.value)
 
 
 async def test_an_older_database_is_told_by_whoever_saw_the_newer_one(

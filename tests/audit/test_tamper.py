@@ -18,7 +18,7 @@ import pytest
 from gateway.audit import AuditLog, Entry, records
 from gateway.audit.check import Report, verify_data_dir
 from gateway.audit.reverify import Reverification
-from gateway.audit.source import FileSource
+from gateway.audit.source import FileSource, is_replicas
 from gateway.audit.view import Filter
 from gateway.errors import Refusal
 from gateway.store import Writer
@@ -422,6 +422,7 @@ async def test_a_damaged_database_file_is_told_not_raised(house: House) -> None:
     assert codes(verify_data_dir(house.data_dir)) >= {"database_unreadable", "records_missing"}
     path.unlink()
     assert codes(verify_data_dir(house.data_dir)) >= {"database_unreadable", "records_missing"}
+    assert not is_replicas(house.data_dir)
 
 
 async def test_records_after_the_last_checkpoint_are_counted_while_the_gateway_runs(house: House) -> None:

@@ -4,13 +4,14 @@ import asyncio
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from gateway.audit.log import AuditLog
+from gateway.commands import drill
 from gateway.commands.checking import look
-from gateway.commands.drill import is_apart
 from gateway.documents import Problem
 
 from ..gateway_house import CONFIG
@@ -184,9 +185,9 @@ async def test_output_cannot_move_the_terminal(shell: Shell) -> None:
 
 def test_a_drill_does_not_take_who_answers_here_for_a_replica_of_another_machine() -> None:
     here = f"{socket.gethostname()}/17"
-    assert not is_apart({"name": here, "url": "http://127.0.0.1:9101"})
-    assert is_apart({"name": "elsewhere/17", "url": "http://127.0.0.1:9101"})
-    assert not is_apart({"name": "elsewhere/17", "url": "http://elsewhere:8080"})
+    assert not drill.is_apart({"name": here, "url": "http://127.0.0.1:9101"})
+    assert drill.is_apart({"name": "elsewhere/17", "url": "http://127.0.0.1:9101"})
+    assert not drill.is_apart({"name": "elsewhere/17", "url": "http://elsewhere:8080"})
 
 
 async def test_a_drill_measures_an_agent_at_its_limit_too_and_says_why_there_is_no_stream(shell: Shell) -> None:
@@ -204,3 +205,31 @@ async def test_a_drill_measures_an_agent_at_its_limit_too_and_says_why_there_is_
     assert "opened no stream of nothing (404)" in refused.err
     for agent in ("reader", "writer"):
         assert (await shell("agents", "show", agent, "--json")).json["status"] == "active"
+
+
+async def test_a_drill_leaves_a_suspension_that_is_not_its_own(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    gateways = asyncio.get_running_loop()  # the command has one of its own
+
+    async def suspended_meanwhile(_: object, urls: Iterable[str], path: str) -> dict[str, int]:
+        asked.append(path)
+        if path == "/v1/models":
+            suspended = shell.running.app.registry.agents.suspend("reader", person="operator", reason="for real")
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(suspended, gateways))
+        return dict.fromkeys(urls, 200)
+
+    monkeypatch.setattr(drill, "_answering", suspended_meanwhile)
+    assert "it stays suspended" in (await shell("drill", "reader", exit_code=1)).err
+    assert asked == ["/livez", "/v1/models"]
+    assert (await shell("agents", "show", "reader", "--json")).json["status"] == "suspended"
+    assert "suspended already" in (await shell("drill", "reader", exit_code=1)).err
+
+
+async def test_a_drill_that_no_replica_answers_suspends_nobody(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silent(*_: object) -> dict[str, int]:
+        return {}
+
+    monkeypatch.setattr(drill, "_answering", silent)
+    assert "No replica answers" in (await shell("drill", "reader", exit_code=1)).err
+    suspended = (await shell("audit", "query", "--type", "agent.*", "--json")).json
+    assert not [one for one in suspended if one["type"] in ("agent.suspended", "agent.resumed")]

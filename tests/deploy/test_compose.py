@@ -80,6 +80,11 @@ def test_opas_image_is_the_version_that_the_tests_compare_with() -> None:
 
 
 @pytest.mark.parametrize("name", ["migrate", "gateway-1", "gateway-2"])
+def test_our_own_image_is_built_and_looked_for_nowhere(name: str) -> None:
+    assert (SERVICES[name]["image"], SERVICES[name]["build"]) == (SERVICES["migrate"]["image"], ".")
+
+
+@pytest.mark.parametrize("name", ["migrate", "gateway-1", "gateway-2"])
 def test_gateways_are_told_what_exists(name: str) -> None:
     service = SERVICES[name]
     ours = {name for name in service["environment"] if not name.startswith("OTEL_")}

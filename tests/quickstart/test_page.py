@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
+from gateway.quickstart import note
 from gateway.quickstart.page import page as page_of
 
 
@@ -18,3 +20,25 @@ def test_the_trail_commands_name_a_data_directory_that_is_not_the_default() -> N
         "gateway audit query --data-dir '/tmp/my var'; .venv/bin/gateway audit verify --data-dir '/tmp/my var'\n"
         in told
     )
+
+
+def test_of_replicas_they_are_told_all_of_the_environment_first(tmp_path: Path) -> None:
+    """Pasted into a shell, they run with it, whatever the folder is called."""
+    folder = tmp_path / "my var"
+    folder.mkdir()
+    url = "postgresql://gateway:secret@127.0.0.1:1/gateway?a=b&c=$d"
+    given = {"GATEWAY_DATA_DIR": str(folder / "gateway-1"), "GATEWAY_DATABASE_URL": url}
+    note.write(folder, given)
+    assert note.read(folder) == given
+    told = page_of("http://127.0.0.1:1", "key", "link", folder / "gateway-1", environment=folder / note.NAME)
+    (line,) = [line for line in told.splitlines() if "audit verify" in line]
+    commands = line.partition("in the trail: ")[2]
+    assert commands.endswith("; .venv/bin/gateway audit query; .venv/bin/gateway audit verify")
+    program = tmp_path / ".venv" / "bin" / "gateway"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\necho "$*: $GATEWAY_DATA_DIR $GATEWAY_DATABASE_URL"\n')
+    program.chmod(0o755)
+    said = subprocess.run(["sh", "-c", commands], cwd=tmp_path, env={}, capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines() == [
+        f"audit {command}: {folder / 'gateway-1'} {url}" for command in ("query", "verify")
+    ]

@@ -221,6 +221,24 @@ def test_each_is_reached_by_itself_and_a_killed_one_is_started_anew(workers: Wor
     ]
 
 
+def test_a_drill_measures_the_others_where_one_hangs(workers: Workers) -> None:
+    both = workers.until(workers.two, "two replicas")
+    hangs, answers = both
+    os.kill(hangs, signal.SIGSTOP)
+    try:
+        since_s = time.monotonic()
+        drilled = workers.command("drill", "reader", "--model", "demo", "--json")
+        took_s = time.monotonic() - since_s
+    finally:
+        os.kill(hangs, signal.SIGCONT)
+    assert drilled.returncode == 1, drilled.stdout + drilled.stderr
+    rows = {row.pop("id"): row for row in json.loads(drilled.stdout)}
+    assert rows[both[hangs]["name"]] == {"refused_after_ms": None, "stream_ended_after_ms": None}
+    assert all(after <= 1000 for after in rows[both[answers]["name"]].values()), rows
+    assert took_s < 15
+    assert json.loads(workers.command("agents", "show", "reader", "--json").stdout)["status"] == "active"
+
+
 def test_a_second_is_refused_and_none_outlives_a_killed_supervisor(workers: Workers) -> None:
     workers.until((workers.data_dir / "worker-1").exists, "the beginning of the first")
     workers.process.send_signal(signal.SIGHUP)  # which ends who does not listen for it yet
