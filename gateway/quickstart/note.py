@@ -6,10 +6,12 @@ The demo imports this with nothing but the standard library around.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from pathlib import Path
 
 NAME = "quickstart.env"
+_PLAIN = re.compile(r"[\w@%+=:,./?-]*", re.ASCII)
 
 
 def write(folder: Path, values: dict[str, str]) -> None:
@@ -19,7 +21,7 @@ def write(folder: Path, values: dict[str, str]) -> None:
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.writelines(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
+        file.writelines(f"{name}={_quoted(value)}\n" for name, value in values.items())
     new.replace(note)
 
 
@@ -31,3 +33,8 @@ def read(folder: Path) -> dict[str, str]:
         return {}
     found = (line.partition("=") for line in lines)
     return {name: "".join(shlex.split(value)) for name, sign, value in found if sign}
+
+
+def _quoted(value: str) -> str:
+    """For a shell; an address stays as it is, since scripts also read these lines without one."""
+    return value if _PLAIN.fullmatch(value) else shlex.quote(value)

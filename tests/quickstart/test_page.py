@@ -42,3 +42,10 @@ def test_of_replicas_they_are_told_all_of_the_environment_first(tmp_path: Path) 
     assert said.stdout.splitlines() == [
         f"audit {command}: {folder / 'gateway-1'} {url}" for command in ("query", "verify")
     ]
+
+
+def test_an_address_stands_in_the_note_as_it_is_for_scripts_that_read_it_without_a_shell(tmp_path: Path) -> None:
+    console = "http://127.0.0.1:8080/console/login?token=abc_-"
+    note.write(tmp_path, {"GATEWAY_CONSOLE": console, "GATEWAY_DATA_DIR": "a b"})
+    lines = (tmp_path / note.NAME).read_text().splitlines()
+    assert lines == [f"GATEWAY_CONSOLE={console}", "GATEWAY_DATA_DIR='a b'"]
