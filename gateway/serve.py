@@ -158,7 +158,7 @@ async def _end_when_ended(app: App, server: uvicorn.Server) -> None:
     log.error("replica_ends", reason=app.writer.latched)
     app.stopping()
     server.should_exit = True
-    for listener in server.servers:  # at once: who refuses fast is asked most
+    for listener in server.servers if server.started else ():  # at once: who refuses fast is asked most
         listener.close()
 
 
