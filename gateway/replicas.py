@@ -246,10 +246,21 @@ class Replicas:
         assert self._end_for is not None
         assert self._release is not None
         found = await self._store.read(rows.unreleased)
+        left: set[str] = set()  # what these hold of limits stays held: nobody knows what their open intents spent
         for replica, open_intents in found:
-            if open_intents:
+            if not open_intents:
+                continue
+            try:
                 ended = await self._end_for(replica)
-                log.warning("replica_left_open", replica=replica, intents=ended)
+            except Refusal:
+                raise
+            except Exception:  # of this one; the others are ended all the same
+                log.exception("replica_end_fault", replica=replica)
+                ended = 0
+            log.warning("replica_left_open", replica=replica, intents=open_intents, ended=ended)
+            if ended < open_intents:
+                left.add(replica)
         for replica, _ in found:
-            await self._release(replica)
-            await self._store.write(partial(rows.released, replica=replica))
+            if replica not in left:
+                await self._release(replica)
+                await self._store.write(partial(rows.released, replica=replica))

@@ -20,7 +20,8 @@ import msgspec
 
 from gateway.audit.beside import UNCHECKED, ProjectionCheck, RegisterCheck
 from gateway.audit.case_check import CaseCheck
-from gateway.audit.keys import wrapping_key
+from gateway.audit.ingest import is_of_a_replica
+from gateway.audit.keys import queue_key, wrapping_key
 from gateway.audit.payload_check import PayloadCheck
 from gateway.audit.source import FileSource, Source
 from gateway.store.interface import Connection
@@ -138,6 +139,7 @@ class _Check:
         self.checkpoints = 0
         self.signed_size = 0
         self.signed_root: bytes | None = None
+        self.waiting = 0  # records without a place
         self.mismatched = 0  # checkpoints that the records do not lead to
 
     def run(self) -> Report:
@@ -243,7 +245,15 @@ class _Check:
         """Records that have no place in the log yet have changed registers and cases already."""
         if not self.source.shared:
             return
-        for record_id, body in connection.execute("SELECT id, body FROM ingest ORDER BY seq"):
+        key = queue_key(self.source.keys)
+        for record_id, body, mac in connection.execute("SELECT id, body, mac FROM ingest ORDER BY seq"):
+            self.waiting += 1
+            if key is not None and not is_of_a_replica(key, record_id, bytes(body), bytes(mac)):
+                self.findings.add(
+                    "record_malformed",
+                    f"record {record_id}, which has no place yet (table ingest), is not what a replica wrote",
+                )
+                continue
             try:
                 leaf = decode(body)
                 registers.add(leaf)
@@ -314,7 +324,7 @@ class _Check:
             leaves=trail.size,
             signed_size=self.signed_size,
             signed_root=None if self.signed_root is None else base64.b64encode(self.signed_root).decode(),
-            unsigned=max(0, trail.size - self.signed_size),
+            unsigned=max(0, trail.size - self.signed_size) + self.waiting,
             checkpoints=self.checkpoints,
             in_flight=left if self.running else 0,
             interrupted=0 if self.running else left,

@@ -47,6 +47,11 @@ def mac_of(key: bytes, record_id: str, body: bytes) -> bytes:
     return hmac.digest(key, record_id.encode() + b"\x00" + body, "sha256")
 
 
+def is_of_a_replica(key: bytes, record_id: str, body: bytes, mac: bytes) -> bool:
+    """Whether a replica wrote this row of the queue, as it is now."""
+    return hmac.compare_digest(mac, mac_of(key, record_id, body))
+
+
 class Ingest:
     """One replica's records. A `store.Group`: its items are the entries of one append each."""
 
@@ -64,6 +69,10 @@ class Ingest:
     def open(self) -> dict[str, str]:
         """Action id -> record id of its intent, for those of this replica without a result."""
         return self._preparing.open
+
+    def is_of_a_replica(self, record_id: str, body: bytes, mac: bytes) -> bool:
+        """See the function of that name."""
+        return is_of_a_replica(self._key, record_id, body, mac)
 
     # ------------------------------------------------------------ store.Group
 

@@ -38,7 +38,7 @@ class Keys:
     @property
     def queue(self) -> bytes:
         """Keys the authentication of records that wait for their place in a database that replicas share."""
-        return hmac.digest(self.digest, b"gateway/queue", "sha256")
+        return _queue(self.digest)
 
     @property
     def wrapping_id(self) -> str:
@@ -104,8 +104,22 @@ def signing_key(folder: Path) -> Path:
 
 def wrapping_key(folder: Path) -> bytes | None:
     """The wrapping key for a verifier, None where it can't be read."""
+    return _read(folder / _WRAPPING)
+
+
+def queue_key(folder: Path) -> bytes | None:
+    """What authenticates records that wait, for a verifier; None where it can't be read."""
+    digest = _read(folder / _DIGEST)
+    return None if digest is None else _queue(digest)
+
+
+def _queue(digest: bytes) -> bytes:
+    return hmac.digest(digest, b"gateway/queue", "sha256")
+
+
+def _read(path: Path) -> bytes | None:
     try:
-        return base64.b64decode((folder / _WRAPPING).read_text().strip(), validate=True)
+        return base64.b64decode(path.read_text().strip(), validate=True)
     except (OSError, ValueError):
         return None
 

@@ -6,6 +6,7 @@ counts as spent, marked as estimated: never below the truth.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -20,6 +21,8 @@ from gateway.store.interface import Connection
 Settle = Callable[[Connection, Reservation, str], None]
 # Told of an intent that ends unknown, in the transaction of its result; the case in which people find out, if any.
 Lost = Callable[[Connection, Leaf], str | None]
+
+_log = logging.getLogger("gateway.audit")
 
 _decode_reservation = msgspec.json.Decoder(Reservation).decode
 
@@ -56,17 +59,25 @@ def endings(
     *,
     replica: str = "",
     foreign: bool = False,
+    waiting: Callable[[str, bytes, bytes], bool] = lambda leaf_id, body, mac: False,
 ) -> Iterator[Entry]:
     """A result `unknown` for each open intent of a replica; `settle` persists the reserved spend in the same
-    transaction. `foreign`: the intents are another replica's, and somebody else may be ending them too.
+    transaction. `foreign`: the intents are another replica's, and somebody else may be ending them too. `waiting` tells
+    whether a replica wrote a record that has no place yet.
+
+    An intent whose record is gone, or is not what a replica wrote, stays open: nothing is put on record by its word.
     """
     rows = connection.execute(
-        "SELECT coalesce(leaf.body, ingest.body), open_intent.reservation, open_intent.leaf_id FROM open_intent"
+        "SELECT leaf.body, open_intent.reservation, open_intent.leaf_id, ingest.body, ingest.mac FROM open_intent"
         " LEFT JOIN leaf ON leaf.id = open_intent.leaf_id LEFT JOIN ingest ON ingest.id = open_intent.leaf_id"
         " WHERE open_intent.replica = ? ORDER BY open_intent.leaf_id",
         (replica,),
     ).fetchall()
-    for body, packed, leaf_id in rows:
+    for placed, packed, leaf_id, queued, mac in rows:
+        if placed is None and (queued is None or not waiting(str(leaf_id), bytes(queued), bytes(mac))):
+            _log.error("intent_without_record: %s is open, and its record is gone or was changed", leaf_id)
+            continue
+        body = queued if placed is None else placed
         reservation = None if packed is None else _decode_reservation(packed)
         cost = CostPart("0" if reservation is None else usd_text(reservation.nanousd), estimated=True)
         intent = decode_leaf(body)

@@ -3,7 +3,8 @@
 One replica at a time is the sequencer: the one that the log's head names, as long as it is not ended. Every step is one
 transaction that holds the head's row, and moves it only from where this replica left it: two can never write two
 histories, whatever a clock or a pause does. A checkpoint is signed only of what is committed, and only as an extension
-of what was signed before.
+of what was signed before. The head's row carries a code by a key of the replicas: whoever takes the place over holds
+all that was placed against it, signed or not.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import hmac
 from collections.abc import Callable
 from typing import NamedTuple
 
+from psycopg.errors import UniqueViolation
+
 from gateway.audit.anchor import Restored, restore_shared
-from gateway.audit.ingest import mac_of
+from gateway.audit.ingest import is_of_a_replica
 from gateway.audit.leaf import decode_leaf
 from gateway.audit.view import project, row_of
 from gateway.errors import Refusal
@@ -29,7 +32,7 @@ _PLACE = """
 INSERT INTO leaf (idx, id, body, hash)
 SELECT * FROM unnest(?::bigint[], ?::text[], ?::bytea[], ?::bytea[])
 """
-_HEAD = "SELECT writer, size FROM log_head WHERE tenant = ? FOR UPDATE"
+_HEAD = "SELECT writer, size, frontier FROM log_head WHERE tenant = ? FOR UPDATE"
 _MOVE = "UPDATE log_head SET writer = ?, size = ?, frontier = ? WHERE tenant = ? AND size = ?"
 
 
@@ -60,6 +63,7 @@ class Sequencer:
         self._key = key
         self._now_ns = now_ns
         self._anchored = anchored
+        self._head = b""  # as its row stands in the step of now
         self._frontier: Frontier | None = None  # of the log as this replica left it
         self._ahead: Frontier | None = None  # as the step of now will leave it
 
@@ -70,11 +74,14 @@ class Sequencer:
             return Step(None, 0)
         frontier = self._frontier
         if frontier is None or frontier.size != size:  # new in this place: hold the log against its signatures
-            found = self._restored(connection)
-            frontier = found.frontier
-            if frontier.size != size:
-                connection.execute(_MOVE, (self._replica, frontier.size, frontier.to_bytes(), self._tenant, size))
-                size = frontier.size
+            frontier = self._restored(connection).frontier
+            if frontier.size != size or not hmac.compare_digest(self._head, self._sealed(frontier)):
+                raise Refusal(
+                    "audit_unavailable",
+                    f"The {frontier.size} records in the table `leaf` are not the {size} that replicas placed:"
+                    " somebody else writes to the database; run `gateway audit verify`, keep what it finds as evidence,"
+                    " and restore the newest backup or take out what was put in",
+                )
         rows = connection.execute(_TAKE, (MOST_AT_ONCE,)).fetchall()
         if not rows:
             self._frontier = frontier
@@ -82,16 +89,25 @@ class Sequencer:
         ahead = Frontier(frontier.size, tuple(frontier.peaks))
         hashes = []
         for at, record_id, body, mac in rows:
-            if not hmac.compare_digest(mac, mac_of(self._key, record_id, body)):
+            if not is_of_a_replica(self._key, record_id, body, mac):
                 raise _foreign(at)
             hashed = leaf_hash(body)
             hashes.append(hashed)
             ahead.append(hashed)
         places = list(range(size, size + len(rows)))
-        connection.execute(_PLACE, (places, [row[1] for row in rows], [row[2] for row in rows], hashes))
+        try:
+            connection.execute(_PLACE, (places, [row[1] for row in rows], [row[2] for row in rows], hashes))
+        except UniqueViolation as error:  # the head's row is held, so no replica did that
+            raise Refusal(
+                "audit_unavailable",
+                f"A record among the rows {rows[0][0]} to {rows[-1][0]} of the table `ingest`, or its place, is in the"
+                " table `leaf` already: somebody else writes to the database; keep the copy as evidence, delete it, run"
+                " `gateway audit verify`, and start the replicas again",
+            ) from error
         project(connection, [row_of(at, decode_leaf(row[2])) for at, row in zip(places, rows, strict=True)])
         connection.execute("DELETE FROM ingest WHERE seq = ANY(?::bigint[])", ([row[0] for row in rows],))
-        if connection.execute(_MOVE, (self._replica, ahead.size, ahead.to_bytes(), self._tenant, size)).rowcount != 1:
+        moved = (self._replica, ahead.size, self._sealed(ahead), self._tenant, size)
+        if connection.execute(_MOVE, moved).rowcount != 1:
             raise AssertionError("the head moved although its row was held")
         self._ahead = ahead
         return Step(len(rows), ahead.size)
@@ -132,10 +148,10 @@ class Sequencer:
         if row is None:
             connection.execute(
                 "INSERT INTO log_head (tenant, writer, size, frontier) VALUES (?, ?, 0, ?) ON CONFLICT DO NOTHING",
-                (self._tenant, self._replica, Frontier().to_bytes()),
+                (self._tenant, self._replica, self._sealed(Frontier())),
             )
             row = connection.execute(_HEAD, (self._tenant,)).fetchone()
-        leader, size = str(row[0]), int(row[1])
+        leader, size, self._head = str(row[0]), int(row[1]), bytes(row[2])
         if leader == self._replica:
             return size
         alive = "SELECT 1 FROM replica WHERE id = ? AND ended_ns IS NULL"
@@ -145,6 +161,11 @@ class Sequencer:
         connection.execute("UPDATE log_head SET writer = ? WHERE tenant = ?", (self._replica, self._tenant))
         self._frontier = None
         return size
+
+    def _sealed(self, frontier: Frontier) -> bytes:
+        """What the head's row says of a log that a replica left so; nobody else can make it."""
+        packed = frontier.to_bytes()
+        return packed + hmac.digest(self._key, b"head\x00%d\x00" % frontier.size + packed, "sha256")
 
     def _restored(self, connection: Connection) -> Restored:
         return restore_shared(connection, self._anchored(), self._signer.verifier)

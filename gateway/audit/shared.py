@@ -143,7 +143,11 @@ class SharedLog(Appending):
     async def _leave(self, settle: reaper.Settle | None, lost: reaper.Lost | None) -> None:
         try:
             entries = await self.writer.write(
-                lambda c: list(reaper.endings(c, "gateway_stopped", settle, lost, replica=self._replica))
+                lambda c: list(
+                    reaper.endings(
+                        c, "gateway_stopped", settle, lost, replica=self._replica, waiting=self._ingest.is_of_a_replica
+                    )
+                )
             )
             entries.append(self._event("gateway.stop", replica=self._replica, **self._counts()))
             await self.writer.submit(self._ingest, tuple(entries))
@@ -158,7 +162,17 @@ class SharedLog(Appending):
         Another replica may do the same at the same time: each intent is ended by one of them.
         """
         entries = await self.writer.read(
-            lambda c: list(reaper.endings(c, "replica_ended", settle, lost, replica=replica, foreign=True))
+            lambda c: list(
+                reaper.endings(
+                    c,
+                    "replica_ended",
+                    settle,
+                    lost,
+                    replica=replica,
+                    foreign=True,
+                    waiting=self._ingest.is_of_a_replica,
+                )
+            )
         )
         for entry in entries:
             try:

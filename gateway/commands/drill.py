@@ -46,7 +46,7 @@ def drill(
     from gateway.commands.client import Api
 
     api = Api(data_dir)
-    known = [one for one in api.get("/status")["replicas"] if one["state"] == "running" and one["url"]]
+    known = [one for one in api.get("/status")["replicas"] if one["state"] != "ended" and one["url"]]
     apart = [one["name"] for one in known if is_apart(one)]
     if apart:
         complain(f"Reached on their own machine only, and not asked: {', '.join(apart)}; run the drill there too.")

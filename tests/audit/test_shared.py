@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -212,7 +213,7 @@ async def test_an_older_database_is_told_by_whoever_saw_the_newer_one(
     """The last records, their checkpoints and the head go back to what they were; the log then grows another way."""
     async with house.log() as log:
         await house.pairs(log, 2)
-    before = "SELECT size, frontier FROM checkpoint ORDER BY size DESC LIMIT 1"
+    before = "SELECT size, frontier FROM log_head"
     with psycopg.connect(postgres_url) as database:
         row = database.execute(before.encode()).fetchone()
         assert row is not None
@@ -341,3 +342,83 @@ async def test_records_that_get_no_place_are_counted_and_told_of(house: House, p
                 await asyncio.sleep(0.02)
     await asyncio.to_thread(other.close)
     assert house.verify().ok
+
+
+async def test_what_is_put_in_behind_the_last_record_is_not_signed(house: House, postgres_url: str) -> None:
+    """Not by the replica that places now, nor by one that takes its place over."""
+    async with house.log() as log:
+        await house.pairs(log, 2)
+        await until_signed(log)
+        size = log.size
+        forged = f"INSERT INTO leaf (idx, id, body, hash) SELECT {size}, id || 'x', body, hash FROM leaf WHERE idx = 0"
+        done(postgres_url, forged)
+        with contextlib.suppress(Refusal):  # where it is told before these are durable
+            await house.pairs(log, 1)
+        async with asyncio.timeout(20):
+            while log.writer.latched is None:
+                await asyncio.sleep(0.02)
+        assert "somebody else writes to the database" in log.writer.latched
+        assert log.signed_size == size
+    async with house.log() as log:
+        async with asyncio.timeout(20):
+            while log.writer.latched is None:
+                await asyncio.sleep(0.02)
+        assert "are not the" in log.writer.latched
+        assert log.signed_size == size
+    done(postgres_url, f"DELETE FROM leaf WHERE idx = {size}")
+    async with house.log() as log:
+        await until_signed(log)
+        assert log.signed_size > size
+    assert house.verify().ok
+
+
+async def test_a_copy_of_a_placed_record_stops_the_log(house: House, postgres_url: str) -> None:
+    async with house.log() as log:
+        done(postgres_url, "CREATE TABLE seen (id text, body bytea, mac bytea)")
+        done(
+            postgres_url,
+            "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS"
+            " 'BEGIN INSERT INTO seen VALUES (NEW.id, NEW.body, NEW.mac); RETURN NEW; END'",
+        )
+        done(postgres_url, "CREATE TRIGGER keep AFTER INSERT ON ingest FOR EACH ROW EXECUTE FUNCTION keep()")
+        await house.pairs(log, 1)
+        await until_signed(log)
+        done(postgres_url, "DROP TRIGGER keep ON ingest")
+        done(postgres_url, "INSERT INTO ingest (id, body, mac) SELECT * FROM seen LIMIT 1")
+        async with asyncio.timeout(20):
+            while log.writer.latched is None:
+                await asyncio.sleep(0.02)
+        assert "already" in log.writer.latched
+    report = house.verify()
+    assert report.unsigned >= 1
+
+
+async def test_an_intent_whose_record_was_changed_or_taken_is_not_ended_by_its_word_and_holds_nobody_up(
+    house: House, tmp_path: Path, postgres_url: str
+) -> None:
+    other = _house(tmp_path, "two", postgres_url)
+    idle = Beside(postgres_url, name="nobody places")
+    async with other.log() as second, AsyncExitStack() as stack:
+        first = await stack.enter_async_context(house.log())
+        assert isinstance(first, SharedLog)
+        assert isinstance(second, SharedLog)
+        await first.caught_up()
+        await asyncio.to_thread(idle.run, lambda c: rows.register(c, "idle", name="idle", version="1"))
+        done(postgres_url, "UPDATE log_head SET writer = 'idle'")
+        left = [house.action() for _ in range(3)]
+        for action in left:
+            await first.append(house.intent(action))
+        replica = first._replica
+        await asyncio.to_thread(idle.run, lambda c: rows.end(c, replica))
+        changed, taken, whole = (one.id for one in left)
+        of = "(SELECT leaf_id FROM open_intent WHERE action_id = '{}')"
+        done(postgres_url, f"UPDATE ingest SET body = body || ' ' WHERE id = {of.format(changed)}")
+        done(postgres_url, f"DELETE FROM ingest WHERE id = {of.format(taken)}")
+        assert await second.end_for(replica) == 1
+        with psycopg.connect(postgres_url) as database:
+            open_ones = {one for (one,) in database.execute("SELECT action_id FROM open_intent").fetchall()}
+        assert open_ones == {changed, taken}
+        assert whole not in open_ones
+        await stack.aclose()
+    await asyncio.to_thread(idle.close)
+    assert {finding.code for finding in house.verify().findings} >= {"record_malformed"}

@@ -33,7 +33,8 @@ async def show_status(parts: PartsDep, person: Person) -> dict[str, Any]:
 
 async def status(parts: Parts) -> dict[str, Any]:
     """The state of the gateway, for people."""
-    conditions = parts.health.conditions()
+    replicas, refused = await _unless_away(parts.replicas()), await _unless_away(refusals(parts))
+    conditions = parts.health.conditions()  # after these: what they waited for in vain is told
     log, agents = parts.log, parts.registry.agents.all()
     suspended = [one.agent.id for one in agents if one.agent.status is AgentStatus.SUSPENDED]
     return {
@@ -60,8 +61,8 @@ async def status(parts: Parts) -> dict[str, Any]:
         "agents": {"registered": len(agents), "suspended": suspended},
         "models": len(parts.catalog.models()),
         "tool_servers": [_server(one) for one in parts.catalog.servers()],
-        "replicas": await _unless_away(parts.replicas()),
-        "refusals": await _unless_away(refusals(parts)),
+        "replicas": replicas,
+        "refusals": refused,
     }
 
 
