@@ -18,8 +18,9 @@ from bench.subject import prepare
 from gateway.actions import Cost, Decision, Kind, Result, Status
 from gateway.app import App
 from gateway.audit import records
-from gateway.doors.openai import dialect
+from gateway.doors.openai.answer import proposals
 from gateway.doors.openai.door import DOOR
+from gateway.doors.openai.request import outbound, parse_request
 from gateway.policy import load
 from gateway.policy.document import document
 from gateway.process import Process
@@ -69,7 +70,7 @@ async def main() -> None:
             ]
         }
         raw = payload.BODIES["chat"]
-        request = dialect.parse_request(raw)
+        request = parse_request(raw)
         intake = await app.desk.admit(scope, app.ids.new())
 
         def action() -> object:
@@ -136,7 +137,7 @@ async def main() -> None:
 
         rows = [
             ("identify the caller, find the session, trace (desk)", _best(lambda: _now(app.desk.admit(scope, "r")))),
-            ("parse and rebuild the request, 1.7 kB", _best(lambda: dialect.parse_request(raw))),
+            ("parse and rebuild the request, 1.7 kB", _best(lambda: parse_request(raw))),
             ("make the action, keyed digest included", _best(action)),
             ("look up the target", _best(lambda: app.catalog.target(one))),
             ("limits: admit, reserve, settle", _best(limits)),
@@ -145,10 +146,10 @@ async def main() -> None:
             ("policy: a decision remembered", _best(lambda: engine.decide_now(asked))),
             ("policy: a decision evaluated", _best(lambda: evaluating.decide_now(asked))),
             ("audit: intent and result with three payloads, 32 at once, both threads", await _best_async(pairs, 32)),
-            ("body for the provider", _best(lambda: dialect.outbound(one, target))),
+            ("body for the provider", _best(lambda: outbound(one, target))),
             (
                 "inspect the answer for proposals",
-                _best(lambda: dialect.proposals(b'{"choices":[{"message":{}}]}', None)),
+                _best(lambda: proposals(b'{"choices":[{"message":{}}]}', None)),
             ),
         ]
         await app.stop(1)

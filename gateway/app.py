@@ -41,9 +41,9 @@ from gateway.doors.mcp.door import McpDoor
 from gateway.doors.mcp.hosts import Hosts
 from gateway.doors.mcp.sessions import Sessions
 from gateway.doors.openai.chat import ChatCompletions
-from gateway.doors.openai.dialect import declared_tools
 from gateway.doors.openai.door import DOOR as OPENAI_CHAT
 from gateway.doors.openai.door import OpenAIDoor
+from gateway.doors.openai.request import declared_tools
 from gateway.engines import Engines
 from gateway.errors import Refusal
 from gateway.footing import footing_of, sealing

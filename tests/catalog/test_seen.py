@@ -15,7 +15,7 @@ import pytest
 from gateway.actions import Action, Agent, Caller, DeclaredTool, Kind, Session, Trace
 from gateway.catalog import SeenTool, SeenTools, seen, seen_tool
 from gateway.clock import ManualClock
-from gateway.doors.openai.dialect import declared_tools, parse_request
+from gateway.doors.openai.request import declared_tools, parse_request
 from gateway.errors import Refusal
 from gateway.store import Writer, schema
 

@@ -1,9 +1,9 @@
-"""Chat completions as the governor's `Dialect`: the functions of `dialect.py` and the stream filter, together."""
+"""Chat completions as the governor's `Dialect`: requests, complete answers and streams, together."""
 
 from __future__ import annotations
 
 from gateway.actions import Action
-from gateway.doors.openai import dialect
+from gateway.doors.openai import answer, request
 from gateway.doors.openai.answered import answered
 from gateway.doors.openai.stream import ChatStream
 from gateway.proposals import Proposal, Verdict
@@ -13,16 +13,16 @@ from gateway.rooms import Judge
 class ChatCompletions:
     """Owns no state; one serves every action."""
 
-    outbound = staticmethod(dialect.outbound)
-    proposals = staticmethod(dialect.proposals)
-    release = staticmethod(dialect.release)
+    outbound = staticmethod(request.outbound)
+    proposals = staticmethod(answer.proposals)
+    release = staticmethod(answer.release)
     answered = staticmethod(answered)
 
     def stream(self, action: Action, judge: Judge) -> ChatStream:
         """A filter for one streamed answer; the declared parameters of each proposed tool are added."""
-        declared = dialect.declared_parameters(action.body)
+        declared = request.declared_parameters(action.body)
 
         async def judge_declared(found: list[Proposal]) -> list[Verdict]:
             return await judge([one._replace(parameters=declared.get(one.name)) for one in found])
 
-        return ChatStream(judge_declared, keep_usage=dialect.wants_usage(action.body))
+        return ChatStream(judge_declared, keep_usage=request.wants_usage(action.body))

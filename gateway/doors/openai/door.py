@@ -12,8 +12,8 @@ import structlog
 
 from gateway.actions import Action, Kind, ModelTarget
 from gateway.doors.desk import Desk, Intake, Receive, Scope, Send
-from gateway.doors.openai.dialect import parse_request
 from gateway.doors.openai.errors import error_body, error_event, error_headers, rate_headers
+from gateway.doors.openai.request import parse_request
 from gateway.errors import Refusal
 from gateway.running import Running, Sink
 

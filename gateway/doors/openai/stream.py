@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from gateway.actions import Usage
-from gateway.doors.openai.dialect import MAX_PROPOSALS, CustomCall, FunctionCall, proposal_of, unreadable_answer
+from gateway.doors.openai.answer import MAX_PROPOSALS, CustomCall, FunctionCall, proposal_of, unreadable_answer
 from gateway.doors.openai.plain import cleaned, dumps, loads, splits_lines, suspicious
 from gateway.errors import Refusal
 from gateway.proposals import Proposal, Verdict

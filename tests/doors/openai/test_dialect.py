@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from gateway.actions import Action, Agent, Caller, Decision, Effect, Kind, ModelTarget, Session, Trace
-from gateway.doors.openai.dialect import outbound, parse_request, proposals, release, wants_usage
+from gateway.doors.openai.answer import proposals, release
+from gateway.doors.openai.request import outbound, parse_request, wants_usage
 from gateway.errors import Refusal
 from gateway.proposals import Verdict
 
