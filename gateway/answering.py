@@ -7,7 +7,8 @@ nobody pays twice. Fails closed: what can't be read, judged or kept is withheld.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 
 from gateway.actions import (
     Action,
@@ -21,17 +22,19 @@ from gateway.actions import (
     Result,
     Status,
     Target,
-    Usage,
 )
 from gateway.approvals.case import KeptAnswer
 from gateway.errors import Refusal
-from gateway.escalating import Escalating
+from gateway.escalating import BEAT_S, Escalating
 from gateway.judging import Judging
 from gateway.outcomes import cost_of_stream
-from gateway.proposals import Proposal, Verdict, unreadable
-from gateway.rooms import Approvals, Audit, Dialect
+from gateway.proposals import Proposal, Verdict
+from gateway.rooms import Approvals, Audit, Dialect, ProposalStream
 from gateway.running import Kept, Running
 from gateway.taping import KeptStream, Tape, check_size
+
+FIRST_SILENCE_S = 15.0
+"""How long an answer may arrive without a byte for the client, before its head goes out."""
 
 
 class Answering:
@@ -66,9 +69,7 @@ class Answering:
             body = dialect.release(body, verdicts)
         return Reply(status=reply.status, body=body, headers=reply.headers)
 
-    async def _judge(
-        self, running: Running, proposals: list[Proposal], whole: Callable[[], Awaitable[bytes]]
-    ) -> list[Verdict]:
+    async def _judge(self, running: Running, proposals: list[Proposal], whole: Callable[[], bytes]) -> list[Verdict]:
         """Judge proposals; where people must decide, keep the `whole` answer (paid for once) and hold it."""
         action = running.action
         answer_id = running.answer_id or action.id
@@ -77,7 +78,7 @@ class Answering:
             return verdicts
         if running.answer_id is None:
             running.answer_id = answer_id
-            await self._approvals.keep_answer(action, answer_id, await whole(), stream=action.stream)
+            await self._approvals.keep_answer(action, answer_id, whole(), stream=action.stream)
             running.is_whole = True
         if running.withheld is None:
 
@@ -127,9 +128,10 @@ class Answering:
         status, failure = Status.SUCCEEDED, None
         try:
             running.begin(stream.status, stream.headers)
-            async for chunk in inspected.run(aiter(tape)):
-                sent.add(chunk)
-                await running.send(chunk)
+            async with _kept_alive(running, inspected):
+                async for chunk in inspected.run(aiter(tape)):
+                    sent.add(chunk)
+                    await running.send(chunk)
             if running.withheld is None:
                 await running.open()
         except Refusal as refusal:
@@ -145,33 +147,44 @@ class Answering:
             await running.fail(failure)
         elif failure is not None:
             running.withheld = failure
-        usage = inspected.usage
-        if failure is not None and running.is_whole and held is not None:
-            usage = await self._used(action, tape)
         code = failure.code if failure else running.withheld.code if running.withheld else None
         return Result(
             status=status,
             code=code or ("client_left" if running.left else None),
-            cost=Cost() if held is None else cost_of_stream(target, usage, held),
+            cost=Cost() if held is None else cost_of_stream(target, inspected.usage, held),
             body=sent.body,
             unkept_bytes=sent.unkept_bytes,
         )
 
-    async def _used(self, action: Action, tape: Tape) -> Usage | None:
-        """What the provider said of an answer that is here to its end, but did not leave."""
 
-        async def left_out(found: list[Proposal]) -> list[Verdict]:
-            return [Verdict(one, unreadable(""), release=False) for one in found]
-
-        reading = self._dialects[action.door].stream(action, left_out)
-        try:
-            async for _ in reading.run(aiter(KeptStream(await tape.whole()))):
-                pass
-        except Refusal:  # its end can't be read
-            return None
-        return reading.usage
-
-
-async def _whole(reply: Reply) -> bytes:
+def _whole(reply: Reply) -> bytes:
     check_size(len(reply.body))
     return reply.body
+
+
+@contextlib.asynccontextmanager
+async def _kept_alive(running: Running, stream: ProposalStream) -> AsyncIterator[None]:
+    """Send comments while an answer still arrives and nothing of it can be sent, so that no balancer cuts the line.
+
+    Before the first byte, silence may last for FIRST_SILENCE_S: until then the answer can be refused as a whole. A hold
+    for a person is not this one's concern: then all of the answer is here.
+    """
+    beats = asyncio.ensure_future(_beat(running, stream))
+    try:
+        yield
+    finally:
+        beats.cancel()
+        await asyncio.wait({beats})
+
+
+async def _beat(running: Running, stream: ProposalStream) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        patience_s = BEAT_S if running.opened else FIRST_SILENCE_S
+        quiet_s = loop.time() - running.sent_s
+        if quiet_s < patience_s:
+            await asyncio.sleep(patience_s - quiet_s)
+        elif stream.holding:
+            await running.send(b": the answer is arriving\n\n")
+        else:
+            await asyncio.sleep(patience_s)

@@ -86,9 +86,11 @@ class Judging:
                 child = msgspec.structs.replace(child, digest=self._digest(child))
             except Refusal as refusal:  # what can't be told from another can't be decided on
                 self._refused(child, target, None, refusal)
-                verdicts.append(Verdict(proposal, unreadable(""), release=False, note=refusal.message))
+                verdicts.append(Verdict(proposal, unreadable(), release=False, note=refusal.message))
                 continue
-            decision = unreadable("") if proposal.arguments is None else await self._decide(child, target)
+            decision = (
+                await self._decide(child, target) if proposal.arguments is not None else unreadable(proposal.fault)
+            )
             if self._concerns_people(child, target, decision):
                 asking = _Asking(proposal, child, target, answer_id)
                 if child.digest in asked and decision.effect is Effect.ESCALATE:  # one approval lets one call pass

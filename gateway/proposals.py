@@ -7,21 +7,34 @@ not JSON objects and numbers that JSON does not know make a proposal unreadable,
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple, NoReturn
 
 from gateway.actions import Action, Decision, Effect, ToolTarget
 
 UNREADABLE_RULE = "proposal_unreadable"
+_BAD_ARGUMENTS = "Its arguments are not one JSON object with unique keys; propose it again with valid arguments."
+_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
+_SHOWN_NAME = 128
 
 
 class Proposal(NamedTuple):
-    """`arguments` is None where they could not be read; `parameters` is the JSON Schema the agent declared."""
+    """`arguments` is None where the call could not be read; `fault` then says why, where it is not the arguments.
+
+    `parameters` is the JSON Schema that the agent declared.
+    """
 
     call_id: str
     name: str
     arguments: dict[str, Any] | None
     parameters: dict[str, Any] | None = None
+    fault: str | None = None
+
+    @property
+    def title(self) -> str:
+        """How a sentence names the call."""
+        return f"The call of {self.name[:_SHOWN_NAME]}" if self.name else "A call without a name"
 
 
 class Verdict(NamedTuple):
@@ -45,13 +58,13 @@ class Verdict(NamedTuple):
         """What the model reads in place of a call that was not released."""
         if self.waiting:
             return (
-                f"[The call of {self.proposal.name} was not executed, waiting for approval: case {self.case}."
+                f"[{self.proposal.title} was not executed, waiting for approval: case {self.case}."
                 " Propose the identical call again later; it is released once a person has approved it.]"
             )
         if self.note is not None:
-            return f"[The call of {self.proposal.name} was not executed: {self.note}]"
+            return f"[{self.proposal.title} was not executed: {self.note}]"
         reasons = " ".join(self.decision.reasons) or "No policy rule allows it."
-        return f"[The call of {self.proposal.name} was not executed: {reasons}]"
+        return f"[{self.proposal.title} was not executed: {reasons}]"
 
 
 def read_arguments(text: str) -> dict[str, Any] | None:
@@ -90,13 +103,17 @@ def undeclared(name: str) -> ToolTarget:
     )
 
 
-def unreadable(revision: str) -> Decision:
-    """The decision on a proposal whose arguments could not be read."""
+def valid_name(name: str) -> bool:
+    """Whether a tool may have this name: what every provider and SDK takes, and nothing that looks like another."""
+    return _NAME.fullmatch(name) is not None
+
+
+def unreadable(fault: str | None = None) -> Decision:
+    """The decision on a proposal that could not be read; `fault` says why, where it is not its arguments."""
     return Decision(
         effect=Effect.DENY,
         rules=(UNREADABLE_RULE,),
-        reasons=("Its arguments are not one JSON object with unique keys; propose it again with valid arguments.",),
-        revision=revision,
+        reasons=(fault or _BAD_ARGUMENTS,),
     )
 
 

@@ -200,10 +200,15 @@ Judge = Callable[[list[Proposal]], Awaitable[list[Verdict]]]
 
 
 class ProposalStream(Protocol):
-    """A model's streamed answer being inspected; `usage` is known once the provider said it."""
+    """A model's streamed answer being inspected; `usage` is known once the provider said it.
+
+    `holding`: the answer still arrives, and nothing of it can be sent now.
+    """
 
     usage: Usage | None
 
+    @property
+    def holding(self) -> bool: ...
     def run(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]: ...
 
 

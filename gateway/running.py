@@ -103,6 +103,9 @@ class Running:
         self.opened = False  # bytes of the stream are out
         self.relaying = False
         self._sink = sink
+        self.sent_s = 0.0  # when bytes of the stream were sent last, on the event loop's clock
+        self._loop = asyncio.get_running_loop()
+        self._sending = asyncio.Lock()  # the stream and what keeps it alive take turns
         self._head: tuple[int, dict[str, str]] | None = None
         self._interruptible = False
         self._drain_s = 0.0
@@ -158,14 +161,17 @@ class Running:
     def begin(self, status: int, headers: dict[str, str]) -> None:
         """The stream begins; its head goes out with the first bytes, so that until then it can still be refused."""
         self.relaying = True
+        self.sent_s = self._loop.time()
         self._head = (status, headers)
 
     async def send(self, data: bytes) -> None:
         if self.withheld is not None:
             return
-        await self.open()
-        if self._sink is not None:
-            await self._sink.chunk(data)
+        self.sent_s = self._loop.time()
+        async with self._sending:
+            await self.open()
+            if self._sink is not None:
+                await self._sink.chunk(data)
 
     async def open(self) -> None:
         """Send the head, if it is not out yet."""

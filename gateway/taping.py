@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncIterator
 
 from gateway.actions import ReplyStream
@@ -13,31 +12,24 @@ MAX_KEPT_BYTES = 4 * 1024 * 1024
 
 
 class Tape:
-    """Iterates a stream and remembers it; `whole` reads it to its end while its reader is held."""
+    """Iterates a stream and remembers it, so that the answer can be kept once it is over."""
 
     def __init__(self, stream: ReplyStream) -> None:
         self._source = aiter(stream)
         self._taken: list[bytes] = []
-        self._ahead: deque[bytes] = deque()
         self._size = 0
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._ahead:
-            return self._ahead.popleft()
         chunk = await anext(self._source)
         self._keep(chunk)
         return chunk
 
-    async def whole(self) -> bytes:
-        """All of the stream, from its first byte to its last. Raises `too_large`."""
+    def whole(self) -> bytes:
+        """All that was read. Raises `too_large`."""
         check_size(self._size)
-        async for chunk in self._source:
-            self._keep(chunk)
-            self._ahead.append(chunk)
-            check_size(self._size)
         return b"".join(self._taken)
 
     def _keep(self, chunk: bytes) -> None:

@@ -225,3 +225,15 @@ async def test_more_calls_than_may_wait_are_left_out_in_words(desk: Desk, stream
     assert answer.status == 409  # the third has room now
     await desk.decide(APPROVE)
     assert names(await desk.told(play, stream=stream)) == ["issue_refund"] * 3
+
+
+async def test_a_call_without_a_name_is_never_released_whatever_the_setting(desk: Desk, stream: bool) -> None:
+    """Once it was released under `observe`: no rule and no person had seen what it is."""
+    await desk.configure(undeclared="observe")
+    answer = await desk.told(desk.answers(refund("call_9", ""), refund("call_8", "a b"), SAFE), stream=stream)
+    assert names(answer) == ["look_up"]
+    assert "A call without a name was not executed: It has no name." in text(answer)
+    refused = await desk.records(type="action.refused")
+    assert [(one["action"]["kind"], one["decision"]["rules"]) for one in refused] == [
+        ("tool.propose", ["proposal_unreadable"])
+    ] * 2

@@ -6,39 +6,19 @@ Source: https://platform.openai.com/docs/api-reference/chat/object.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
-from gateway.doors.openai.plain import cleaned, dumps, loads, suspicious
+from gateway.doors.openai.calls import MAX_CALLS, TOO_MANY, Calls, fallback_id
+from gateway.doors.openai.events import unreadable_answer
+from gateway.doors.openai.plain import carries_calls, cleaned, dumps, finish_after, finish_reason, loads, suspicious
 from gateway.doors.openai.request import declared_parameters
-from gateway.errors import Refusal
-from gateway.proposals import Proposal, Verdict, read_arguments
+from gateway.proposals import Proposal, Verdict
 
 
-class FunctionCall(msgspec.Struct):
-    name: str = ""
-    arguments: str = ""
-
-
-class CustomCall(msgspec.Struct):
-    name: str = ""
-    input: str = ""
-
-
-class _ToolCall(msgspec.Struct):
-    id: str = ""
-    type: str | None = None
-    function: FunctionCall | None = None
-    custom: CustomCall | None = None
-
-
-class _Message(msgspec.Struct):
-    tool_calls: list[_ToolCall] | None = None
-    function_call: FunctionCall | None = None
-
-
-class _Choice(msgspec.Struct):
-    message: _Message | None = None
+class _Choice(msgspec.Struct, gc=False):
+    pass
 
 
 class _Completion(msgspec.Struct):
@@ -46,101 +26,88 @@ class _Completion(msgspec.Struct):
 
 
 _decode_completion = msgspec.json.Decoder(_Completion).decode
-MAX_PROPOSALS = 256  # in one answer; one that proposes more is not an answer anybody could act on
 
 
 def proposals(body: bytes, request: bytes | None) -> tuple[bytes, list[Proposal]]:
     """A complete answer as it may be looked at further, and every tool call in it.
 
-    Where the answer could be read in two ways, it is written anew. Raises `upstream_failed` for one that can't be read.
+    Where the answer could be read in two ways, it is written again. Raises `upstream_failed` for one that can't be
+    read; a single call that can't be read is a proposal without arguments.
     """
     try:
-        if suspicious(body):
-            body = dumps(cleaned(loads(body), "message"))
-        completion = _read(body)
+        if not body.isascii():
+            body.decode()  # also in places that nobody here reads
+        if not suspicious(body):
+            _decode_completion(body)
+            return body, []
+        answer = cleaned(loads(body), "message")
+        found = [call.proposal for _, calls in _choices(answer) for call in calls.calls]
+        _settle_reasons(answer)
+        body = dumps(answer)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise unreadable_answer() from error
-    found: list[Proposal] = []
-    for choice in completion.choices or ():
-        message = choice.message
-        if message is None or not (message.tool_calls or message.function_call):
-            continue
-        found.extend(proposal_of(call.id, call.function, call.custom, call.type) for call in message.tool_calls or ())
-        if message.function_call is not None:
-            found.append(proposal_of("", message.function_call, None))
-    if not found:
-        return body, []
-    if len(found) > MAX_PROPOSALS:
-        raise unreadable_answer()
-    declared = declared_parameters(request)
+    declared = declared_parameters(request) if found else {}
     return body, [one._replace(parameters=declared.get(one.name)) for one in found]
 
 
-def _read(body: bytes) -> _Completion:
-    try:
-        return _decode_completion(body)
-    except msgspec.ValidationError:
-        raise
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return msgspec.convert(loads(body), _Completion)
-
-
-def proposal_of(
-    call_id: str, function: FunctionCall | None, custom: CustomCall | None, kind: str | None = None
-) -> Proposal:
-    """A proposal from the parts of a tool call; a custom tool's input is its one argument `input`.
-
-    A call that is both, or not what its `type` says, can be read in two ways: it is unreadable.
-    """
-    if function is not None and custom is None and kind in (None, "function"):
-        return Proposal(call_id, function.name, read_arguments(function.arguments))
-    if custom is not None and function is None and kind in (None, "custom"):
-        return Proposal(call_id, custom.name, {"input": custom.input})
-    name = function.name if function is not None else custom.name if custom is not None else ""
-    return Proposal(call_id, name, None)
-
-
 def release(body: bytes, verdicts: Sequence[Verdict]) -> bytes:
-    """The answer as the agent may see it: written anew, without the calls that were not released.
+    """The answer as the agent may see it: each released call written again from its judged values, the others left out.
 
-    `verdicts` stand in the order of `proposals`. A choice that loses all its calls ends with `stop`.
+    `verdicts` come in the order of `proposals`.
     """
     answer = loads(body)
     remaining = iter(verdicts)
-    for choice in answer["choices"]:
-        message = choice.get("message")
-        if not isinstance(message, dict):
-            continue
-        refused: list[Verdict] = []
-        calls = message.get("tool_calls")
-        kept = []
-        for call in calls or ():
-            verdict = next(remaining)
-            if verdict.release:
-                kept.append(call)
-            else:
-                refused.append(verdict)
-        if message.get("function_call") is not None:
-            verdict = next(remaining)
-            if not verdict.release:
-                refused.append(verdict)
-                del message["function_call"]
-        if not refused:
-            continue
-        if kept:
-            message["tool_calls"] = kept
-        else:
-            message.pop("tool_calls", None)
-        texts = [message["content"]] if isinstance(message.get("content"), str) and message["content"] else []
-        message["content"] = "\n".join([*texts, *(verdict.text for verdict in refused)])
-        if not kept and "function_call" not in message:
-            choice["finish_reason"] = "stop"
+    for number, (choice, calls) in enumerate(_choices(answer)):
+        judged = [(call, next(remaining)) for call in calls.calls]
+        message = choice["message"]
+        tools: list[dict[str, Any]] = []
+        function: dict[str, Any] | None = None
+        for place, (call, verdict) in enumerate(judged):
+            if verdict.release and calls.is_legacy(call):
+                function = call.function
+            elif verdict.release:
+                index = None if call.index is None else len(tools)
+                spare_id = fallback_id(answer.get("id"), number, place)
+                tools.append(call.written(index=index, fallback_id=spare_id))
+        message |= {"tool_calls": tools, "function_call": function}
+        for key in ("tool_calls", "function_call"):
+            if not message[key]:
+                del message[key]
+        left_out = "\n".join(verdict.text for _, verdict in judged if not verdict.release)
+        if left_out:
+            message["content"] = _with_text(message.get("content"), left_out)
+        reason = finish_reason(choice)
+        choice["finish_reason"] = finish_after(reason, len(tools), int(function is not None), bool(left_out))
     return dumps(answer)
 
 
-def unreadable_answer() -> Refusal:
-    return Refusal(
-        "upstream_failed",
-        "The model provider's answer is not a chat completion, so it can't be inspected and is withheld; "
-        "check the provider's base URL and model.",
-    )
+def _choices(answer: dict[str, Any]) -> list[tuple[dict[str, Any], Calls]]:
+    """The choices whose messages carry calls."""
+    found: list[tuple[dict[str, Any], Calls]] = []
+    for choice in answer.get("choices") or ():
+        message = choice.get("message")
+        if isinstance(message, dict) and carries_calls(message):
+            calls = Calls()
+            calls.add_whole(message.get("tool_calls"), message.get("function_call"))
+            found.append((choice, calls))
+    if sum(len(calls) for _, calls in found) > MAX_CALLS:
+        for _, calls in found:
+            calls.give_up(TOO_MANY)
+    return found
+
+
+def _settle_reasons(answer: dict[str, Any]) -> None:
+    """No choice announces calls that are not where calls belong."""
+    for choice in answer.get("choices") or ():
+        message = choice.get("message")
+        if not isinstance(message, dict) or not carries_calls(message):
+            reason = finish_reason(choice)
+            if reason is not None:
+                choice["finish_reason"] = finish_after(reason, 0, 0, False)
+
+
+def _with_text(content: Any, text: str) -> Any:
+    """A message's content with a sentence after it; a list keeps its parts."""
+    if isinstance(content, list):
+        return [*content, {"type": "text", "text": text}]
+    return f"{content}\n{text}" if isinstance(content, str) and content else text

@@ -25,4 +25,8 @@ class ChatCompletions:
         async def judge_declared(found: list[Proposal]) -> list[Verdict]:
             return await judge([one._replace(parameters=declared.get(one.name)) for one in found])
 
-        return ChatStream(judge_declared, keep_usage=request.wants_usage(action.body))
+        return ChatStream(
+            judge_declared,
+            keep_usage=request.wants_usage(action.body),
+            choices=action.arguments.get("n", 1),
+        )

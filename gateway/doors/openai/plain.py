@@ -8,11 +8,15 @@ of the known ones in another spelling, calls only where calls belong.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-CALL_KEYS = ("tool_calls", "function_call")
+from gateway.doors.openai.calls import folded
+
+CALL_KEYS: Final = ("tool_calls", "function_call")
+CALL_REASONS: Final = ("tool_calls", "function_call")
+"""Finish reasons that announce calls."""
 _KNOWN = frozenset(
     {
         *("choices", "message", "delta", "finish_reason", "index", "id", "type"),
@@ -71,7 +75,7 @@ def cleaned(answer: dict[str, Any], holder: str) -> dict[str, Any]:
         for choice, original in zip(choices, originals, strict=True):
             held = original.get(holder) if isinstance(original, dict) else None
             if isinstance(held, dict):
-                choice[holder] |= {key: _without_calls(held[key]) for key in CALL_KEYS if key in held}
+                choice[holder] |= {key: held[key] for key in CALL_KEYS if key in held}
     return result
 
 
@@ -84,5 +88,43 @@ def _without_calls(value: Any) -> Any:
 
 
 def _is_call_or_misspelt(key: str) -> bool:
-    folded = key.casefold()
-    return folded in CALL_KEYS or (folded in _KNOWN and key != folded)
+    plain = folded(key)
+    return plain in CALL_KEYS or (plain in _KNOWN and key != plain)
+
+
+# ---------------------------------------------------------------- choices, in the two shapes that they come in
+
+
+def carries_calls(holder: dict[str, Any]) -> bool:
+    """Whether a message or delta has a call; some providers send the empty fields in every one."""
+    return bool(holder.get("tool_calls")) or bool(holder.get("function_call"))
+
+
+def place_of(choice: dict[str, Any]) -> int:
+    """A choice's index; absent and null are 0. Raises ValueError for one that is no place."""
+    index = choice.get("index")
+    if index is None:
+        return 0
+    if type(index) is not int or index < 0:
+        raise ValueError("index")
+    return index
+
+
+def finish_reason(choice: dict[str, Any]) -> str | None:
+    """Why a choice ended; empty is null. Raises ValueError for what is no text."""
+    reason = choice.get("finish_reason")
+    if reason is None or isinstance(reason, str):
+        return reason or None
+    raise ValueError("finish_reason")
+
+
+def finish_after(reason: str | None, tools: int, functions: int, left_out: bool) -> str | None:
+    """The finish reason of a choice of which so many `tool_calls` and `functions` were released.
+
+    Only a reason that announces calls changes with them: a truncated answer stays `length`.
+    """
+    if not tools and not functions:
+        return "stop" if reason in CALL_REASONS or (left_out and reason is None) else reason
+    if not left_out or reason not in CALL_REASONS:
+        return reason
+    return "tool_calls" if tools else "function_call"

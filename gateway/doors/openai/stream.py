@@ -1,305 +1,344 @@
-"""A streamed chat completion on its way to the agent: text flows, tool calls wait until they were decided.
+"""A streamed chat completion on its way to the agent: text flows, tool calls wait until they were judged.
 
-Each server-sent event is parsed once. Events without a tool call pass as the bytes they were; a tool call's deltas
-are held until its choice finishes, then its complete arguments are decided on, and the deltas follow (written
-anew) or are left out. The usage chunk that the gateway asked for is taken out again.
+Events without a call pass as the data that they are. The parts of calls never pass: they are joined, and so is what
+comes after a choice's finish reason, because clients join it too. At the end of the answer (`[DONE]`, the end of the
+stream, or some silence after the last finish reason) all calls are judged, and each released one is written as one
+delta. The finish chunk of a choice, and the usage, follow its calls.
 
-Fails closed: an event that can't be read ends the stream with an error.
+Fails closed: an event that can't be read ends the stream with an error; a call that can't be read is left out.
 """
 
 from __future__ import annotations
 
-import json
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import msgspec
 
 from gateway.actions import Usage
-from gateway.doors.openai.answer import MAX_PROPOSALS, CustomCall, FunctionCall, proposal_of, unreadable_answer
-from gateway.doors.openai.plain import cleaned, dumps, loads, splits_lines, suspicious
-from gateway.errors import Refusal
+from gateway.doors.openai.calls import MAX_CALLS, TOO_LARGE, TOO_MANY, Call, Calls, fallback_id
+from gateway.doors.openai.events import EventReader, broke_off, data_of, unreadable_answer
+from gateway.doors.openai.plain import (
+    CALL_REASONS,
+    carries_calls,
+    cleaned,
+    dumps,
+    finish_after,
+    finish_reason,
+    loads,
+    place_of,
+    splits_lines,
+    suspicious,
+)
 from gateway.proposals import Proposal, Verdict
 from gateway.usage import usage_of
 
 Judge = Callable[[list[Proposal]], Awaitable[list[Verdict]]]
 
-MAX_EVENT_BYTES = 4 * 1024 * 1024
 MAX_HELD_BYTES = 16 * 1024 * 1024
+MAX_PREFACE_BYTES = 64 * 1024
+END_SILENCE_S = 5.0
+"""After the last finish reason, this much silence is the end of an answer whose calls are held."""
+
+_DONE = b"[DONE]"
+_END = b"data: [DONE]\n\n"
+_NULL = msgspec.Raw(b"null")
 
 
-class _FunctionDelta(msgspec.Struct):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _CustomDelta(msgspec.Struct):
-    name: str | None = None
-    input: str | None = None
-
-
-class _CallDelta(msgspec.Struct):
-    index: int = 0
-    id: str | None = None
-    type: str | None = None
-    function: _FunctionDelta | None = None
-    custom: _CustomDelta | None = None
-
-
-class _Delta(msgspec.Struct):
-    tool_calls: list[_CallDelta] | None = None
-    function_call: _FunctionDelta | None = None
-
-
-class _Choice(msgspec.Struct):
-    index: int = 0
-    delta: _Delta | None = None
+class _Choice(msgspec.Struct, gc=False):
+    index: int | None = 0
     finish_reason: str | None = None
 
 
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
-    usage: msgspec.Raw = msgspec.Raw(b"null")
+    usage: msgspec.Raw = _NULL
     error: Any = None
 
 
-_NULL = msgspec.Raw(b"null")
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 _decode = msgspec.json.decode
-_encode = msgspec.json.encode
-
-
-class _Call:
-    """One tool call being put together from its deltas."""
-
-    __slots__ = ("arguments", "call_id", "custom", "function", "kind", "name")
-
-    def __init__(self) -> None:
-        self.call_id = ""
-        self.kind: str | None = None
-        self.name = ""
-        self.arguments: list[str] = []
-        self.function = False
-        self.custom = False
-
-    def proposal(self) -> Proposal:
-        text = _joined(self.arguments)
-        function = FunctionCall(name=self.name, arguments=text) if self.function else None
-        custom = CustomCall(name=self.name, input=text) if self.custom else None
-        return proposal_of(self.call_id, function, custom, self.kind)
 
 
 class _HeldChoice:
-    """The tool calls of one choice, and the events that carried them."""
+    """The calls of one choice, and what follows them."""
 
-    __slots__ = ("calls", "events")
+    __slots__ = ("calls", "finish", "role", "template")
 
     def __init__(self) -> None:
-        self.calls: dict[tuple[str, int], _Call] = {}
-        self.events: list[dict[str, Any]] = []
-
-    def add(self, choice: _Choice) -> None:
-        delta = choice.delta
-        if delta is None:
-            return
-        for part in delta.tool_calls or ():
-            call = self.calls.setdefault(("tool", part.index), _Call())
-            call.call_id = call.call_id or part.id or ""
-            call.kind = call.kind or part.type
-            if part.function is not None:
-                call.function = True
-                call.name += part.function.name or ""
-                call.arguments.append(part.function.arguments or "")
-            if part.custom is not None:
-                call.custom = True
-                call.name += part.custom.name or ""
-                call.arguments.append(part.custom.input or "")
-        if delta.function_call is not None:
-            call = self.calls.setdefault(("function", 0), _Call())
-            call.function = True
-            call.name += delta.function_call.name or ""
-            call.arguments.append(delta.function_call.arguments or "")
+        self.calls = Calls()
+        self.template: dict[str, Any] = {}  # of the chunks that carried the calls: what is around their choices
+        self.role: str | None = None  # goes with the first delta that is sent
+        self.finish: dict[str, Any] | None = None  # the finish chunk, for this choice alone
 
 
 class ChatStream:
-    """Filters one stream. `usage` holds what the provider said of the whole answer, once it did.
+    """Filters one stream. `usage` is what the provider counted for the whole answer, once it is over.
 
-    Some providers tell what was used so far in every event; of a stream that breaks off that is not the truth.
+    Some providers count in every event what was used so far; of a stream that breaks off that is not the truth.
+
+    judge: decides the calls of the whole answer. keep_usage: whether the client asked for the usage chunk.
+    choices: how many the client asked for (`n`).
     """
 
-    def __init__(self, judge: Judge, *, keep_usage: bool) -> None:
+    def __init__(
+        self,
+        judge: Judge,
+        *,
+        keep_usage: bool,
+        choices: int = 1,
+        end_silence_s: float = END_SILENCE_S,
+    ) -> None:
         self._judge = judge
         self._keep_usage = keep_usage
+        self._choices = choices
+        self._end_silence_s = end_silence_s
+        self._events = EventReader()
+        self._preface: bytes | None = b""  # opens the stream, says nothing; None: sent
         self._held: dict[int, _HeldChoice] = {}
         self._held_bytes = 0
-        self._buffer = b""
-        self._preface: bytes | None = b""  # what opens a stream and says nothing yet; None once something was said
-        self._first = True  # a byte order mark may stand before the first event, and nowhere else
+        self._held_usage = b""  # the usage chunk, where calls must come before it
+        self._begun: set[int] = set()  # choices that said something
+        self._finished: set[int] = set()  # choices that gave a finish reason
         self._usage_so_far: Usage | None = None
+        self._over = False
+        self._exhausted = False  # the provider's stream came to its end
         self.usage: Usage | None = None
+
+    @property
+    def holding(self) -> bool:
+        """Whether the answer still arrives, and nothing of it can be sent now."""
+        return not self._over and (bool(self._held) or self._preface is not None)
 
     async def run(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Yield what may be sent, as soon as it may. Raises `upstream_failed`."""
-        async for chunk in chunks:
-            data = self._buffer + chunk if self._buffer else chunk
-            if self._first:
-                self._first, data = False, data.removeprefix(_BYTE_ORDER_MARK)
-            if b"\r" in data:
-                if data.endswith(b"\r"):  # the other half of a line end may follow
-                    self._buffer = data
-                    self._check_size()
-                    continue
-                data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-            end = data.rfind(b"\n\n")
-            if end < 0:
-                self._buffer = data
-                self._check_size()
-                continue
-            self._buffer = data[end + 2 :]
-            self._check_size()
-            out = b""
-            for event in data[:end].split(b"\n\n"):
-                if event:
-                    out += await self._event(event)
-            if out and (out := self._after_preface(out)):
+        source = aiter(chunks)
+        while (piece := await self._next(source)) is not None:
+            out = self._read(self._events.feed(piece))
+            if self._over:
+                yield await self._end(out, _END)
+                while await self._next(source) is not None:
+                    pass  # nothing counts after [DONE]; reading on keeps the connection usable
+                return
+            if out:
                 yield out
-        rest = self._buffer.strip()
-        self._buffer = b""
-        out = await self._event(rest) if rest else b""
-        if self._held:
-            out += await self._finish_all()
-        self.usage = self.usage or self._usage_so_far
-        out = (self._preface or b"") + out
-        if out:
+        out = self._read(self._events.rest()) if self._exhausted else b""
+        if out := await self._end(out, self._ending):
             yield out
 
-    def _after_preface(self, out: bytes) -> bytes:
-        """Hold back the events that only name the role until something is said, or the stream is over.
+    async def _next(self, source: AsyncIterator[bytes]) -> bytes | None:
+        """The next piece; None at the end of the stream, or after silence where the answer is complete."""
+        if self._over or self._is_complete:
+            try:
+                async with asyncio.timeout(self._end_silence_s):
+                    piece = await anext(source, None)
+            except TimeoutError:
+                return None
+        else:
+            piece = await anext(source, None)
+        self._exhausted = piece is None
+        return piece
 
-        As long as nothing was sent, an answer whose tool calls wait for a person can be refused as a whole, and the
-        client's own retry comes back for it.
-        """
-        if self._preface is None:
-            return out
-        if all(_says_nothing(event) for event in out.split(b"\n\n") if event):
-            self._preface += out
-            return b""
-        out, self._preface = self._preface + out, None
+    @property
+    def _ending(self) -> bytes:
+        """Whoever stopped listening for silence ends the stream; else it ends as the provider's did."""
+        return b"" if self._exhausted and not self._over else _END
+
+    @property
+    def _is_complete(self) -> bool:
+        """Whether calls are held, and every choice has given its finish reason."""
+        return bool(self._held) and len(self._finished) >= self._choices and self._begun <= self._finished
+
+    # ------------------------------------------------------------ what flows
+
+    def _read(self, events: list[bytes]) -> bytes:
+        out = b""
+        for event in events:
+            shown = self._event(event)
+            if self._over:
+                break
+            if self._preface is not None:
+                shown = self._after_preface(shown)
+            out += shown
         return out
 
-    def _check_size(self) -> None:
-        if len(self._buffer) > MAX_EVENT_BYTES:
-            raise unreadable_answer()
+    def _after_preface(self, shown: bytes) -> bytes:
+        """Hold back the events that only name the role until something is said, or the stream is over.
 
-    async def _event(self, event: bytes) -> bytes:
-        data = event[6:] if event.startswith(b"data: ") and b"\n" not in event else _data_of(event)
-        if data is None:  # a comment that keeps the connection open; what it says is not for the agent
-            return b":\n\n"
-        if data == b"[DONE]":
-            self.usage = self.usage or self._usage_so_far
-            held = await self._finish_all() if self._held else b""
-            return held + b"data: [DONE]\n\n"
-        event = b"data: " + data + b"\n\n"  # written anew: no framing of the upstream's reaches the agent
+        As long as nothing was sent, an answer whose calls wait for a person can be refused as a whole, and the client's
+        own retry comes back for it.
+        """
+        assert self._preface is not None
+        if not shown or shown == _COMMENT:
+            return b""
+        if _says_nothing(shown) and len(self._preface) < MAX_PREFACE_BYTES:
+            self._preface += shown
+            return b""
+        shown, self._preface = self._preface + shown, None
+        return shown
+
+    def _event(self, event: bytes) -> bytes:
+        """What of an event may be sent at once, written again: no framing of the provider reaches the agent."""
+        data = data_of(event)
+        if data is None:  # a comment that keeps the connection open; its text is not for the agent
+            return _COMMENT
+        if data == _DONE:
+            self._over = True
+            return b""
         try:
+            if not data.isascii():
+                data.decode()  # also in places that nobody here reads
             if suspicious(data):
-                data = dumps(cleaned(loads(data), "delta"))
-                event = b"data: " + data + b"\n\n"
-            elif splits_lines(data):
-                event = b"data: " + dumps(loads(data)) + b"\n\n"
-            chunk = _read(data)
+                return self._take(cleaned(loads(data), "delta"), len(data))
+            if b"\n" in data or splits_lines(data):
+                data = dumps(loads(data))
+            try:
+                chunk = _decode_chunk(data)
+            except msgspec.ValidationError:
+                raise
+            except (msgspec.DecodeError, UnicodeDecodeError):  # half of a surrogate pair, torn apart by a delta's end
+                return self._take(loads(data), len(data))
+            return self._pass(chunk, data)
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise unreadable_answer() from error
+
+    def _pass(self, chunk: _Chunk, data: bytes) -> bytes:
+        """An event without a call: it is sent as it is, unless it finishes a choice whose calls are held."""
         if chunk.error is not None:
-            raise Refusal("upstream_failed", "The model provider broke off its answer with an error; try again.")
+            raise broke_off()
         if chunk.usage != _NULL:
             self._usage_so_far = usage_of(chunk.usage)
             if not chunk.choices:
-                return event if self._keep_usage else b""
-        carries_call = finishes = False
+                return self._show_usage(b"data: " + data + b"\n\n")
         for choice in chunk.choices or ():
-            delta = choice.delta
-            if delta is not None and (delta.tool_calls or delta.function_call is not None):
-                carries_call = True
-            if choice.finish_reason is not None and choice.index in self._held:
-                finishes = True
-        if not carries_call and not finishes:
-            return event
-        return await self._hold_or_finish(chunk, loads(data), len(data))
+            if choice.finish_reason is not None and (self._held or not choice.finish_reason):
+                return self._take(loads(data), 0)
+            self._note(choice.index or 0, choice.finish_reason)
+        return b"data: " + data + b"\n\n"
 
-    async def _hold_or_finish(self, chunk: _Chunk, event: dict[str, Any], size: int) -> bytes:
-        """Split an event: the text of it flows, its tool call deltas are held, a finish decides them."""
-        out = b""
-        for choice, raw in zip(chunk.choices or (), event["choices"], strict=True):
-            delta = choice.delta
-            single = {**event, "choices": [raw]}
-            single.pop("usage", None)
-            if delta is not None and (delta.tool_calls or delta.function_call is not None):
-                held = self._held.setdefault(choice.index, _HeldChoice())
-                held.add(choice)
-                self._held_bytes += size
-                if (
-                    self._held_bytes > MAX_HELD_BYTES
-                    or len(held.calls) > MAX_PROPOSALS
-                    or len(self._held) > MAX_PROPOSALS
-                ):
-                    raise unreadable_answer()
-                carried = raw["delta"]
-                text = {k: v for k, v in carried.items() if k not in ("tool_calls", "function_call")}
-                calls = {k: v for k, v in carried.items() if k in ("tool_calls", "function_call")}
-                held.events.append({**single, "choices": [{**raw, "delta": calls, "finish_reason": None}]})
-                if any(v not in (None, "") for k, v in text.items() if k != "role"):
-                    out += _data({**single, "choices": [{**raw, "delta": text, "finish_reason": None}]})
-                elif "role" in text:  # the first delta names the role; it goes with the first that is sent
-                    held.events[-1]["choices"][0]["delta"] = {"role": text["role"], **calls}
-                if choice.finish_reason is not None:
-                    out += await self._finish(choice.index, {**single, "choices": [{**raw, "delta": {}}]})
-            elif choice.finish_reason is not None and choice.index in self._held:
-                out += await self._finish(choice.index, single)
-            else:
-                out += _data(single)
-        return out
+    def _show_usage(self, event: bytes) -> bytes:
+        if not self._keep_usage:
+            return b""
+        if self._held:
+            self._held_usage = event
+            return b""
+        return event
 
-    async def _finish(self, index: int, last: dict[str, Any] | None) -> bytes:
-        """Decide the held calls of a choice; give what may be sent of them, then the event `last`."""
-        held = self._held.pop(index)
-        calls = list(held.calls.items())
-        verdicts = await self._judge([call.proposal() for _, call in calls])
-        if all(verdict.release for verdict in verdicts):
-            return b"".join(map(_data, held.events)) + (_data(last) if last else b"")
-        released = {key for (key, _), verdict in zip(calls, verdicts, strict=True) if verdict.release}
-        renumbered = {key: number for number, key in enumerate(sorted(released))}
-        out = b""
-        for event in held.events:
-            raw = event["choices"][0]
-            delta = dict(raw["delta"])
-            if delta.get("tool_calls"):
-                delta["tool_calls"] = [
-                    {**part, "index": renumbered["tool", part.get("index", 0)]}
-                    for part in delta["tool_calls"]
-                    if ("tool", part.get("index", 0)) in released
-                ]
-                if not delta["tool_calls"]:
-                    del delta["tool_calls"]
-            if "function_call" in delta and ("function", 0) not in released:
-                del delta["function_call"]
-            if delta:
-                out += _data({**event, "choices": [{**raw, "delta": delta}]})
-        template = last or held.events[-1]
-        choice = template["choices"][0]
-        text = "\n".join(verdict.text for verdict in verdicts if not verdict.release)
-        out += _data({**template, "choices": [{**choice, "delta": {"content": text}, "finish_reason": None}]})
-        reason = choice.get("finish_reason") if released else "stop"
-        if last is not None:
-            out += _data({**last, "choices": [{**choice, "finish_reason": reason}]})
-        return out
+    def _note(self, index: int, finish: str | None) -> None:
+        if index not in self._begun:
+            self._begun.add(index)
+        if finish is not None:
+            self._finished.add(index)
 
-    async def _finish_all(self) -> bytes:
-        """The stream ended without a finish reason: what is held is decided all the same."""
-        out = b""
-        for index in list(self._held):
-            out += await self._finish(index, None)
-        return out
+    # ------------------------------------------------------------ what is held
+
+    def _take(self, event: dict[str, Any], size: int) -> bytes:
+        """Split an event: its calls and the finish of a choice with calls are held, the rest of it flows."""
+        if event.get("error") is not None:
+            raise broke_off()
+        choices = event.get("choices") or []
+        if event.get("usage") is not None:
+            self._usage_so_far = usage_of(msgspec.Raw(dumps(event["usage"])))
+            if not choices:
+                return self._show_usage(_data(event))
+        flowing = [rest for raw in choices if (rest := self._hold(event, raw, size)) is not None]
+        if len(flowing) < len(choices) and event.get("usage") is not None:
+            self._show_usage(_data({**event, "choices": []}))
+            event = {key: value for key, value in event.items() if key != "usage"}
+        return _data({**event, "choices": flowing}) if flowing or not choices else b""
+
+    def _hold(self, event: dict[str, Any], raw: dict[str, Any], size: int) -> dict[str, Any] | None:
+        """Keep the calls of a choice and the finish that follows them; give what of it may flow, or None."""
+        index, finish = place_of(raw), finish_reason(raw)
+        delta = raw.get("delta")
+        if "finish_reason" in raw:
+            raw = {**raw, "finish_reason": finish}
+        self._note(index, finish)
+        held = self._held.get(index)
+        if isinstance(delta, dict) and carries_calls(delta):
+            held = self._held.setdefault(index, held or _HeldChoice())
+            self._hold_calls(held, event, delta, size)
+            delta = {key: value for key, value in delta.items() if key not in ("tool_calls", "function_call")}
+        elif finish in CALL_REASONS:  # its calls may come after it
+            held = self._held.setdefault(index, held or _HeldChoice())
+        elif held is None or finish is None:
+            return raw
+        said = isinstance(delta, dict) and any(value not in (None, "") for key, value in delta.items() if key != "role")
+        if finish is not None:
+            last = {"finish_reason": finish} if said else raw
+            held.finish = {**event, "choices": [{**last, "index": index, "delta": {}}]}
+            held.finish.pop("usage", None)
+        if said or (finish is None and any(raw[key] is not None for key in raw if key not in _PLAIN_KEYS)):
+            return {**raw, "delta": delta, "finish_reason": None}
+        if isinstance(delta, dict) and isinstance(delta.get("role"), str):
+            held.role = delta["role"]
+        return None
+
+    def _hold_calls(self, held: _HeldChoice, event: dict[str, Any], delta: dict[str, Any], size: int) -> None:
+        held.template |= {key: value for key, value in event.items() if key not in ("choices", "usage")}
+        held.calls.add(delta.get("tool_calls"), delta.get("function_call"))
+        self._held_bytes += size
+        if len(self._held) > MAX_CALLS:
+            raise unreadable_answer()
+        if self._held_bytes > MAX_HELD_BYTES:
+            self._give_up(TOO_LARGE)
+        elif sum(len(one.calls) for one in self._held.values()) > MAX_CALLS:
+            self._give_up(TOO_MANY)
+
+    def _give_up(self, why: str) -> None:
+        for one in self._held.values():
+            one.calls.give_up(why)
+
+    # ------------------------------------------------------------ the end
+
+    async def _end(self, out: bytes, ending: bytes) -> bytes:
+        """The answer is over: judge what is held, and give what may be sent of it."""
+        self._over = True
+        self.usage = self._usage_so_far
+        held = [(index, choice, choice.calls.calls) for index, choice in sorted(self._held.items())]
+        released = b""
+        if held:
+            proposals = [call.proposal for _, _, calls in held for call in calls]
+            verdicts = iter(await self._judge(proposals) if proposals else ())
+            for index, choice, calls in held:
+                judged = [(call, next(verdicts)) for call in calls]
+                released += b"".join(map(_data, _written(index, choice, judged)))
+        preface, self._preface = self._preface or b"", None
+        return preface + out + released + self._held_usage + ending
+
+
+def _written(index: int, choice: _HeldChoice, judged: list[tuple[Call, Verdict]]) -> list[dict[str, Any]]:
+    """The chunks of one choice: each released call in one delta, why others were left out, the finish."""
+    deltas: list[dict[str, Any]] = []
+    tools = functions = 0
+    for number, (call, verdict) in enumerate(judged):
+        if not verdict.release:
+            continue
+        if choice.calls.is_legacy(call):
+            deltas.append({"function_call": call.function})
+            functions += 1
+        else:
+            spare_id = fallback_id(choice.template.get("id"), index, number)
+            deltas.append({"tool_calls": [call.written(index=tools, fallback_id=spare_id)]})
+            tools += 1
+    left_out = [verdict.text for _, verdict in judged if not verdict.release]
+    if left_out:
+        deltas.append({"content": "\n".join(left_out)})
+    if deltas and choice.role is not None:
+        deltas[0] = {"role": choice.role, **deltas[0]}
+    chunks = [
+        {**choice.template, "choices": [{"index": index, "delta": delta, "finish_reason": None}]} for delta in deltas
+    ]
+    if choice.finish is not None:
+        last = choice.finish["choices"][0]
+        last["finish_reason"] = finish_after(last["finish_reason"], tools, functions, bool(left_out))
+        chunks.append(choice.finish)
+    return chunks
+
+
+_COMMENT = b":\n\n"
+_PLAIN_KEYS = frozenset({"index", "delta", "finish_reason"})
 
 
 def _says_nothing(event: bytes) -> bool:
@@ -312,47 +351,8 @@ def _says_nothing(event: bytes) -> bool:
             for choice in choices
         )
     except (msgspec.DecodeError, UnicodeDecodeError, LookupError, TypeError, AttributeError):
-        return False  # a comment, the end, or what only the client understands
+        return False  # only the client understands it
 
 
 def _data(event: dict[str, Any]) -> bytes:
     return b"data: " + dumps(event) + b"\n\n"
-
-
-def _data_of(event: bytes) -> bytes | None:
-    """The data of an event in any framing that the standard knows; None for one that is only comments.
-
-    Raises `upstream_failed` for an error event, and for a line that is no field: some reader may take it for one.
-    Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
-    """
-    parts = []
-    for line in event.split(b"\n"):
-        name, _, value = line.partition(b":")
-        if name == b"data":
-            parts.append(value.removeprefix(b" "))
-        elif name == b"event" and value.strip() == b"error":
-            raise Refusal("upstream_failed", "The model provider broke off its answer with an error; try again.")
-        elif name not in (b"", b"event", b"id", b"retry"):
-            raise unreadable_answer()
-    return b"\n".join(parts) if parts else None
-
-
-def _read(data: bytes) -> _Chunk:
-    try:
-        return _decode_chunk(data)
-    except msgspec.ValidationError:
-        raise
-    except (msgspec.DecodeError, UnicodeDecodeError):  # half of a surrogate pair, as when a character is split in two
-        value = loads(data)
-        raw = {"usage": msgspec.Raw(json.dumps(value["usage"]).encode())} if "usage" in value else {}
-        return msgspec.convert({**value, **raw}, _Chunk)
-
-
-def _joined(parts: list[str]) -> str:
-    """Join text parts; surrogate halves that meet become the character they are."""
-    text = "".join(parts)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text

@@ -250,10 +250,15 @@ async def test_usage_of_a_stream_that_breaks_off_is_not_believed() -> None:
     assert stream.usage is None
 
 
-async def test_more_calls_than_anybody_could_act_on_end_the_stream() -> None:
+async def test_more_calls_than_anybody_could_act_on_are_all_left_out_with_a_sentence() -> None:
     events = [_chunk(_call(index, id=str(index), name="read", arguments="{}")) for index in range(300)]
-    with pytest.raises(Refusal):
-        await _filter(_sse(*events), Judge())
+    judge = Judge()
+    out, _ = await _filter(_sse(*events, _chunk({}, "tool_calls"), "[DONE]"), judge)
+    text, calls, finishes = _assembled(out)
+    assert (calls, finishes) == ({}, ["stop"])
+    assert "more than 256 calls" in (judge.asked[0].fault or "")
+    assert "A call without a name was not executed" in text
+    assert len(judge.asked) == 1
 
 
 @pytest.mark.parametrize("event", [ESCAPED, TWICE, AT_FINISH, LEGACY, NO_FINISH, CUSTOM, MULTILINE])
