@@ -31,23 +31,24 @@ class EventReader:
         if b"\r" in piece:
             self._after_cr = piece.endswith(b"\r")
             piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        pending = self._pending
-        if not pending:
-            end = piece.rfind(b"\n\n")
-            if end < 0:
-                pending += piece
-                return self._none_yet()
-            complete, rest = piece[:end], piece[end + 2 :]
-        else:
+        pending, complete = self._pending, b""
+        if pending:
             searched = len(pending) - 1
             pending += piece
             end = pending.rfind(b"\n\n", searched)
+            if end >= 0:
+                complete, self._pending = bytes(pending[:end]), pending[end + 2 :]
+        else:
+            end = piece.rfind(b"\n\n")
             if end < 0:
-                return self._none_yet()
-            complete, rest = bytes(pending[:end]), bytes(pending[end + 2 :])
-        self._pending = bytearray(rest)
-        self._none_yet()
-        return self._events(complete)
+                pending += piece
+            else:
+                complete = piece[:end]
+                if end + 2 != len(piece):
+                    pending += piece[end + 2 :]
+        if len(self._pending) > MAX_EVENT_BYTES:
+            raise unreadable_answer()
+        return self._events(complete) if complete else []
 
     def rest(self) -> list[bytes]:
         """What stands after the last complete event, once the stream is over: at most one event."""
@@ -58,11 +59,6 @@ class EventReader:
         if self._at_start:
             complete, self._at_start = complete.removeprefix(_BYTE_ORDER_MARK), False
         return [event for event in complete.split(b"\n\n") if event]
-
-    def _none_yet(self) -> list[bytes]:
-        if len(self._pending) > MAX_EVENT_BYTES:
-            raise unreadable_answer()
-        return []
 
 
 def data_of(event: bytes) -> bytes | None:

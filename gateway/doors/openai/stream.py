@@ -103,7 +103,7 @@ class ChatStream:
         self._finished: set[int] = set()  # choices that gave a finish reason
         self._usage_so_far: Usage | None = None
         self._over = False
-        self._exhausted = False  # the provider's stream came to its end
+        self._silent = False  # the answer is complete, but the provider did not end its stream
         self.usage: Usage | None = None
 
     @property
@@ -114,8 +114,9 @@ class ChatStream:
     async def run(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Yield what may be sent, as soon as it may. Raises `upstream_failed`."""
         source = aiter(chunks)
-        while (piece := await self._next(source)) is not None:
-            out = self._read(self._events.feed(piece))
+        feed = self._events.feed
+        while (piece := await (self._next(source) if self._held else anext(source, None))) is not None:
+            out = self._read(feed(piece))
             if self._over:
                 yield await self._end(out, _END)
                 while await self._next(source) is not None:
@@ -123,8 +124,8 @@ class ChatStream:
                 return
             if out:
                 yield out
-        out = self._read(self._events.rest()) if self._exhausted else b""
-        if out := await self._end(out, self._ending):
+        out = b"" if self._silent else self._read(self._events.rest())
+        if out := await self._end(out, _END if self._silent or self._over else b""):
             yield out
 
     async def _next(self, source: AsyncIterator[bytes]) -> bytes | None:
@@ -132,18 +133,11 @@ class ChatStream:
         if self._over or self._is_complete:
             try:
                 async with asyncio.timeout(self._end_silence_s):
-                    piece = await anext(source, None)
+                    return await anext(source, None)
             except TimeoutError:
+                self._silent = True
                 return None
-        else:
-            piece = await anext(source, None)
-        self._exhausted = piece is None
-        return piece
-
-    @property
-    def _ending(self) -> bytes:
-        """Whoever stopped listening for silence ends the stream; else it ends as the provider's did."""
-        return b"" if self._exhausted and not self._over else _END
+        return await anext(source, None)
 
     @property
     def _is_complete(self) -> bool:
@@ -212,9 +206,12 @@ class ChatStream:
             if not chunk.choices:
                 return self._show_usage(b"data: " + data + b"\n\n")
         for choice in chunk.choices or ():
-            if choice.finish_reason is not None and (self._held or not choice.finish_reason):
-                return self._take(loads(data), 0)
-            self._note(choice.index or 0, choice.finish_reason)
+            if choice.finish_reason is not None:
+                if self._held or not choice.finish_reason:
+                    return self._take(loads(data), 0)
+                self._finished.add(choice.index or 0)
+            if choice.index not in self._begun:
+                self._begun.add(choice.index or 0)
         return b"data: " + data + b"\n\n"
 
     def _show_usage(self, event: bytes) -> bytes:
@@ -224,12 +221,6 @@ class ChatStream:
             self._held_usage = event
             return b""
         return event
-
-    def _note(self, index: int, finish: str | None) -> None:
-        if index not in self._begun:
-            self._begun.add(index)
-        if finish is not None:
-            self._finished.add(index)
 
     # ------------------------------------------------------------ what is held
 
@@ -254,7 +245,9 @@ class ChatStream:
         delta = raw.get("delta")
         if "finish_reason" in raw:
             raw = {**raw, "finish_reason": finish}
-        self._note(index, finish)
+        self._begun.add(index)
+        if finish is not None:
+            self._finished.add(index)
         held = self._held.get(index)
         if isinstance(delta, dict) and carries_calls(delta):
             held = self._held.setdefault(index, held or _HeldChoice())
