@@ -1,6 +1,7 @@
 """The bench of docs/performance.md: direct, through the gateway, and through LiteLLM's proxy, in one run.
 
-usage: python -m bench.run [--rounds N] [--seconds S] [--without-litellm] [--out FILE]
+usage: python -m bench.run [--rounds N] [--seconds S] [--without-litellm] [--versus CHECKOUT] [--out FILE]
+--versus: another checkout of the gateway (with its own .venv) takes its turn too, and the ratios are printed.
 Each subject is pinned to core 0; the mock upstream and the load to core 1. Subjects take turns within a round, and
 every figure is the median over the rounds. CPU is what the kernel counted for the subject, all threads.
 """
@@ -29,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "bench" / "work"
 LITELLM = ROOT / ".venv-litellm" / "bin" / "litellm"
 LITELLM_KEY = "sk-bench"
+OTHER = "other version"
 
 
 class Subject(NamedTuple):
@@ -47,8 +49,9 @@ def _pinned(core: int, command: list[str]) -> list[str]:
 @contextlib.contextmanager
 def _process(command: list[str], log: Path, **more: Any) -> Iterator[subprocess.Popen[str]]:
     with log.open("w") as errors:
+        more.setdefault("cwd", ROOT)
         child = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT, start_new_session=True, **more
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True, **more
         )
     try:
         yield child
@@ -71,17 +74,18 @@ def _line(child: subprocess.Popen[str]) -> str:
 
 
 @contextlib.contextmanager
-def _gateway(upstream: str) -> Iterator[tuple[Subject, dict[str, float]]]:
+def _gateway(upstream: str, name: str = "gateway", checkout: Path = ROOT) -> Iterator[tuple[Subject, dict[str, float]]]:
     """The gateway, started twice: the second start is the one that counts."""
-    folder = WORK / "gateway"
+    folder = WORK / name
     shutil.rmtree(folder, ignore_errors=True)
-    command = _pinned(0, [sys.executable, "-m", "bench.subject", str(folder), upstream])
-    with _process(command, WORK / "gateway-first.log") as child:
+    python = sys.executable if checkout == ROOT else str(checkout / ".venv" / "bin" / "python")
+    command = _pinned(0, [python, "-m", "bench.subject", str(folder), upstream])
+    with _process(command, WORK / f"{name}-first.log", cwd=checkout) as child:
         _line(child)
-    with _process(command, WORK / "gateway.log") as child:
+    with _process(command, WORK / f"{name}.log", cwd=checkout) as child:
         ready = json.loads(_line(child))
         facts = {"ready_s": ready["ready_s"], "idle_mb": resident_mb(child.pid)}
-        yield Subject("gateway", ready["url"] + "/v1/chat/completions", ready["key"], child.pid), facts
+        yield Subject(name, ready["url"] + "/v1/chat/completions", ready["key"], child.pid), facts
         facts["load_mb"] = resident_mb(child.pid)
 
 
@@ -207,7 +211,7 @@ def _median(rounds: list[dict[str, dict[str, dict[str, float]]]], name: str, cas
 
 def report(rounds: list[dict[str, dict[str, dict[str, float]]]], facts: dict[str, dict[str, float]]) -> str:
     """The table, as Markdown."""
-    names = list(rounds[0])
+    names = ["direct", *facts]
     lines = ["| | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
 
     def row(title: str, case: str, key: str, unit: str = "", scale: float = 1.0, digits: int = 0) -> None:
@@ -242,6 +246,22 @@ def report(rounds: list[dict[str, dict[str, dict[str, float]]]], facts: dict[str
     return "\n".join(lines)
 
 
+def report_ratios(rounds: list[dict[str, dict[str, dict[str, float]]]]) -> str:
+    """This version against the other one: median over the rounds, and the range."""
+    lines = ["", "| this version / the other | median | min | max |", "|---|---:|---:|---:|"]
+    for title, case, key in (
+        ("CPU per call, 32 connections", "c32", "cpu_us"),
+        ("the same with the work put off until idle", "c32", "cpu_us_with_rest"),
+        ("CPU per call, 1 connection", "c1", "cpu_us"),
+        ("CPU per streamed chunk, text", "text", "cpu_us_per_chunk"),
+        ("CPU per streamed answer, tool calls", "tools", "cpu_us"),
+    ):
+        ratios = [one["gateway"][case][key] / one[OTHER][case][key] for one in rounds]
+        low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
+        lines.append(f"| {title} | {middle:.3f} | {low:.3f} | {high:.3f} |")
+    return "\n".join(lines)
+
+
 def payload_chunks() -> int:
     """Events of a streamed answer of the mock."""
     from bench.upstream import CHUNKS
@@ -255,6 +275,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--without-litellm", action="store_true")
+    parser.add_argument("--versus", type=Path, metavar="CHECKOUT")
     parser.add_argument("--out", type=Path, default=WORK / "result.json")
     chosen = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
@@ -266,17 +287,23 @@ def main() -> None:
         upstream = f"http://127.0.0.1:{int(_line(mock))}"
         facts: dict[str, dict[str, float]] = {}
         subjects = [Subject("direct", f"{upstream}/v1/chat/completions", "none", None)]
-        peers = [_gateway] if chosen.without_litellm else [_gateway, _litellm]
-        for start in peers:
-            subject, facts_of = stack.enter_context(start(upstream))
+        peers = [_gateway(upstream)]
+        if chosen.versus is not None:
+            peers.append(_gateway(upstream, OTHER, chosen.versus.resolve()))
+        if not chosen.without_litellm:
+            peers.append(_litellm(upstream))
+        for peer in peers:
+            subject, facts_of = stack.enter_context(peer)
             subjects.append(subject)
             facts[subject.name] = facts_of
         rounds = []
         for number in range(chosen.rounds):
-            rounds.append(_round(subjects, files, chosen.seconds))
+            rounds.append(_round(subjects if number % 2 else subjects[::-1], files, chosen.seconds))
             print(f"round {number + 1} of {chosen.rounds}, load average {os.getloadavg()[0]:.1f}", file=sys.stderr)
     chosen.out.write_text(json.dumps({"rounds": rounds, "facts": facts}, indent=1))
     print(report(rounds, facts))
+    if chosen.versus is not None:
+        print(report_ratios(rounds))
 
 
 if __name__ == "__main__":
