@@ -2,6 +2,8 @@
 # make replicas  two gateways as one: PostgreSQL, Redis, OPA and a balancer, on the same address
 # make demo  a whole story, against the gateway that runs or one of its own; BY_HAND=1 lets you be the person
 # make test  the whole test suite
+# make drill what takes minutes: races, chaos, real clients that wait
+# make drill-streams  100,000 model answers through the real SDKs, with figures; STREAMS= and SEED= choose others
 # make test-shared  what one gateway must do, on PostgreSQL and Redis
 # make lint  format, lint, types, import contracts
 # make bench the bench of docs/performance.md; make bench-replicas of both footings
@@ -15,6 +17,8 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 INSTALL := $(UV) pip install --quiet --require-hashes --compile-bytecode
 PYTEST_ARGS ?= -n 2
+STREAMS ?= 100000
+SEED ?= s1
 # Written for one gateway; on the shared footing they must not notice.
 SHARED := tests/admin tests/govern tests/invariants/test_3_votes_bind.py tests/invariants/test_4_races.py \
 	tests/invariants/test_5_distinct_persons.py
@@ -25,7 +29,7 @@ NPM_CLIENTS := $(if $(shell command -v npm),.venv-npm/.made)
 OPA := github.com/open-policy-agent/opa@v1.22.2
 
 .DEFAULT_GOAL := help
-.PHONY: help run replicas demo test test-shared drill lint types contracts format bench bench-replicas lock clean
+.PHONY: help run replicas demo test test-shared drill drill-streams lint types contracts format bench bench-replicas lock clean
 
 help:
 	@sed -n '1,/^$$/p' Makefile | sed 's/^# //'
@@ -92,6 +96,10 @@ test-shared: $(VENV)/.dev
 
 drill: $(VENV)/.dev .venv-sdk/.made $(NPM_CLIENTS)
 	@$(BIN)/python -m pytest -m drill
+
+drill-streams: $(VENV)/.dev .venv-sdk/.made .venv-npm/.made
+	@$(BIN)/python -m tests.sdk_streams.drill --seed $(SEED) --count $(STREAMS)
+	@$(BIN)/python -m tests.sdk_streams.drill --seed $(SEED) --count $(STREAMS) --plain
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff format --check --quiet .
