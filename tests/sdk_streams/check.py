@@ -142,8 +142,8 @@ def _gateway_faults(upstream: Upstream, filtered: Filtered, sent: Released) -> I
     if filtered.refused is not None:
         yield f"refused: {filtered.refused}"
         return
-    intended = Counter(_call_key(call) for call in upstream.intended)
-    if filtered.all_allowed and Counter(_call_key(call) for call in calls) != intended:
+    keys = [Counter(_call_key(call, ids=upstream.well_formed) for call in found) for found in (calls, upstream.intended)]
+    if filtered.all_allowed and keys[0] != keys[1]:
         yield f"intended {_names(c.name for c in upstream.intended)}, released {_names(c.name for c in calls)}"
 
 
@@ -168,8 +168,8 @@ def _value(call: Call) -> Hashable:
     return values.canonical(call.text) if call.kind == "custom" else values.of_text(call.text)
 
 
-def _call_key(call: Call) -> Hashable:
-    return (call.kind, call.name, _value(call), call.call_id or None, values.canonical(dict(call.members)))
+def _call_key(call: Call, *, ids: bool) -> Hashable:
+    return (call.kind, call.name, _value(call), ids and call.call_id, values.canonical(dict(call.members)))
 
 
 def _read_key(call: CallRead, *, rounded: bool = False) -> Hashable:

@@ -46,12 +46,14 @@ const call = (choice, kind, id, name, text, value) => ({
   value: value === undefined ? null : JSON.stringify(value),
 });
 
+/** Text, or the texts of a list of parts. */
+const textOf = (content) =>
+  Array.isArray(content) ? content.map((part) => textOf(part.text)).join("") : typeof content === "string" ? content : "";
+
 function noteCompletion(found, completion) {
   for (const { index, message, finish_reason } of completion.choices) {
     found.finish[index] = finish_reason;
-    if (message.content != null) {
-      found.text += typeof message.content === "string" ? message.content : JSON.stringify(message.content);
-    }
+    found.text += textOf(message.content);
     for (const { id, function: fn, custom } of message.tool_calls ?? []) {
       if (fn) found.calls.push(call(index, "function", id, fn.name, fn.arguments));
       if (custom) found.calls.push(call(index, "custom", id, custom.name, custom.input));
@@ -107,7 +109,7 @@ const openaiRunTools = (stream) => async () => {
     const runner = client.chat.completions.runTools(request, { maxChatCompletions: 1 });
     const { message, finish_reason } = (await runner.finalChatCompletion()).choices[0];
     found.finish[0] = finish_reason;
-    found.text = typeof message.content === "string" ? message.content : "";
+    found.text = textOf(message.content);
   } catch (error) {
     found.error = failed(error);
   }

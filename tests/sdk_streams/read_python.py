@@ -79,13 +79,19 @@ def _field(holder: Any, name: str) -> Any:
     return holder.get(name) if isinstance(holder, dict) else getattr(holder, name, None)
 
 
+def _text(content: Any) -> str:
+    """Text, or the texts of a list of parts."""
+    if isinstance(content, list):
+        return "".join(_text(_field(part, "text")) for part in content)
+    return content if isinstance(content, str) else ""
+
+
 def _note_choices(reading: Reading, choices: Any) -> None:
     """Add what an agent reads from the choices of a completion."""
     for choice in choices:
         reading["finish"][choice.index] = choice.finish_reason
         message = choice.message
-        content = message.content
-        reading["text"] += content if isinstance(content, str) else json.dumps(content) if content is not None else ""
+        reading["text"] += _text(message.content)
         for call in message.tool_calls or []:
             for kind, text in (("function", "arguments"), ("custom", "input")):
                 held = _field(call, kind)

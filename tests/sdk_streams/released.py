@@ -88,8 +88,12 @@ def read_plain(data: bytes) -> Released:
 
 def _note_delta(found: Released, choice: dict[str, Any]) -> None:
     index, delta = choice.get("index", 0), choice.get("delta") or {}
-    calls = found.calls.setdefault(index, [])
     parts = delta.get("tool_calls") or ()
+    if type(index) is not int:  # not a choice that any SDK can place
+        if parts or delta.get("function_call") is not None:
+            raise FormError(f"a call of choice {index!r}")
+        return
+    calls = found.calls.setdefault(index, [])
     if (parts or delta.get("function_call") is not None) and index in found.finish:
         raise FormError(f"a call of choice {index} after its finish reason")
     for part in parts:
