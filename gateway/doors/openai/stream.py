@@ -3,7 +3,7 @@
 Events without a call pass as the data that they are. The parts of calls never pass: they are joined, and so is what
 comes after a choice's finish reason, because clients join it too. At the end of the answer (`[DONE]`, the end of the
 stream, or some silence after the last finish reason) all calls are judged, and each released one is written as one
-delta. The finish chunk of a choice, and the usage, follow its calls.
+delta. The finish chunk of a choice waits until then, and so does the usage.
 
 Fails closed: an event that can't be read ends the stream with an error; a call that can't be read is left out.
 """
@@ -20,7 +20,6 @@ from gateway.actions import Usage
 from gateway.doors.openai.calls import MAX_CALLS, TOO_LARGE, TOO_MANY, Call, Calls, fallback_id
 from gateway.doors.openai.events import EventReader, broke_off, data_of, unreadable_answer
 from gateway.doors.openai.plain import (
-    CALL_REASONS,
     carries_calls,
     cleaned,
     dumps,
@@ -39,7 +38,7 @@ Judge = Callable[[list[Proposal]], Awaitable[list[Verdict]]]
 MAX_HELD_BYTES = 16 * 1024 * 1024
 MAX_PREFACE_BYTES = 64 * 1024
 END_SILENCE_S = 5.0
-"""After the last finish reason, this much silence is the end of an answer whose calls are held."""
+"""After the last finish reason, this much silence is the end of an answer."""
 
 _DONE = b"[DONE]"
 _END = b"data: [DONE]\n\n"
@@ -64,13 +63,14 @@ _decode = msgspec.json.decode
 class _HeldChoice:
     """The calls of one choice, and what follows them."""
 
-    __slots__ = ("calls", "finish", "role", "template")
+    __slots__ = ("calls", "finish", "role", "template", "verbatim")
 
     def __init__(self) -> None:
         self.calls = Calls()
         self.template: dict[str, Any] = {}  # of the chunks that carried the calls: what is around their choices
         self.role: str | None = None  # goes with the first delta that is sent
         self.finish: dict[str, Any] | None = None  # the finish chunk, for this choice alone
+        self.verbatim = b""  # the same as it came, where it says nothing else
 
 
 class ChatStream:
@@ -141,7 +141,7 @@ class ChatStream:
 
     @property
     def _is_complete(self) -> bool:
-        """Whether calls are held, and every choice has given its finish reason."""
+        """Whether every choice has given its finish reason."""
         return bool(self._held) and len(self._finished) >= self._choices and self._begun <= self._finished
 
     # ------------------------------------------------------------ what flows
@@ -164,9 +164,9 @@ class ChatStream:
         own retry comes back for it.
         """
         assert self._preface is not None
-        if not shown or shown == _COMMENT:
+        if shown == _COMMENT and self._preface.endswith(_COMMENT):
             return b""
-        if _says_nothing(shown) and len(self._preface) < MAX_PREFACE_BYTES:
+        if (not shown or shown == _COMMENT or _says_nothing(shown)) and len(self._preface) < MAX_PREFACE_BYTES:
             self._preface += shown
             return b""
         shown, self._preface = self._preface + shown, None
@@ -198,7 +198,7 @@ class ChatStream:
             raise unreadable_answer() from error
 
     def _pass(self, chunk: _Chunk, data: bytes) -> bytes:
-        """An event without a call: it is sent as it is, unless it finishes a choice whose calls are held."""
+        """An event without a call: it is sent as it is, unless it finishes a choice."""
         if chunk.error is not None:
             raise broke_off()
         if chunk.usage != _NULL:
@@ -207,12 +207,19 @@ class ChatStream:
                 return self._show_usage(b"data: " + data + b"\n\n")
         for choice in chunk.choices or ():
             if choice.finish_reason is not None:
-                if self._held or not choice.finish_reason:
-                    return self._take(loads(data), 0)
-                self._finished.add(choice.index or 0)
+                return self._finish(chunk, data)
             if choice.index not in self._begun:
                 self._begun.add(choice.index or 0)
         return b"data: " + data + b"\n\n"
+
+    def _finish(self, chunk: _Chunk, data: bytes) -> bytes:
+        """A finish chunk waits for the end of the answer, as calls may come after it; then it goes out as it came."""
+        out = self._take(loads(data), 0)
+        choices = chunk.choices or []
+        held = self._held.get(choices[0].index or 0)
+        if held is not None and not out and len(choices) == 1 and chunk.usage == _NULL:
+            held.verbatim = b"data: " + data + b"\n\n"
+        return out
 
     def _show_usage(self, event: bytes) -> bytes:
         if not self._keep_usage:
@@ -225,7 +232,7 @@ class ChatStream:
     # ------------------------------------------------------------ what is held
 
     def _take(self, event: dict[str, Any], size: int) -> bytes:
-        """Split an event: its calls and the finish of a choice with calls are held, the rest of it flows."""
+        """Split an event: calls and finishes are held, the rest of it flows."""
         if event.get("error") is not None:
             raise broke_off()
         choices = event.get("choices") or []
@@ -253,10 +260,11 @@ class ChatStream:
             held = self._held.setdefault(index, held or _HeldChoice())
             self._hold_calls(held, event, delta, size)
             delta = {key: value for key, value in delta.items() if key not in ("tool_calls", "function_call")}
-        elif finish in CALL_REASONS:  # its calls may come after it
-            held = self._held.setdefault(index, held or _HeldChoice())
-        elif held is None or finish is None:
+        elif finish is None:
             return raw
+        else:
+            held = self._held.setdefault(index, held or _HeldChoice())
+        held.verbatim = b""
         said = isinstance(delta, dict) and any(value not in (None, "") for key, value in delta.items() if key != "role")
         if finish is not None:
             last = {"finish_reason": finish} if said else raw
@@ -296,7 +304,7 @@ class ChatStream:
             verdicts = iter(await self._judge(proposals) if proposals else ())
             for index, choice, calls in held:
                 judged = [(call, next(verdicts)) for call in calls]
-                released += b"".join(map(_data, _written(index, choice, judged)))
+                released += choice.verbatim or b"".join(map(_data, _written(index, choice, judged)))
         preface, self._preface = self._preface or b"", None
         return preface + out + released + self._held_usage + ending
 
