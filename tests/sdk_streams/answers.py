@@ -184,7 +184,7 @@ class _Answer:
             name=self.name,
             kind="plain",
             pieces=(data,),
-            request=request_of(tools, stream=False),
+            request=request_of(tools, stream=False, choices=choices),
             tools=tool_names(self.names),
             intended=None if self.intended is None else tuple(self.intended),
             texts=self.texts,

@@ -35,6 +35,7 @@ class Reader(NamedTuple):
     refuses_unfinished: bool = False  # it raises where the answer was cut off
     fragments: bool = False  # it is told of each call that ends, which may be none
     rounds: bool = False  # it parses with JavaScript's numbers
+    one_kind: bool = False  # it shows no tool_calls of a message that has a function_call
 
 
 _FUNCTION, _LEGACY, _CUSTOM = frozenset({"function"}), frozenset({"legacy"}), frozenset({"custom"})
@@ -45,9 +46,9 @@ READERS: dict[str, Reader] = {
     "openai-python events": Reader(_FUNCTION, fragments=True),
     "openai-python by hand": Reader(_ALL),
     "langchain": Reader(_FUNCTION | _LEGACY, mixes_choices=True, fails_on_custom=True),
-    "openai-node": Reader(_ALL),
+    "openai-node": Reader(_ALL, one_kind=True),
     "openai-node events": Reader(_FUNCTION, fragments=True),
-    "openai-node runTools": Reader(_FUNCTION, first_choice=True, refuses_unfinished=True),
+    "openai-node runTools": Reader(_FUNCTION, first_choice=True, refuses_unfinished=True, one_kind=True),
     "ai-sdk openai": Reader(_FUNCTION, mixes_choices=True, fails_on_custom=True, rounds=True),
     "ai-sdk compatible": Reader(_FUNCTION, mixes_choices=True, fails_on_custom=True, rounds=True),
 }
@@ -78,7 +79,7 @@ def faults(
     if upstream.kind == "plain" and filtered.refused is not None:
         return [Fault("gateway", f"refused: {filtered.refused}")] if upstream.intended is not None else []
     try:
-        sent = (released.read_stream if upstream.kind == "stream" else released.read_plain)(filtered.data)
+        sent = read_released(upstream, filtered)
     except FormError as error:
         return [Fault("gateway", f"form: {error}"), *_executed_unjudged(filtered, readings)]
     found = [Fault("gateway", what) for what in _gateway_faults(upstream, filtered, sent)]
@@ -93,7 +94,9 @@ def alike(readings: Mapping[str, Reading]) -> list[Hashable] | None:
     """The calls that the SDKs agree on, as values, if they do and none fails. None: they do not."""
     if any(readings[name].error is not None for name in CANON):
         return None
-    rounded = [[_read_key(call, rounded=True) for call in _by_choice(readings[name].calls)] for name in CANON]
+    rounded = [
+        [(call.call_id, _read_key(call, rounded=True)) for call in _by_choice(readings[name].calls)] for name in CANON
+    ]
     if not rounded[0] == rounded[1] == rounded[2]:
         return None
     return [_read_key(call) for call in _by_choice(readings[CANON[0]].calls)]
@@ -106,10 +109,16 @@ def readable(calls: Sequence[CallRead]) -> bool:
     )
 
 
-def released_keys(filtered: Filtered, kind: str) -> list[Hashable]:
+def released_keys(upstream: Upstream, filtered: Filtered) -> list[Hashable]:
     """The calls in what the gateway sends, as `alike` gives them. Raises `FormError`."""
-    sent = (released.read_stream if kind == "stream" else released.read_plain)(filtered.data)
-    return [(call.kind, call.name, _value(call)) for call in sent.all_calls]
+    return [(call.kind, call.name, _value(call)) for call in read_released(upstream, filtered).all_calls]
+
+
+def read_released(upstream: Upstream, filtered: Filtered) -> Released:
+    """What the gateway sends. Raises `FormError`."""
+    if upstream.kind == "plain":
+        return released.read_plain(filtered.data)
+    return released.read_stream(filtered.data, upstream.late)
 
 
 # ------------------------------------------------------------ the gateway
@@ -142,7 +151,9 @@ def _gateway_faults(upstream: Upstream, filtered: Filtered, sent: Released) -> I
     if filtered.refused is not None:
         yield f"refused: {filtered.refused}"
         return
-    keys = [Counter(_call_key(call, ids=upstream.well_formed) for call in found) for found in (calls, upstream.intended)]
+    keys = [
+        Counter(_call_key(call, ids=upstream.well_formed) for call in found) for found in (calls, upstream.intended)
+    ]
     if filtered.all_allowed and keys[0] != keys[1]:
         yield f"intended {_names(c.name for c in upstream.intended)}, released {_names(c.name for c in calls)}"
 
@@ -200,8 +211,12 @@ class _Check:
         self._sent = sent
         self._reader = reader
         self._reading = reading
-        pool = sent.calls.get(0, []) if reader.first_choice else sent.all_calls
-        self._expected = [call for call in pool if call.kind in reader.kinds]
+        self._expected = [
+            call
+            for choice, calls in sorted(sent.calls.items())
+            for call in (_shown(calls) if reader.one_kind else calls)
+            if call.kind in reader.kinds and (choice == 0 or not reader.first_choice)
+        ]
 
     def faults(self, upstream_reading: Callable[[], Reading]) -> Iterator[str]:
         reading = self._reading
@@ -260,7 +275,12 @@ class _Check:
 
     def _other_text(self) -> Iterator[str]:
         """The text that it shows is the one that was sent."""
-        if self._upstream.choices == 1 and not self._reader.first_choice and not self._reader.fragments:
+        if (
+            self._upstream.choices == 1
+            and not self._sent.misplaced
+            and not self._reader.first_choice
+            and not self._reader.fragments
+        ):
             shown, sent = values.joined(self._reading.text), values.joined(self._sent.text.get(0, ""))
             if shown != sent:
                 yield f"shows {shown!r}, and {sent!r} was sent"
@@ -286,6 +306,10 @@ class _Check:
         if read.call_id is not None and sent.call_id and ids.count(sent.call_id) == 1 and read.call_id != sent.call_id:
             return False
         return read.signature is None or read.signature == _signature(sent)
+
+
+def _shown(calls: Sequence[Call]) -> Sequence[Call]:
+    return [call for call in calls if call.kind == "legacy"] or calls
 
 
 def _signature(call: Call) -> object:

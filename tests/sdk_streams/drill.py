@@ -139,7 +139,7 @@ def _check_kept(upstream: Upstream, sent: Filtered, earlier: Mapping[str, Readin
         return
     figures.alike += 1
     try:
-        kept = sent.refused is None and released_keys(sent, upstream.kind) == same
+        kept = sent.refused is None and released_keys(upstream, sent) == same
     except FormError:
         kept = False
     figures.kept += kept

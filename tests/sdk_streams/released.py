@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,14 +34,15 @@ class Released:
     text: dict[int, str] = field(default_factory=dict)
     finish: dict[int, str] = field(default_factory=dict)
     ended: bool = False
+    misplaced: bool = False  # some text belongs to no choice that can be told
 
     @property
     def all_calls(self) -> list[Call]:
         return [call for _, calls in sorted(self.calls.items()) for call in calls]
 
 
-def read_stream(data: bytes) -> Released:
-    """Raises `FormError`."""
+def read_stream(data: bytes, late: Collection[int] = ()) -> Released:
+    """`late` are choices that may call tools after their finish reason. Raises `FormError`."""
     found = Released()
     try:
         text = data.decode("utf-8")
@@ -61,7 +63,7 @@ def read_stream(data: bytes) -> Released:
         chunk = _loads(event.removeprefix("data: "))
         _refuse_strays(chunk, "delta")
         for choice in chunk.get("choices") or ():
-            _note_delta(found, choice)
+            _note_delta(found, choice, late)
     return found
 
 
@@ -86,15 +88,16 @@ def read_plain(data: bytes) -> Released:
     return found
 
 
-def _note_delta(found: Released, choice: dict[str, Any]) -> None:
+def _note_delta(found: Released, choice: dict[str, Any], late: Collection[int]) -> None:
     index, delta = choice.get("index", 0), choice.get("delta") or {}
     parts = delta.get("tool_calls") or ()
     if type(index) is not int:  # not a choice that any SDK can place
         if parts or delta.get("function_call") is not None:
             raise FormError(f"a call of choice {index!r}")
+        found.misplaced = True
         return
     calls = found.calls.setdefault(index, [])
-    if (parts or delta.get("function_call") is not None) and index in found.finish:
+    if (parts or delta.get("function_call") is not None) and index in found.finish and index not in late:
         raise FormError(f"a call of choice {index} after its finish reason")
     for part in parts:
         at = sum(call.kind != "legacy" for call in calls)

@@ -48,6 +48,7 @@ class _Stream:
         self.intended: list[Call] | None = []
         self.texts: dict[int, str] = {}
         self.cut_off: set[int] = set()
+        self.late: set[int] = set()
         self.oddities: list[str] = []
 
     # ------------------------------------------------------------ calls
@@ -210,7 +211,12 @@ class _Stream:
         if reason == "length":
             self.cut_off.add(index)
         self.texts[index] = "".join(delta.get("content") or "" for delta in deltas)
-        return self._finished(deltas, reason)
+        steps = self._finished(deltas, reason)
+        finish = next((at for at, step in enumerate(steps) if step.finish not in (None, "", ...)), len(steps))
+        before = [step.delta or {} for step in steps[: finish + 1]]
+        if not any(delta.get("tool_calls") or delta.get("function_call") for delta in before):
+            self.late.add(index)
+        return steps
 
     def _with_text(self, deltas: list[Delta]) -> list[Delta]:
         rng = self.rng
@@ -366,13 +372,16 @@ class _Stream:
             name=self.name,
             kind="stream",
             pieces=tuple(cut(rng, data)),
-            request=request_of(tools, stream=True, usage=rng.random() < 0.5),
+            request=request_of(
+                tools, stream=True, usage=rng.random() < 0.5, choices=1 if self.chance(0.1) else choices
+            ),
             tools=tool_names(self.names),
             intended=None if self.intended is None else tuple(self.intended),
-            texts=self.texts,
+            texts=None if self.intended is None else self.texts,
             well_formed=self.well_formed,
             choices=choices,
             cut_off=frozenset(self.cut_off),
+            late=frozenset(self.late),
             markers=tuple(self.markers),
             oddities=tuple(self.oddities),
         )

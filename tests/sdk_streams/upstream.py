@@ -72,6 +72,7 @@ class Upstream:
     well_formed: bool = False  # what OpenAI itself would send
     choices: int = 1
     cut_off: frozenset[int] = frozenset()  # choices that ended with `length`
+    late: frozenset[int] = frozenset()  # choices that call tools only after their finish reason
     markers: tuple[str, ...] = ()  # each stands in the arguments of one call, or where no call may be read from
     oddities: tuple[str, ...] = ()
 
@@ -86,12 +87,14 @@ def tool_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*single, *(one + two for one in single[:3] for two in single[:3])]))
 
 
-def request_of(tools: Sequence[str], *, stream: bool, usage: bool = False) -> dict[str, Any]:
+def request_of(tools: Sequence[str], *, stream: bool, usage: bool = False, choices: int = 1) -> dict[str, Any]:
     """The agent's request."""
     body: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Go on."}]}
     if tools:
         free = {"type": "object", "properties": {}, "additionalProperties": True}
         body["tools"] = [{"type": "function", "function": {"name": name, "parameters": free}} for name in tools]
+    if choices > 1:
+        body["n"] = choices
     if stream:
         body["stream"] = True
     if usage:
