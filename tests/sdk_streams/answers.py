@@ -23,7 +23,7 @@ from tests.sdk_streams.upstream import (
 _ODDITIES: tuple[Oddity, ...] = (
     *(oddities.no_id, oddities.blank_type, oddities.no_type, oddities.wrong_type, oddities.both_kinds),
     *(oddities.no_name, oddities.bad_name, oddities.signature, oddities.unknown_members, oddities.other_case_beside),
-    *(oddities.other_case_inside, oddities.key_twice, oddities.name_twice, oddities.same_id),
+    *(oddities.other_case_inside, oddities.key_twice, oddities.name_twice, oddities.wrong_shape, oddities.same_id),
 )
 
 
@@ -148,6 +148,14 @@ class _Answer:
             choice["delta"] = {
                 "tool_calls": [{"index": 0, "id": "evil", "type": "function", "function": self.function()}]
             }
+        if self.chance(0.02):
+            self.oddities.append("message of another shape")
+            self.intended = None
+            value = rng.choice((7, "text", [], {}, True, [7], {"tool_calls": {}}))
+            if rng.random() < 0.3:
+                choice["message"] = value
+            else:
+                message[rng.choice(("tool_calls", "function_call", "content"))] = value
         if self.chance(0.03):
             self.oddities.append("calls twice")
             self.intended = None
@@ -187,7 +195,7 @@ class _Answer:
             request=request_of(tools, stream=False, choices=choices),
             tools=tool_names(self.names),
             intended=None if self.intended is None else tuple(self.intended),
-            texts=self.texts,
+            texts=None if self.intended is None else self.texts,
             well_formed=self.well_formed,
             choices=choices,
             cut_off=frozenset(self.cut_off),

@@ -104,7 +104,7 @@ def _begin(readers: Readers, upstreams: Sequence[Upstream]) -> _Batch:
 
     sent = asyncio.run(run())
     after = [Item(one.kind, after.pieces, one.tools) for one, after in zip(upstreams, sent, strict=True)]
-    before = [Item(one.kind, one.pieces, one.tools, CANON) for one in upstreams]
+    before = [Item(one.kind, [one.data], one.tools, CANON) for one in upstreams]
     return _Batch(upstreams, sent, readers.begin(after), readers.begin(before))
 
 

@@ -279,6 +279,29 @@ def name_twice(site: Site) -> Effect:
     return Effect.OPEN
 
 
+def arguments_first(site: Site) -> Effect:
+    """The call is named by its last delta."""
+    first = site.parts.pop(0)
+    site.parts.append(first)
+    return Effect.OPEN
+
+
+def index_moves(site: Site) -> Effect:
+    """The arguments come at the next index."""
+    for part in site.parts[1:]:
+        part["index"] += 1
+    return Effect.OPEN
+
+
+def wrong_shape(site: Site) -> Effect:
+    """Something that is of another type than it must be."""
+    part, value = site.rng.choice(site.parts), site.rng.choice((7, "text", [], {}, True, [None], {"name": "Write"}))
+    key = site.rng.choice(("function", "id", "type", "name", "arguments"))
+    holder = part["function"] if key in ("name", "arguments") else part
+    holder[key] = value
+    return Effect.OPEN
+
+
 def surrogates_split(site: Site) -> Effect:
     """Arguments cut in the middle of a character, as by a provider that counts in UTF-16."""
     text = "".join(part["function"].get("arguments") or "" for part in site.parts)
@@ -299,6 +322,7 @@ ODDITIES: tuple[Oddity, ...] = (
     *(blank_type, no_type, wrong_type, name_repeated, blank_name_later, name_late, name_split, other_name, other_id),
     *(other_type, both_kinds, no_name, bad_name, null_arguments, null_function_later, bare_delta, signature),
     *(unknown_members, other_case_beside, other_case_inside, key_twice, name_twice, surrogates_split),
+    *(arguments_first, index_moves, wrong_shape),
 )
 
 

@@ -128,8 +128,8 @@ def _tool_call(part: dict[str, Any]) -> Call:
         raise FormError(f"a call of no kind: {part!r}")
     name, text = _values(part.get(str(kind)), keys)
     call_id = part.get("id")
-    if call_id is not None and not isinstance(call_id, str):
-        raise FormError(f"an id that is no text: {part!r}")
+    if not isinstance(call_id, str) or not call_id:
+        raise FormError(f"no id: {part!r}")
     members = {key: value for key, value in part.items() if key not in ("index", "id", "type", "function", "custom")}
     return Call(str(kind), name, text, call_id, members)
 

@@ -166,7 +166,8 @@ class _Stream:
                 continue
             oddity = lonely or (rng.choice(ODDITIES) if self.chance(0.5) else None)
             scripts.append(self.function_parts(index, oddity))
-        if not self.oddities and rng.random() < 0.4:
+        placed = all(type(dict(part).get("index")) is int for script in scripts for part in script)
+        if lonely is None and placed and rng.random() < 0.4:
             parts = list(_interleaved(rng, scripts))
         else:
             if lonely is None and self.chance(0.1):
@@ -311,6 +312,13 @@ class _Stream:
                 "tool_calls": [{"id": "evil", "type": "function", "function": evil}],
             }
         if self.chance(0.01):
+            self.odd("choice of another shape")
+            self.intended = None
+            value = self.rng.choice((7, "text", [], {}, True, [7], {"tool_calls": {}}))
+            choice[self.rng.choice(("delta", "finish_reason"))] = value
+            if self.rng.random() < 0.5:
+                choice["delta"] = {self.rng.choice(("tool_calls", "function_call", "content", "role")): value}
+        if self.chance(0.01):
             self.odd("choice without an index")
             self.intended = None
             choice["index"] = self.rng.choice((None, "0", -1))
@@ -359,6 +367,8 @@ class _Stream:
         if self.chance(0.02):
             self.odd("no UTF-8")
             self.intended = None
+            if rng.random() < 0.5:
+                return data.replace(b"chatcmpl-1", rng.choice((b"\xff", b"\xc3(", b"\xed\xa0\x80")), 1)
             at = rng.choice([match.end() for match in re.finditer(rb"[\r\n]{2,4}", data)][:-1] or [0])
             data = data[:at] + rng.choice((b": \xff\xfe\n\n", b"event: \xc3\x28\n", b"\xff: x\n")) + data[at:]
         return data
@@ -401,7 +411,7 @@ def cut(rng: Random, data: bytes) -> Iterator[bytes]:
     if way < 0.5:
         yield from re.findall(rb".*?(?:\r\n\r\n|\n\n|\r\r|$)", data, re.DOTALL)
         return
-    most = rng.choice((1, 3, 20, 200)) if len(data) < 3_000 else rng.choice((20, 200))
+    most = rng.choice((1, 3, 20, 200)) if len(data) < 1_500 else rng.choice((20, 200, 1_000))
     start = 0
     while start < len(data):
         end = start + rng.randint(1, most)

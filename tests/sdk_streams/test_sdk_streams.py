@@ -45,11 +45,11 @@ def test_what_the_issue_names(
 
 
 def test_generated_streams(readers: Readers) -> None:
-    _assert_sound(drill(readers, generated(SEED, 60, streams.stream)))
+    _assert_sound(drill(readers, generated(SEED, 40, streams.stream)))
 
 
 def test_generated_answers(readers: Readers) -> None:
-    _assert_sound(drill(readers, generated(SEED, 60, answers.answer)))
+    _assert_sound(drill(readers, generated(SEED, 30, answers.answer)))
 
 
 @pytest.mark.drill
@@ -76,8 +76,9 @@ def test_what_passes_as_it_came_is_found(readers: Readers) -> None:
     readings = readers.read([Item(case.kind, case.pieces, case.tools) for case in cases])
     for case, reading in zip(cases, readings, strict=True):
         found = faults(case, passed(case), reading, dict)
-        assert "gateway" in {fault.who for fault in found}, case.name
-        assert {"openai-node", "langchain"} & {fault.who for fault in found}, case.name
+        who = {fault.who for fault in found}
+        assert "gateway" in who, case.name
+        assert who - {"gateway"}, case.name
 
 
 def _assert_sound(figures: Figures) -> None:
