@@ -56,6 +56,7 @@ PLAIN_READERS: dict[str, Reader] = {
     **{name: reader for name, reader in READERS.items() if "events" not in name and name.count(" ") < 2},
     "openai-python": Reader(_ALL),
     "langchain": Reader(_FUNCTION | _LEGACY, first_choice=True),
+    "openai-node": Reader(_ALL),
     "openai-node runTools": Reader(_FUNCTION, first_choice=True),
     "ai-sdk openai": Reader(_FUNCTION, first_choice=True, fails_on_custom=True, rounds=True),
     "ai-sdk compatible": Reader(_FUNCTION, first_choice=True, fails_on_custom=True, rounds=True),

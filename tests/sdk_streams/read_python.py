@@ -132,29 +132,29 @@ class _ByHand:
         call["text"] += _field(held, text) or ""
 
 
-def _by_hand() -> Reading:
+def openai_by_hand() -> dict[str, Reading]:
+    """`create(stream=True)`, joined by hand. It sees all chunks; `stream()` passes over those without an `object`."""
     hand = _ByHand()
     try:
         for chunk in _client.chat.completions.create(model="m", messages=_MESSAGES, stream=True):
             hand.add(chunk)
     except Exception as error:  # noqa: BLE001 - whatever the SDK raises is what its user gets
         hand.reading["error"] = _failed(error)
-    return hand.reading
+    return {"openai-python by hand": hand.reading}
 
 
 def openai_stream() -> dict[str, Reading]:
-    """`client.chat.completions.stream()`, used in the four ways that agents use it.
+    """`client.chat.completions.stream()`, used in the three ways that agents use it.
 
     Its final completion; the snapshot that it has at the end, which is neither parsed nor checked; its events of calls
-    that are done; its chunks, joined by hand.
+    that are done.
     """
-    final, state, events, hand = _reading(), _reading(), _reading(), _ByHand()
+    final, state, events = _reading(), _reading(), _reading()
     snapshot: Any = None
     try:
         with _client.chat.completions.stream(model="m", messages=_MESSAGES) as stream:
             for event in stream:
                 if event.type == "chunk":
-                    hand.add(event.chunk)
                     snapshot = event.snapshot
                 elif event.type == "tool_calls.function.arguments.done":
                     events["calls"].append(_call(None, "function", None, event.name, event.arguments))
@@ -165,7 +165,6 @@ def openai_stream() -> dict[str, Reading]:
     except Exception as error:  # noqa: BLE001 - as above
         for reading in (final, state, events):
             reading["error"] = _failed(error)
-        hand.reading = _by_hand()  # those who join by hand may get further
     else:
         try:
             _note_choices(final, stream.get_final_completion().choices)
@@ -175,7 +174,6 @@ def openai_stream() -> dict[str, Reading]:
         "openai-python": final,
         "openai-python snapshot": state,
         "openai-python events": events,
-        "openai-python by hand": hand.reading,
     }
 
 
@@ -229,7 +227,7 @@ def langchain_invoke() -> dict[str, Reading]:
 
 
 READERS: dict[str, dict[str, Callable[[], dict[str, Reading]]]] = {
-    "stream": {"openai-python": openai_stream, "langchain": langchain_stream},
+    "stream": {"openai-python": openai_stream, "openai-python by hand": openai_by_hand, "langchain": langchain_stream},
     "plain": {"openai-python": openai_create, "langchain": langchain_invoke},
 }
 

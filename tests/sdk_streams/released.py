@@ -77,7 +77,9 @@ def read_plain(data: bytes) -> Released:
     _refuse_strays(answer, "message")
     for at, choice in enumerate(answer.get("choices") or ()):
         index = choice.get("index", at)
-        message = choice.get("message") or {}
+        message = choice.get("message")
+        if not isinstance(message, dict):
+            message = {}
         found.calls[index] = [_tool_call(call) for call in message.get("tool_calls") or ()]
         if message.get("function_call") is not None:
             found.calls[index].append(_legacy(message["function_call"]))
@@ -89,7 +91,9 @@ def read_plain(data: bytes) -> Released:
 
 
 def _note_delta(found: Released, choice: dict[str, Any], late: Collection[int]) -> None:
-    index, delta = choice.get("index", 0), choice.get("delta") or {}
+    index, delta = choice.get("index", 0), choice.get("delta")
+    if not isinstance(delta, dict):
+        delta = {}
     parts = delta.get("tool_calls") or ()
     if type(index) is not int:  # not a choice that any SDK can place
         if parts or delta.get("function_call") is not None:
@@ -169,7 +173,8 @@ def _refuse_strays(chunk: dict[str, Any], holder: str) -> None:
     for choice in chunk.get("choices") or ():
         _walk({key: value for key, value in choice.items() if key != holder}, "choices[]")
         held = choice.get(holder)
-        if held is None:
+        if not isinstance(held, dict):  # nobody reads a call from it
+            _walk(held, holder)
             continue
         _walk({key: value for key, value in held.items() if key not in ("tool_calls", "function_call")}, holder)
         for part in held.get("tool_calls") or ():

@@ -273,6 +273,9 @@ class _Stream:
         head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
         if rng.random() < 0.3:
             head |= {"system_fingerprint": "fp", "service_tier": "default"}
+        if self.chance(0.04):
+            self.odd("no object")
+            del head["object"]
         tracks = [[self._choice_json(index, step) for step in self.choice(index)] for index in range(choices)]
         events: list[Any] = []
         for one in _interleaved(rng, tracks):
