@@ -35,15 +35,16 @@ class Reader(NamedTuple):
     refuses_unfinished: bool = False  # it raises where the answer was cut off
     fragments: bool = False  # it is told of each call that ends, which may be none
     rounds: bool = False  # it parses with JavaScript's numbers
+    needs_object: bool = False  # it passes over chunks that do not say what they are
     one_kind: bool = False  # it shows no tool_calls of a message that has a function_call
 
 
 _FUNCTION, _LEGACY, _CUSTOM = frozenset({"function"}), frozenset({"legacy"}), frozenset({"custom"})
 _ALL = _FUNCTION | _LEGACY | _CUSTOM
 READERS: dict[str, Reader] = {
-    "openai-python": Reader(_FUNCTION | _LEGACY, fails_on_custom=True, refuses_unfinished=True),
-    "openai-python snapshot": Reader(_ALL),
-    "openai-python events": Reader(_FUNCTION, fragments=True),
+    "openai-python": Reader(_FUNCTION | _LEGACY, fails_on_custom=True, refuses_unfinished=True, needs_object=True),
+    "openai-python snapshot": Reader(_ALL, needs_object=True),
+    "openai-python events": Reader(_FUNCTION, fragments=True, needs_object=True),
     "openai-python by hand": Reader(_ALL),
     "langchain": Reader(_FUNCTION | _LEGACY, mixes_choices=True, fails_on_custom=True),
     "openai-node": Reader(_ALL, one_kind=True),
@@ -119,7 +120,7 @@ def read_released(upstream: Upstream, filtered: Filtered) -> Released:
     """What the gateway sends. Raises `FormError`."""
     if upstream.kind == "plain":
         return released.read_plain(filtered.data)
-    return released.read_stream(filtered.data, upstream.late)
+    return released.read_stream(filtered.data)
 
 
 # ------------------------------------------------------------ the gateway
@@ -232,6 +233,8 @@ class _Check:
             if not self._may_fail() and upstream_reading().error is None:
                 yield f"fails: {reading.error}"
             return
+        if self._reader.needs_object and self._sent.unnamed:
+            return
         yield from self._too_few()
         yield from self._unlike_read()
         yield from self._other_text()
@@ -239,8 +242,10 @@ class _Check:
     def _may_fail(self) -> bool:
         kinds = {call.kind for call in self._sent.all_calls}
         unfinished = _UNFINISHED & set(self._sent.finish.values())
-        return (self._reader.fails_on_custom and "custom" in kinds) or bool(
-            self._reader.refuses_unfinished and unfinished
+        return (
+            (self._reader.fails_on_custom and "custom" in kinds)
+            or (self._reader.refuses_unfinished and bool(unfinished))
+            or not self._sent.finish  # some SDKs take an answer without a finish reason for one that broke off
         )
 
     def _too_many(self) -> Iterator[str]:

@@ -35,7 +35,7 @@ _LATE: dict[str, Any] = json.loads(
 )
 
 
-def _case(name: str, events: Sequence[Any], *calls: Call, done: bool = True, late: bool = False) -> Upstream:
+def _case(name: str, events: Sequence[Any], *calls: Call, done: bool = True) -> Upstream:
     lines = [f"data: {event if isinstance(event, str) else json.dumps(event)}\n\n" for event in events]
     data = "".join([*lines, "data: [DONE]\n\n" if done else ""]).encode()
     return Upstream(
@@ -45,7 +45,6 @@ def _case(name: str, events: Sequence[Any], *calls: Call, done: bool = True, lat
         request=request_of(_TOOLS, stream=True),
         tools=tool_names(_TOOLS),
         intended=calls,
-        late=frozenset({0} if late else ()),
         markers=("mark-fixed-0.",),
     )
 
@@ -125,7 +124,6 @@ FIXED: tuple[Upstream, ...] = (
             _chunk(_named("Write", _MARK, index=0, id="call_1")),
         ],
         _function("Write", _MARK, "call_1"),
-        late=True,
     ),
     _case(
         "two ids for one call",

@@ -15,6 +15,7 @@ from tests.sdk_streams.jsontext import Members, Raw
 from tests.sdk_streams.upstream import Effect
 
 Part = dict[str, Any]
+"""One member of `delta.tool_calls`, or the call of a plain answer, which has no index."""
 
 
 class Site(NamedTuple):

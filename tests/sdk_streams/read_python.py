@@ -244,6 +244,7 @@ def _read(item: Item) -> dict[str, Reading]:
 def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
+    sys.unraisablehook = lambda _: None  # LangChain's generators fail once more as they are closed
     for line in sys.stdin:
         sys.stdout.write(json.dumps([_read(item) for item in json.loads(line)]) + "\n")
         sys.stdout.flush()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,15 +33,16 @@ class Released:
     text: dict[int, str] = field(default_factory=dict)
     finish: dict[int, str] = field(default_factory=dict)
     ended: bool = False
-    misplaced: bool = False  # some text belongs to no choice that can be told
+    misplaced: bool = False  # some text is of no choice or no type that can be told
+    unnamed: bool = False  # some chunk does not say that it is one (`object`)
 
     @property
     def all_calls(self) -> list[Call]:
         return [call for _, calls in sorted(self.calls.items()) for call in calls]
 
 
-def read_stream(data: bytes, late: Collection[int] = ()) -> Released:
-    """`late` are choices that may call tools after their finish reason. Raises `FormError`."""
+def read_stream(data: bytes) -> Released:
+    """Raises `FormError`."""
     found = Released()
     try:
         text = data.decode("utf-8")
@@ -62,8 +62,9 @@ def read_stream(data: bytes, late: Collection[int] = ()) -> Released:
             continue
         chunk = _loads(event.removeprefix("data: "))
         _refuse_strays(chunk, "delta")
+        found.unnamed |= chunk.get("object") != "chat.completion.chunk"
         for choice in chunk.get("choices") or ():
-            _note_delta(found, choice, late)
+            _note_delta(found, choice)
     return found
 
 
@@ -90,18 +91,18 @@ def read_plain(data: bytes) -> Released:
     return found
 
 
-def _note_delta(found: Released, choice: dict[str, Any], late: Collection[int]) -> None:
+def _note_delta(found: Released, choice: dict[str, Any]) -> None:
     index, delta = choice.get("index", 0), choice.get("delta")
     if not isinstance(delta, dict):
         delta = {}
     parts = delta.get("tool_calls") or ()
-    if type(index) is not int:  # not a choice that any SDK can place
+    if type(index) is not int or index < 0:  # not a choice that any SDK can place
         if parts or delta.get("function_call") is not None:
             raise FormError(f"a call of choice {index!r}")
         found.misplaced = True
         return
     calls = found.calls.setdefault(index, [])
-    if (parts or delta.get("function_call") is not None) and index in found.finish and index not in late:
+    if (parts or delta.get("function_call") is not None) and index in found.finish:
         raise FormError(f"a call of choice {index} after its finish reason")
     for part in parts:
         at = sum(call.kind != "legacy" for call in calls)
@@ -113,6 +114,7 @@ def _note_delta(found: Released, choice: dict[str, Any], late: Collection[int]) 
             raise FormError("a second function_call")
         calls.append(_legacy(delta["function_call"]))
     content = delta.get("content")
+    found.misplaced |= not isinstance(content, str | None)
     found.text[index] = found.text.get(index, "") + (content if isinstance(content, str) else "")
     if choice.get("finish_reason"):
         found.finish[index] = choice["finish_reason"]
@@ -121,7 +123,7 @@ def _note_delta(found: Released, choice: dict[str, Any], late: Collection[int]) 
 def _text(content: Any) -> str:
     """Text, or the texts of a list of parts."""
     if isinstance(content, list):
-        return "".join(part.get("text", "") for part in content)
+        return "".join(_text(part.get("text")) for part in content if isinstance(part, dict))
     return content if isinstance(content, str) else ""
 
 

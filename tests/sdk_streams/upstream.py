@@ -72,7 +72,6 @@ class Upstream:
     well_formed: bool = False  # what OpenAI itself would send
     choices: int = 1
     cut_off: frozenset[int] = frozenset()  # choices that ended with `length`
-    late: frozenset[int] = frozenset()  # choices that call tools only after their finish reason
     markers: tuple[str, ...] = ()  # each stands in the arguments of one call, or where no call may be read from
     oddities: tuple[str, ...] = ()
 
