@@ -304,7 +304,8 @@ class ChatStream:
             verdicts = iter(await self._judge(proposals) if proposals else ())
             for index, choice, calls in held:
                 judged = [(call, next(verdicts)) for call in calls]
-                released += choice.verbatim or b"".join(map(_data, _written(index, choice, judged)))
+                verbatim = choice.verbatim if not judged else b""
+                released += verbatim or b"".join(map(_data, _written(index, choice, judged)))
         preface, self._preface = self._preface or b"", None
         return preface + out + released + self._held_usage + ending
 
