@@ -99,7 +99,6 @@ drill: $(VENV)/.dev .venv-sdk/.made $(NPM_CLIENTS)
 
 drill-streams: $(VENV)/.dev .venv-sdk/.made .venv-npm/.made
 	@$(BIN)/python -m tests.sdk_streams.drill --seed $(SEED) --count $(STREAMS)
-	@$(BIN)/python -m tests.sdk_streams.drill --seed $(SEED) --count $(STREAMS) --plain
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff format --check --quiet .

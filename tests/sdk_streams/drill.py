@@ -59,9 +59,9 @@ class Figures:
             yield f"  {name:24} {self.read[name]:8} calls read, {self.failed[name]:6} answers it fails on, {wrong[name]:6} mismatches"
         yield f"  the SDKs read {self.alike} answers alike before the gateway; the gateway kept {self.kept} of them"
         for upstream in self.lost[:20]:
-            yield f"lost: {upstream.name} {list(upstream.oddities)}; {_way(upstream)}"
+            yield f"lost: {upstream.name} {list(upstream.oddities)}; {way_to_see(upstream)}"
         for upstream, fault in self.faults[:40]:
-            yield f"{fault.who}: {fault.what} [{', '.join(upstream.oddities)}]; {_way(upstream)}"
+            yield f"{fault.who}: {fault.what} [{', '.join(upstream.oddities)}]; {way_to_see(upstream)}"
 
 
 class _Batch(NamedTuple):
@@ -71,7 +71,8 @@ class _Batch(NamedTuple):
     before: _Begun
 
 
-def _way(upstream: Upstream) -> str:
+def way_to_see(upstream: Upstream) -> str:
+    """The command that shows everything about an answer."""
     kind = "" if upstream.kind == "stream" else " --plain"
     return f"python -m tests.sdk_streams.drill{kind} --show '{upstream.name}'"
 
@@ -198,18 +199,26 @@ def main() -> int:
     parser.add_argument("--seed", default=SEED)
     parser.add_argument("--first", type=int, default=0, metavar="NUMBER")
     parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--plain", action="store_true", help="answers that come whole, not streams")
+    parser.add_argument("--plain", action="store_true", help="only answers that come whole")
+    parser.add_argument("--streams", action="store_true", help="only streams")
     parser.add_argument("--show", metavar="SEED/NUMBER")
     options = parser.parse_args()
-    make = answers.answer if options.plain else streams.stream
     if options.show:
-        _show(options.show, make)
+        _show(options.show, answers.answer if options.plain else streams.stream)
         return 0
+    wrong = 0
     with Readers() as readers:
-        upstreams = generated(options.seed, options.count, make, options.first)
-        figures = drill(readers, upstreams, lambda line: print(line, file=sys.stderr))
-    print("\n".join(figures.lines()))
-    return 1 if figures.faults or figures.well_formed_lost else 0
+        for title, make, skipped in (
+            ("Streams", streams.stream, options.plain),
+            ("Plain answers", answers.answer, options.streams),
+        ):
+            if skipped:
+                continue
+            upstreams = generated(options.seed, options.count, make, options.first)
+            figures = drill(readers, upstreams, lambda line: print(line, file=sys.stderr))
+            print("\n".join([f"{title}:", *figures.lines()]))
+            wrong += len(figures.faults) + len(figures.well_formed_lost)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

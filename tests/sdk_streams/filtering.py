@@ -59,7 +59,7 @@ class _Judge:
     def _verdict(self, proposal: Proposal) -> Verdict:
         denied = self._rng.random() < self._denied
         if proposal.arguments is None:
-            return Verdict(proposal, unreadable(""), release=False)
+            return Verdict(proposal, unreadable(proposal.fault), release=False)
         return Verdict(proposal, _DENY if denied else _ALLOW, release=not denied)
 
 

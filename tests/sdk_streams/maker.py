@@ -80,7 +80,7 @@ class Maker:
             kind=self.kind,
             pieces=pieces,
             request=request_of(offered, stream=stream, usage=usage, choices=n),
-            tools=tool_names(self.names),
+            tools=(*tool_names([*self.names, "Write"]), "text"),  # what `oddities.wrong_shape` gives for a name
             intended=None if self.intended is None else tuple(self.intended),
             texts=None if self.intended is None else self.texts,
             well_formed=self.well_formed,
