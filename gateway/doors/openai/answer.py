@@ -10,9 +10,18 @@ from typing import Any
 
 import msgspec
 
-from gateway.doors.openai.calls import MAX_CALLS, TOO_MANY, Calls, fallback_id
+from gateway.doors.openai.calls import MAX_CALLS, TOO_MANY, CallIds, Calls
 from gateway.doors.openai.events import unreadable_answer
-from gateway.doors.openai.plain import carries_calls, cleaned, dumps, finish_after, finish_reason, loads, suspicious
+from gateway.doors.openai.plain import (
+    carries_calls,
+    cleaned,
+    dumps,
+    finish_after,
+    finish_reason,
+    loads,
+    suspicious,
+    without_empty_calls,
+)
 from gateway.doors.openai.request import declared_parameters
 from gateway.proposals import Proposal, Verdict
 
@@ -42,7 +51,7 @@ def proposals(body: bytes, request: bytes | None) -> tuple[bytes, list[Proposal]
             return body, []
         answer = cleaned(loads(body), "message")
         found = [call.proposal for _, calls in _choices(answer) for call in calls.calls]
-        _settle_reasons(answer)
+        _settle(answer)
         body = dumps(answer)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise unreadable_answer() from error
@@ -57,6 +66,7 @@ def release(body: bytes, verdicts: Sequence[Verdict]) -> bytes:
     """
     answer = loads(body)
     remaining = iter(verdicts)
+    ids = CallIds(answer.get("id"))
     for number, (choice, calls) in enumerate(_choices(answer)):
         judged = [(call, next(remaining)) for call in calls.calls]
         message = choice["message"]
@@ -67,8 +77,7 @@ def release(body: bytes, verdicts: Sequence[Verdict]) -> bytes:
                 function = call.function
             elif verdict.release:
                 index = None if call.index is None else len(tools)
-                spare_id = fallback_id(answer.get("id"), number, place)
-                tools.append(call.written(index=index, fallback_id=spare_id))
+                tools.append(call.written(ids.of(call, number, place), index=index))
         message |= {"tool_calls": tools, "function_call": function}
         for key in ("tool_calls", "function_call"):
             if not message[key]:
@@ -96,10 +105,12 @@ def _choices(answer: dict[str, Any]) -> list[tuple[dict[str, Any], Calls]]:
     return found
 
 
-def _settle_reasons(answer: dict[str, Any]) -> None:
-    """No choice announces calls that are not where calls belong."""
+def _settle(answer: dict[str, Any]) -> None:
+    """No choice announces calls that are not where calls belong, and none has empty ones."""
     for choice in answer.get("choices") or ():
         message = choice.get("message")
+        if isinstance(message, dict):
+            choice["message"] = message = without_empty_calls(message)
         if not isinstance(message, dict) or not carries_calls(message):
             reason = finish_reason(choice)
             if reason is not None:

@@ -77,11 +77,11 @@ class Call:
         kinds = self.members | ({self.kind} if self.kind else set())
         return None if kinds in ({"function"}, {"custom"}) else _TWO_KINDS
 
-    def written(self, *, index: int | None, fallback_id: str) -> dict[str, Any]:
-        """The released call, from the values that were judged. `fallback_id` where the provider gave it no id."""
+    def written(self, call_id: str, *, index: int | None) -> dict[str, Any]:
+        """The released call, from the values that were judged."""
         call: dict[str, Any] = {} if index is None else {"index": index}
         kind = "custom" if "custom" in self.members else "function"
-        call |= {"id": self.call_id or fallback_id, "type": kind, kind: self.function}
+        call |= {"id": call_id, "type": kind, kind: self.function}
         return call | self.extra
 
     @property
@@ -256,10 +256,24 @@ class Calls:
         return call is self._legacy
 
 
-def fallback_id(answer_id: object, choice: int, number: int) -> str:
-    """An id for a call that came without one: clients need it to answer. The same for the same place in an answer."""
-    seed = f"{answer_id}/{choice}/{number}".encode("utf-8", "replace")
-    return "call_" + hashlib.sha256(seed).hexdigest()[:24]
+class CallIds:
+    """The ids of the released calls of one answer: no two alike, since clients join calls of one id.
+
+    A call without an id of its own is given one, because clients need it to answer; the same for the same place.
+    """
+
+    def __init__(self, answer_id: object) -> None:
+        self._answer_id = answer_id
+        self._given: set[str] = set()
+
+    def of(self, call: Call, choice: int, number: int) -> str:
+        """The id of a call: its own, unless another call of the answer has it."""
+        call_id = call.call_id
+        if not call_id or call_id in self._given:
+            seed = f"{self._answer_id}/{choice}/{number}".encode("utf-8", "replace")
+            call_id = "call_" + hashlib.sha256(seed).hexdigest()[:24]
+        self._given.add(call_id)
+        return call_id
 
 
 def compact(value: Any) -> str:
@@ -296,6 +310,8 @@ def _merged(old: dict[str, Any], new: dict[str, Any], depth: int = 0) -> dict[st
 
 def _index_of(part: dict[str, Any]) -> int | None:
     index = part.get("index")
+    if type(index) is float and index.is_integer():
+        index = int(index)
     return index if type(index) is int and index >= 0 else None
 
 

@@ -124,6 +124,13 @@ def carries_calls(holder: dict[str, Any]) -> bool:
     return bool(holder.get("tool_calls")) or bool(holder.get("function_call"))
 
 
+def without_empty_calls(holder: dict[str, Any]) -> dict[str, Any]:
+    """A message or delta without empty fields of calls (not null): some SDKs make a call without a name of them."""
+    if any(key in holder and not holder[key] and holder[key] is not None for key in CALL_KEYS):
+        return {key: value for key, value in holder.items() if key not in CALL_KEYS or value or value is None}
+    return holder
+
+
 def place_of(choice: dict[str, Any]) -> int:
     """A choice's index; absent and null are 0. Raises ValueError for one that is no place."""
     index = choice.get("index")

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from gateway.actions import Usage
-from gateway.doors.openai.calls import MAX_CALLS, TOO_LARGE, TOO_MANY, Call, Calls, fallback_id
+from gateway.doors.openai.calls import MAX_CALLS, TOO_LARGE, TOO_MANY, Call, CallIds, Calls
 from gateway.doors.openai.events import EventReader, broke_off, data_of, unreadable_answer
 from gateway.doors.openai.plain import (
     carries_calls,
@@ -29,6 +29,7 @@ from gateway.doors.openai.plain import (
     place_of,
     splits_lines,
     suspicious,
+    without_empty_calls,
 )
 from gateway.proposals import Proposal, Verdict
 from gateway.usage import usage_of
@@ -217,7 +218,8 @@ class ChatStream:
         out = self._take(loads(data), 0)
         choices = chunk.choices or []
         held = self._held.get(choices[0].index or 0)
-        if held is not None and not out and len(choices) == 1 and chunk.usage == _NULL:
+        plain = not out and len(choices) == 1 and chunk.usage == _NULL and b'"message"' not in data
+        if held is not None and plain:
             held.verbatim = b"data: " + data + b"\n\n"
         return out
 
@@ -250,8 +252,12 @@ class ChatStream:
         """Keep the calls of a choice and the finish that follows them; give what of it may flow, or None."""
         index, finish = place_of(raw), finish_reason(raw)
         delta = raw.get("delta")
+        if isinstance(delta, dict):
+            delta = without_empty_calls(delta)
+            raw = {**raw, "delta": delta}
         if "finish_reason" in raw:
             raw = {**raw, "finish_reason": finish}
+        raw.pop("message", None)  # of a complete answer; openai-node takes it for all that came so far
         self._begun.add(index)
         if finish is not None:
             self._finished.add(index)
@@ -273,6 +279,8 @@ class ChatStream:
         if said or (finish is None and any(raw[key] is not None for key in raw if key not in _PLAIN_KEYS)):
             return {**raw, "delta": delta, "finish_reason": None}
         if isinstance(delta, dict) and isinstance(delta.get("role"), str):
+            if self._choices > 1 and finish is None:  # openai-python wants the first choice to begin first
+                return {**raw, "delta": {"role": delta["role"]}}
             held.role = delta["role"]
         return None
 
@@ -302,15 +310,16 @@ class ChatStream:
         if held:
             proposals = [call.proposal for _, _, calls in held for call in calls]
             verdicts = iter(await self._judge(proposals) if proposals else ())
+            ids = CallIds(next((choice.template["id"] for _, choice, _ in held if "id" in choice.template), None))
             for index, choice, calls in held:
                 judged = [(call, next(verdicts)) for call in calls]
                 verbatim = choice.verbatim if not judged else b""
-                released += verbatim or b"".join(map(_data, _written(index, choice, judged)))
+                released += verbatim or b"".join(map(_data, _written(index, choice, judged, ids)))
         preface, self._preface = self._preface or b"", None
         return preface + out + released + self._held_usage + ending
 
 
-def _written(index: int, choice: _HeldChoice, judged: list[tuple[Call, Verdict]]) -> list[dict[str, Any]]:
+def _written(index: int, choice: _HeldChoice, judged: list[tuple[Call, Verdict]], ids: CallIds) -> list[dict[str, Any]]:
     """The chunks of one choice: each released call in one delta, why others were left out, the finish."""
     deltas: list[dict[str, Any]] = []
     tools = functions = 0
@@ -321,19 +330,19 @@ def _written(index: int, choice: _HeldChoice, judged: list[tuple[Call, Verdict]]
             deltas.append({"function_call": call.function})
             functions += 1
         else:
-            spare_id = fallback_id(choice.template.get("id"), index, number)
-            deltas.append({"tool_calls": [call.written(index=tools, fallback_id=spare_id)]})
+            deltas.append({"tool_calls": [call.written(ids.of(call, index, number), index=tools)]})
             tools += 1
     left_out = [verdict.text for _, verdict in judged if not verdict.release]
     if left_out:
         deltas.append({"content": "\n".join(left_out)})
-    if deltas and choice.role is not None:
-        deltas[0] = {"role": choice.role, **deltas[0]}
-    chunks = [
-        {**choice.template, "choices": [{"index": index, "delta": delta, "finish_reason": None}]} for delta in deltas
-    ]
+    role = {} if choice.role is None else {"role": choice.role}
+    if deltas:
+        deltas[0], role = role | deltas[0], {}
+    around = {"object": "chat.completion.chunk", **choice.template}  # openai-python passes over other objects
+    chunks = [{**around, "choices": [{"index": index, "delta": delta, "finish_reason": None}]} for delta in deltas]
     if choice.finish is not None:
         last = choice.finish["choices"][0]
+        last["delta"] = role
         last["finish_reason"] = finish_after(last["finish_reason"], tools, functions, bool(left_out))
         chunks.append(choice.finish)
     return chunks

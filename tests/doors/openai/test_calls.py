@@ -168,6 +168,17 @@ async def test_a_call_without_an_id_is_given_one_that_stays_the_same() -> None:
     assert len({one["id"] for one in first.raw}) == 2
 
 
+async def test_no_two_calls_of_an_answer_have_one_id() -> None:
+    """LangChain joins calls of one id and index, across choices too; the Vercel AI SDK shows the first one twice."""
+    events = [chunk(call(fn("a", "{}", index=0, id="1")), index=n) for n in range(2)] + [
+        chunk({}, "stop", n) for n in (0, 1)
+    ]
+    out = await streamed(sse(*events, DONE), choices=2)
+    assert len({read(out, n).raw[0]["id"] for n in range(2)}) == 2
+    plain = whole(message(fn("a", "{}", id="1"), fn("b", "{}", id="1")))
+    assert len({one["id"] for one in plain.raw}) == 2
+
+
 async def test_the_empty_calls_that_some_providers_send_are_no_calls() -> None:
     found = await _read(
         call({"index": 0}, {}, {"index": 1, "function": {"name": "", "arguments": ""}}), {"content": "x"}
