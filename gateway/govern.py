@@ -95,6 +95,7 @@ class Governor:
         self._saw = saw
         judging = Judging(
             catalog=catalog,
+            guards=guards,
             policy=policy,
             approvals=approvals,
             audit=audit,

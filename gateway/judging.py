@@ -19,7 +19,7 @@ from gateway.errors import Refusal
 from gateway.outcomes import refusal_of
 from gateway.own_case import APPROVAL_STATUS, OWN_CASE, OWN_TOOL, is_own_question
 from gateway.proposals import Proposal, Verdict, undeclared, unreadable
-from gateway.rooms import Approvals, Audit, LooksUp, Observes, Policy
+from gateway.rooms import Approvals, Audit, Guards, LooksUp, Observes, Policy
 from gateway.waiting import ended_refusal, waiting_refusal
 
 _TWICE = Refusal(
@@ -51,6 +51,7 @@ class Judging:
         self,
         *,
         catalog: LooksUp,
+        guards: Guards,
         policy: Policy,
         approvals: Approvals,
         audit: Audit,
@@ -61,6 +62,7 @@ class Judging:
         digest: Callable[[Action], str],
     ) -> None:
         self._catalog = catalog
+        self._guards = guards
         self._policy = policy
         self._approvals = approvals
         self._audit = audit
@@ -88,9 +90,7 @@ class Judging:
                 self._refused(child, target, None, refusal)
                 verdicts.append(Verdict(proposal, unreadable(), release=False, note=refusal.message))
                 continue
-            decision = (
-                await self._decide(child, target) if proposal.arguments is not None else unreadable(proposal.fault)
-            )
+            decision = self._unreadable(proposal, target) or await self._decide(child, target)
             if self._concerns_people(child, target, decision):
                 asking = _Asking(proposal, child, target, answer_id)
                 if child.digest in asked and decision.effect is Effect.ESCALATE:  # one approval lets one call pass
@@ -106,6 +106,13 @@ class Judging:
         if allowed:
             await self._audit.decided(allowed)
         return verdicts
+
+    def _unreadable(self, proposal: Proposal, target: ToolTarget) -> Decision | None:
+        """The denial of a call that could be read in two ways: by its parts, its arguments, or the keys of these."""
+        if proposal.arguments is None:
+            return unreadable(proposal.fault)
+        fault = self._guards.inspect_proposal(proposal.arguments, proposal.parameters, target)
+        return None if fault is None else unreadable(f"{fault} Propose it again with the declared names.")
 
     def _concerns_people(self, child: Action, target: ToolTarget, decision: Decision) -> bool:
         """Whether people are asked, or were asked before: what they said, and their case, is not passed over."""

@@ -1,22 +1,30 @@
 """A tool call that a model's answer asks the agent to make: the type, and what it is a proposal of.
 
-Arguments are parsed strictly: what is decided on is what the agent will read, so duplicate keys, values that are
-not JSON objects and numbers that JSON does not know make a proposal unreadable, and an unreadable one is denied.
+Arguments are parsed strictly: what is decided on is what the agent will read, so duplicate keys, values that are not
+JSON objects, numbers that a double does not hold exactly and halves of characters make a proposal unreadable, and an
+unreadable one is denied. Integers keep their digits.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple, NoReturn
 
 from gateway.actions import Action, Decision, Effect, ToolTarget
+from gateway.protocols.json_limits import MAX_FLOATS, MAX_VALUES, count_values
+from gateway.protocols.json_numbers import exact_float
 
 UNREADABLE_RULE = "proposal_unreadable"
-_BAD_ARGUMENTS = "Its arguments are not one JSON object with unique keys; propose it again with valid arguments."
-_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 _SHOWN_NAME = 128
+_UNREADABLE = (
+    "Its arguments are not one JSON object with unique keys and exact numbers; propose it again with valid arguments."
+)
+# As at the doors of tools: more than this, no tool takes in one call.
+MAX_ARGUMENT_BYTES = 1024 * 1024
+MAX_DEPTH = 100  # as deep as policies read
+MAX_INTEGER_CHARS = 4_300  # more take quadratic time to read
+JSON_SPACE = " \t\r\n"
 
 
 class Proposal(NamedTuple):
@@ -69,13 +77,24 @@ class Verdict(NamedTuple):
 
 def read_arguments(text: str) -> dict[str, Any] | None:
     """Parse a proposal's arguments; None if they are not one unambiguous JSON object. Empty means no arguments."""
-    if not text.strip():
+    if not text.strip(JSON_SPACE):
         return {}
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+        encoded = text.encode()
+        if len(encoded) > MAX_ARGUMENT_BYTES or count_values(encoded) > MAX_VALUES:
+            return None
+        value = json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_float=_Floats().read,
+            parse_int=None if len(text) <= MAX_INTEGER_CHARS else _bounded_integer,
+        )
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()  # half of a character, spelt as an escape
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    return value if isinstance(value, dict) and not _is_deep(value, text) else None
 
 
 def executable(tools: Iterable[ToolTarget], proposal: Proposal) -> ToolTarget | None:
@@ -103,17 +122,12 @@ def undeclared(name: str) -> ToolTarget:
     )
 
 
-def valid_name(name: str) -> bool:
-    """Whether a tool may have this name: what every provider and SDK takes, and nothing that looks like another."""
-    return _NAME.fullmatch(name) is not None
-
-
 def unreadable(fault: str | None = None) -> Decision:
     """The decision on a proposal that could not be read; `fault` says why, where it is not its arguments."""
     return Decision(
         effect=Effect.DENY,
         rules=(UNREADABLE_RULE,),
-        reasons=(fault or _BAD_ARGUMENTS,),
+        reasons=(fault or _UNREADABLE,),
     )
 
 
@@ -124,15 +138,41 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _finite(text: str) -> float:
-    value = float(text)
-    if value in (
-        float("inf"),
-        float("-inf"),
-    ):  # 1e400: no JSON value any more, and another parser may read it otherwise
-        raise ValueError(f"{text} is too large")
-    return value
+class _Floats:
+    """Reads the numbers with a fraction or an exponent of one text."""
+
+    def __init__(self) -> None:
+        self._left = MAX_FLOATS
+
+    def read(self, text: str) -> float:
+        self._left -= 1
+        number = exact_float(text)
+        if number is None or self._left < 0:
+            raise ValueError("a number that no double is, or too many")
+        return number
+
+
+def _bounded_integer(text: str) -> int:
+    if len(text) > MAX_INTEGER_CHARS:
+        raise ValueError("an integer of too many digits")
+    return int(text)
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _is_deep(value: Any, text: str) -> bool:
+    """Whether `value`, read from `text`, is nested deeper than MAX_DEPTH."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return False
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for outer in level for inner in _values(outer) if isinstance(inner, (dict, list))]
+        if not level:
+            return False
+    return True
+
+
+def _values(container: Any) -> Iterable[Any]:
+    return container.values() if isinstance(container, dict) else container

@@ -70,6 +70,9 @@ class Guards(Protocol):
     """guards/: inspectors of arguments; each names what it did inspect."""
 
     def inspect_input(self, action: Action, target: Target) -> tuple[str, ...]: ...
+    def inspect_proposal(
+        self, arguments: dict[str, Any], declared: dict[str, Any] | None, target: ToolTarget
+    ) -> str | None: ...
 
 
 class Policy(Protocol):

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 import rfc8785
 
+from gateway.protocols.tool_names import TOOL_NAME_RULE, is_tool_name
+
+MAX_SHOWN_NAME = 64  # characters of a name that no tool may have
 MAX_DEFINITIONS = 2000
 MAX_DEFINITION_BYTES = 256 * 1024
 
@@ -23,7 +26,10 @@ class Definition(NamedTuple):
 
 
 class Read(NamedTuple):
-    """The definitions by tool name, and what was wrong with the others (by name, or by position)."""
+    """The definitions by tool name, and what was wrong with the others.
+
+    Those go by name, or by position where they have none; a name that no tool may have is shortened and in ASCII.
+    """
 
     good: dict[str, Definition]
     bad: dict[str, str]
@@ -42,6 +48,8 @@ def read_definitions(definitions: list[Any]) -> Read:
         name = raw.get("name") if isinstance(raw, dict) else None
         if not isinstance(name, str) or not name:
             bad[f"#{position}"] = "It has no name."
+        elif not is_tool_name(name):
+            bad[_shown(name)] = f"It cannot be offered under this name: {TOOL_NAME_RULE}."
         elif position >= MAX_DEFINITIONS:
             bad[name] = f"The server offers more than {MAX_DEFINITIONS} tools."
         elif name in good or name in bad:
@@ -64,6 +72,12 @@ def _digest_into(good: dict[str, Definition], bad: dict[str, str], name: str, ra
         bad[name] = f"Its definition is larger than {MAX_DEFINITION_BYTES} bytes."
         return
     good[name] = Definition(raw, "sha256:" + hashlib.sha256(body).hexdigest())
+
+
+def _shown(name: str) -> str:
+    escaped = name[:MAX_SHOWN_NAME].encode("ascii", "backslashreplace").decode()
+    plain = "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in escaped)
+    return plain if len(name) <= MAX_SHOWN_NAME else f"{plain} ..."  # the space: no tool can have this name
 
 
 def _canonical(definition: dict[str, Any]) -> bytes:

@@ -14,16 +14,15 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from gateway.actions import ArgumentKind, ToolTarget
+from gateway.protocols.tool_names import MAX_TOOL_NAME, TOOL_NAME_PATTERN
 from gateway.settings import Secret, is_reference
 
-# What every API that takes function declarations accepts as a name, and what MCP does; `server__tool` must fit.
-MAX_NAME = 64
 SEPARATOR = "__"
 # `gateway` names the gateway's own tools; `client` the tools of an agent that no manifest describes.
 RESERVED_SERVERS = frozenset(("gateway", "client"))
 MAX_SENTENCE = 300
 
-ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+ToolName = Annotated[str, StringConstraints(pattern=f"^{TOOL_NAME_PATTERN}$")]
 ArgumentName = Annotated[str, StringConstraints(pattern=r"^[^\s{}:!]{1,128}$")]
 _REFERENCE_IN_ENABLED = "must be true, false, or a reference such as env:NAME."
 _HTTP_URL = re.compile(r"https?://[^\s/]+")
@@ -154,9 +153,9 @@ class Manifest(_Shape):
         if isinstance(self.transport, Stdio) and self.credential is not None:
             raise ValueError("a stdio server takes no credential; hand it over in transport.env.")
         for name in self.tools:
-            if self.kind == "mcp" and len(self.server) + len(SEPARATOR) + len(name) > MAX_NAME:
+            if self.kind == "mcp" and len(self.server) + len(SEPARATOR) + len(name) > MAX_TOOL_NAME:
                 raise ValueError(
-                    f"{self.server}__{name} is longer than {MAX_NAME} characters; shorten the server's name."
+                    f"{self.server}__{name} is longer than {MAX_TOOL_NAME} characters; shorten the server's name."
                 )
         return self
 

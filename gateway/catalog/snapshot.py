@@ -14,6 +14,7 @@ from gateway.catalog.status import ServerStatus, ToolStatus
 
 _RISKS = ("low", "medium", "high", "critical")
 _EFFECTS = ("read", "write", "egress", "destructive")
+_NOT_NAMED = "No manifest names it; agents do not see it."
 _NO_CONNECTION = ("connecting", "Not connected yet.")
 
 
@@ -116,9 +117,8 @@ def _unregistered(manifest: Manifest, live: Read | None) -> tuple[ToolStatus, ..
     if live is None:
         return ()
     offered = {name: definition.digest for name, definition in live.good.items()} | dict.fromkeys(live.bad)
-    reason = "No manifest names it; agents do not see it."
     return tuple(
-        ToolStatus(name, "unregistered", reason, offered[name])
+        ToolStatus(name, "unregistered", live.bad.get(name, _NOT_NAMED), offered[name])
         for name in sorted(offered.keys() - manifest.tools.keys())
     )
 

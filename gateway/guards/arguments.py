@@ -1,4 +1,5 @@
-"""Arguments of a tool call against the tool's own `inputSchema` (JSON Schema; 2020-12 where it does not say).
+"""Arguments of a tool call: one spelling for each key (spelling.py), and the tool's own `inputSchema` (JSON Schema;
+2020-12 where it does not say).
 
 A server's schema is a stranger's text: no reference leaves it, a pattern has a bounded number of steps, and one that
 does not compile refuses the call. What an agent is told names the argument and what would pass, not its value.
@@ -7,14 +8,17 @@ does not compile refuses the call. What an agent is told names the argument and 
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import jsonschema_rs
 
 from gateway.actions import Action, Kind, Target, ToolTarget
 from gateway.errors import Refusal
+from gateway.guards.schema_keys import SchemaKeys, UnreadableSchemaError
+from gateway.guards.spelling import check_proposal, keys_of, respelling_in
 
 INPUT_SCHEMA = "input_schema"
+ARGUMENT_NAMES = "argument_names"
 
 _KINDS = (Kind.TOOL_CALL, Kind.TOOL_PROPOSE)
 _MAX_CACHED = 1024
@@ -28,40 +32,72 @@ _MAX_MESSAGE = 300  # characters for each
 _PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000, size_limit=1_000_000)
 
 
+class _Schema(NamedTuple):
+    """A tool's schema, ready to inspect by. `validator`: None where it says nothing, a Refusal where it is unusable."""
+
+    validator: jsonschema_rs.Validator | Refusal | None
+    keys: SchemaKeys
+
+
 class Guards:
-    """All guards on input. Validators are kept by the digest of the definition that they come from."""
+    """All guards on input. What is made of a schema is kept by the digest of the definition that it comes from."""
 
     def __init__(self) -> None:
-        self._validators: dict[str, jsonschema_rs.Validator | Refusal] = {}
+        self._schemas: dict[str, _Schema] = {}
 
     def inspect_input(self, action: Action, target: Target) -> tuple[str, ...]:
-        """The names of the guards that inspected the action; none where there is nothing to inspect it by.
+        """The names of the guards that inspected the action; none where there is nothing to inspect.
 
-        Raises Refusal: `malformed` where arguments do not fit the schema, `upstream_failed` where the schema itself
-        cannot be used.
+        Raises Refusal: `malformed` where arguments do not fit the schema or are spelt otherwise, `upstream_failed`
+        where the schema itself cannot be used.
         """
-        if not isinstance(target, ToolTarget) or action.kind not in _KINDS or target.definition is None:
+        if not isinstance(target, ToolTarget) or action.kind not in _KINDS:
             return ()
-        schema = target.definition.get("inputSchema")
-        if schema is None or schema in ({}, True):
-            return ()  # it says nothing, so nothing would be inspected
-        validator = self._validator(target, schema)
-        if not _is_valid(validator, action.arguments, target):
-            raise _misfit(validator, action.arguments, target)
-        return (INPUT_SCHEMA,)
+        schema = self._schema(target)
+        if isinstance(schema.validator, Refusal):
+            raise _unusable(target, schema.validator.detail["fault"])
+        if schema.validator is not None and not _is_valid(schema.validator, action.arguments, target):
+            raise _misfit(schema.validator, action.arguments, target)
+        _check_names(action, target, schema.keys)
+        return (ARGUMENT_NAMES,) if schema.validator is None else (INPUT_SCHEMA, ARGUMENT_NAMES)
 
-    def _validator(self, target: ToolTarget, schema: Any) -> jsonschema_rs.Validator:
+    def inspect_proposal(
+        self, arguments: dict[str, Any], declared: dict[str, Any] | None, target: ToolTarget
+    ) -> str | None:
+        """What is wrong with the keys of a call that a model proposes, as a sentence; None where nothing is.
+
+        `declared` is the JSON Schema that the agent declared for the tool.
+        """
+        return check_proposal(arguments, declared, target)
+
+    def _schema(self, target: ToolTarget) -> _Schema:
         digest = target.definition_digest
-        found = self._validators.get(digest) if digest is not None else None
+        found = self._schemas.get(digest) if digest is not None else None
         if found is None:
-            found = _compile(target, schema)
+            schema = (target.definition or {}).get("inputSchema")
+            says_nothing = schema is None or schema in ({}, True)
+            found = _Schema(None if says_nothing else _compile(target, schema), keys_of(schema))
             if digest is not None:
-                while len(self._validators) >= _MAX_CACHED:
-                    del self._validators[next(iter(self._validators))]
-                self._validators[digest] = found
-        if isinstance(found, Refusal):
-            raise _unusable(target, found.detail["fault"])
+                while len(self._schemas) >= _MAX_CACHED:
+                    del self._schemas[next(iter(self._schemas))]
+                self._schemas[digest] = found
         return found
+
+
+def _check_names(action: Action, target: ToolTarget, keys: SchemaKeys) -> None:
+    try:
+        place = keys.root()
+        own = () if place is None else place.declared
+        fault = respelling_in(action.arguments, [place], target.arguments, own)
+    except UnreadableSchemaError as error:
+        raise _unusable(target, str(error)) from None
+    if fault is not None:
+        raise Refusal(
+            "malformed",
+            f"The arguments do not fit {target.id}: {fault} Correct them and call again.",
+            reasons=(fault,),
+            detail={"guard": ARGUMENT_NAMES},
+        )
 
 
 def _compile(target: ToolTarget, schema: Any) -> jsonschema_rs.Validator | Refusal:

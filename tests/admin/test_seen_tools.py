@@ -61,7 +61,7 @@ async def test_whoever_is_signed_in_may_look_and_nobody_else(running: Running, r
 
 
 async def test_pages_lead_on_whatever_the_names_are(running: Running) -> None:
-    names = ["a", "\r\nx-evil: 1", "é\u202e", "z" * 128, "😀" * 32, "/?&=#%"]
+    names = ["a", "a:b", "x/../y", "z" * 128, "...", "///", "-"]
     reader = await running.agent()
     async with running.operator() as operator, reader:
         assert (await declare(reader, *names)).status_code == 200
@@ -70,10 +70,19 @@ async def test_pages_lead_on_whatever_the_names_are(running: Running) -> None:
         while url is not None:
             answer = await operator.get(url)
             assert answer.status_code == 200
-            assert "x-evil" not in answer.headers
             found += [one["tool"] for one in answer.json()]
             url = answer.links["next"]["url"] if "next" in answer.links else None
         assert sorted(found) == sorted(names)
+
+
+async def test_a_name_that_no_tool_may_have_is_refused_and_not_noted(running: Running) -> None:
+    reader = await running.agent()
+    async with running.operator() as operator, reader:
+        for name in ("", "a b", "\r\nx-evil: 1", "é\u202e", "z" * 129, "😀", "/?&=#%", "a\n"):
+            answer = await declare(reader, "open_file", name)
+            assert answer.status_code == 400
+            assert answer.json()["error"]["param"] == "tools[1].function.name"
+        assert (await operator.get("/api/v1/tools/seen")).json() == []
 
 
 async def test_a_gateway_that_starts_again_still_knows_what_it_saw(running: Running) -> None:

@@ -168,6 +168,30 @@ def test_a_definition_that_can_be_doubted_is_quarantined(tmp_path: Path, raw: li
     assert reason in refusal(made, "bank__look").message
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("wipe all", "wipe all"),
+        ("transfer\n", r"transfer\x0a"),
+        ("\x1b[2Jlook", r"\x1b[2Jlook"),
+        ("lo\u200bok", r"lo\u200bok"),
+        ("ｌook", r"\uff4cook"),
+        ("\ud800", r"\ud800"),
+        ("l" * 129, "l" * 64 + " ..."),
+    ],
+)
+def test_a_name_that_no_tool_may_have_is_not_offered_and_operators_read_why(
+    tmp_path: Path, name: str, shown: str
+) -> None:
+    made = catalog(tmp_path, BANK)
+    made.learn("bank", [definition("transfer"), definition("look"), definition(name)])
+    assert [one.tool for one in made.tools()] == ["look", "transfer"]
+    assert refusal(made, f"bank__{name}").code == "unknown_tool"
+    (status,) = [one for one in made.servers()[0].tools if one.state == "unregistered"]
+    assert status.name == shown
+    assert "1 to 128 of the characters" in status.reason
+
+
 def test_nonsense_from_a_server_does_not_hurt(tmp_path: Path) -> None:
     made = catalog(tmp_path, BANK)
     made.learn("bank", [None, 3, {"name": 7}, {}, definition("transfer"), "x"])  # type: ignore[list-item]

@@ -52,8 +52,8 @@ def test_the_problems_of_all_files_are_told_together(tmp_path: Path) -> None:
         ("transport: {", "credential: sk-abc\ntransport: {", "must be a reference"),
         ("transport: {", "enabled: maybe\ntransport: {", "true, false, or a reference"),
         ("http://127", "ftp://127", "http:// or https://"),
-        ("  look:", "  lo.ok:", "look"),
-        ("  look:", f"  {'l' * 60}:", "longer than 64"),
+        ("  look:", "  lo~ok:", "look"),
+        ("  look:", f"  {'l' * 123}:", "longer than 128"),
         ("risk: low, effect: read", "risk: low, effect: read, pin: md5:1", "pin"),
         ("version: 1", "version: 2", "'version'"),
     ],
@@ -61,8 +61,14 @@ def test_the_problems_of_all_files_are_told_together(tmp_path: Path) -> None:
 def test_what_a_manifest_must_not_say_is_told_with_its_reason(tmp_path: Path, old: str, new: str, reason: str) -> None:
     assert old in BANK
     said = told(tmp_path, BANK.replace(old, new, 1))
-    assert reason.replace("look", "lo.ok" if "lo.ok" in new else "look") in said
+    assert reason.replace("look", "lo~ok" if "lo~ok" in new else "look") in said
     assert "sk-abc" not in said
+
+
+@pytest.mark.parametrize("name", ["lo.ok", "a/b:c-d_e", "...", "l" * 122])
+def test_a_tool_has_any_name_that_a_proposal_may_have(tmp_path: Path, name: str) -> None:
+    (manifest,) = manifests(tmp_path, BANK.replace("  look:", f'  "{name}":'))
+    assert manifest.target(name).id == f"bank__{name}"
 
 
 def test_a_gateway_tool_needs_a_transport_and_a_clients_tool_has_none(tmp_path: Path) -> None:

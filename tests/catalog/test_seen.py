@@ -195,7 +195,16 @@ async def test_many_sets_of_names_take_no_more_memory_and_lose_no_count(
     assert {one.name: one.count for one in noted.all()}["same"] == 60
 
 
-async def test_an_agents_words_are_cut_and_its_odd_names_are_left_out(writer: Writer, clock: ManualClock) -> None:
+async def test_names_that_no_tool_may_have_are_left_out(writer: Writer, clock: ManualClock) -> None:
+    def reads(_action: Action) -> list[DeclaredTool]:
+        return [DeclaredTool(name, "", None) for name in ("n" * (seen_tool.MAX_NAME + 1), "", "a")]
+
+    noted = SeenTools(store=writer, read=reads, described=lambda _: False, clock=clock)
+    noted.note(call(clock, function("a")))
+    assert [one.name for one in noted.all()] == ["a"]
+
+
+async def test_an_agents_words_are_cut(writer: Writer, clock: ManualClock) -> None:
     noted = make(writer, clock)
     large = {f"argument_{number}": {"description": "x" * 1000} for number in range(200)}
     parameters = {"type": "object", "properties": large, "required": ["argument_3", "argument_199", 5]}
@@ -203,8 +212,6 @@ async def test_an_agents_words_are_cut_and_its_odd_names_are_left_out(writer: Wr
         call(
             clock,
             function("large", "d" * 5000, parameters),
-            function("n" * (seen_tool.MAX_NAME + 1)),
-            function(""),
             function("list", 7, ["no schema"]),  # type: ignore[arg-type]
         )
     )

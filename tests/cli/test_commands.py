@@ -141,11 +141,16 @@ async def test_policies_are_checked_tested_and_explained(shell: Shell) -> None:
 
 async def test_tools_are_listed_and_inspected(shell: Shell) -> None:
     manifest = "version: 1\nserver: files\nkind: client\ntitle: Files\nowner: dana\ntools:\n  read_file: {risk: low, effect: read}\n"
+    manifest += '  "a/b:c.d": {risk: low, effect: read}\n'
     (shell.running.folder / "tools_registry" / "files.yaml").write_text(manifest)
     assert "In force" in (await shell("reload")).out
-    assert [one["id"] for one in (await shell("tools", "list", "--json")).json] == ["files__read_file"]
+    assert [one["id"] for one in (await shell("tools", "list", "--json")).json] == [
+        "files__a/b:c.d",
+        "files__read_file",
+    ]
     assert (await shell("tools", "list", "--server", "none", "--json")).json == []
     assert (await shell("tools", "inspect", "files__read_file", "--json")).json["owner"] == "dana"
+    assert (await shell("tools", "inspect", "files__a/b:c.d", "--json")).json["tool"] == "a/b:c.d"
     assert "no tool" in (await shell("tools", "inspect", "files__nothing", exit_code=1)).err
 
 

@@ -139,7 +139,7 @@ async def list_seen_tools(
     return [_seen(tool) for tool in found]
 
 
-@routes.get("/tools/{tool_id}")
+@routes.get("/tools/{tool_id:path}")
 async def show_tool(tool_id: str, parts: PartsDep, person: Person) -> ToolShown:
     """A tool with its manifest entry and the definition its server sent."""
     found = next((tool for tool in tools(parts) if tool.id == tool_id), None)

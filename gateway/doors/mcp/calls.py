@@ -21,10 +21,13 @@ from gateway.doors.mcp.states import State, States, no_such_state, valid_until_n
 from gateway.doors.mcp.waiting import Ladder, LeftError, reply_of, while_connected
 from gateway.errors import Refusal
 from gateway.own_case import APPROVAL_STATUS
+from gateway.protocols.key_folding import fold
 
 DOOR = "mcp"
 MAX_NAME_CHARS = 256  # of `server__tool`; no registered tool comes near it
-_OF_THIS_LEG = frozenset({"progressToken", "traceparent", "tracestate", "baggage"})
+# Keys of `_meta` that the protocol, the gateway and tracing set for themselves on each leg, as they fold.
+_OF_THIS_LEG = frozenset({"progresstoken", "traceparent", "tracestate", "baggage"})
+_OF_THE_PROTOCOL = ("io.modelcontextprotocol/", "gateway/")
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -247,14 +250,18 @@ class Calls:
 
 
 def _vendor_meta(meta: dict[str, Any]) -> bytes | None:
-    """What else the client attached for the tool, as `{"_meta": {...}}`. What the protocol, the gateway and tracing
-    say for themselves on each leg is not passed on; callers are not trusted with `baggage` and `tracestate`."""
-    kept = {
-        key: value
-        for key, value in meta.items()
-        if key not in _OF_THIS_LEG and not key.startswith(("io.modelcontextprotocol/", "gateway/"))
-    }
+    """What else the client attached for the tool, as `{"_meta": {...}}`.
+
+    What the protocol, the gateway and tracing say for themselves on each leg is not passed on in any spelling; callers
+    are not trusted with `baggage` and `tracestate`. Neither are keys that MCP does not allow, which are all but ASCII
+    (2026-07-28, basic, "_meta").
+    """
+    kept = {key: value for key, value in meta.items() if key.isascii() and not _is_set_on_each_leg(fold(key))}
     return msgspec.json.encode({"_meta": kept}) if kept else None
+
+
+def _is_set_on_each_leg(folded: str) -> bool:
+    return folded in _OF_THIS_LEG or folded.startswith(_OF_THE_PROTOCOL)
 
 
 def _rpc(request: Request) -> Rpc:

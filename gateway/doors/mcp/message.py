@@ -7,22 +7,16 @@ they are refused and not rounded. Source: JSON-RPC 2.0; MCP, base protocol, "Mes
 
 from __future__ import annotations
 
-import re
-from decimal import Decimal, DecimalException
 from typing import Any, NamedTuple
 
 import msgspec
 
 from gateway.doors.mcp.protocol import INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR, Fault, shown
 from gateway.errors import Refusal
-
-# What one message may hold. Each value costs its sender a few bytes and the event loop some hundred nanoseconds,
-# each number with a fraction (checked and digested as text) about two microseconds.
-MAX_VALUES = 50_000
-MAX_FLOATS = 10_000
+from gateway.protocols.json_limits import MAX_FLOATS, MAX_VALUES, count_values
+from gateway.protocols.json_numbers import exact_float
 
 _NULL = b"null"
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 
 class Message(NamedTuple):
@@ -53,7 +47,7 @@ class Reader:
 
     def read(self, body: bytes) -> Message:
         """The message in `body`. Raises `Fault` -32700, -32600 or -32602, Refusal `too_large`."""
-        if _values(body) > MAX_VALUES:
+        if count_values(body) > MAX_VALUES:
             raise Refusal("too_large", f"A message holds at most {MAX_VALUES} values; send fewer at once.")
         self._inexact, self._floats = None, 0
         try:
@@ -63,7 +57,10 @@ class Reader:
                 "too_large", f"A message holds at most {MAX_FLOATS} numbers with a fraction; send fewer at once."
             ) from None
         except (ValueError, RecursionError) as error:  # bad UTF-8 and JSON are ValueErrors
-            raise Fault(PARSE_ERROR, "Parse error: the body is not JSON in UTF-8, or is nested too deeply.") from error
+            raise Fault(
+                PARSE_ERROR,
+                "Parse error: the body is not JSON in UTF-8, is nested too deeply, or has a number that is too long.",
+            ) from error
         if type(value) is not dict:
             if type(value) is list:
                 raise Fault(
@@ -101,25 +98,11 @@ class Reader:
         self._floats += 1
         if self._floats > MAX_FLOATS:
             raise _TooManyFloatsError
-        number = float(text)
-        try:
-            if Decimal(text) != Decimal(repr(number)):
-                self._inexact = text
-        except DecimalException:  # an exponent beyond what even Decimal takes
+        number = exact_float(text)
+        if number is None:
             self._inexact = text
+            return 0.0
         return number
-
-
-def _values(body: bytes) -> int:
-    """An upper bound of how many values `body` holds, by its commas and brackets outside strings."""
-    found = body.count(b",") + body.count(b"[") + body.count(b"{")
-    if found <= MAX_VALUES:
-        return found
-    strings = (body.count(b'"') - body.count(b'\\"')) // 2
-    if strings > 2 * MAX_VALUES:  # keys and values
-        return strings
-    plain = _STRING.sub(b"", body)
-    return plain.count(b",") + plain.count(b"[") + plain.count(b"{")
 
 
 def _id(value: object) -> bytes:

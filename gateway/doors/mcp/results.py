@@ -10,9 +10,16 @@ import msgspec
 from gateway.actions import ToolTarget
 from gateway.doors.mcp.protocol import INTERNAL_ERROR, INVALID_PARAMS, META_SERVER, METHOD_NOT_FOUND, SUPPORTED
 from gateway.errors import Refusal
+from gateway.protocols.key_folding import fold_name
 
 _encode = msgspec.json.Encoder().encode
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+# What a client acts on beside the content. Some read keys without regard to case, and would act on another spelling.
+_GOVERNED: Final = frozenset({"isError", "resultType", "requestState", "inputRequests", "_meta"})
+_SPELLINGS: Final = frozenset(map(fold_name, _GOVERNED))
+_LONGEST_NAME: Final = 64  # characters of a name that are compared with these
+_MAX_FIELDS: Final = 1000
 
 # A refused call that a model can learn from is a result with `isError`, not a protocol error, which most agents
 # never show to their model. Everything else (who may call at all, whether the gateway works) is a protocol error.
@@ -134,15 +141,24 @@ def _waits(refusal: Refusal) -> str:
 
 
 def passed_on(body: bytes, *, modern: bool) -> bytes:
-    """A tool's own result, with every field it has. The stateless revision demands `resultType`, which servers of
-    older ones don't send. Raises `upstream_failed` for what is not a complete result."""
+    """A tool's own result, with every field it has but other spellings of those that say what kind of result it is.
+
+    The stateless revision demands `resultType`, which servers of older ones don't send. Raises `upstream_failed` for
+    what is not a complete result.
+    """
     try:
         fields = _fields(body)
+        if len(fields) > _MAX_FIELDS:
+            raise ValueError("too many fields")
     except (ValueError, RecursionError) as bad:
         raise Refusal(
             "upstream_failed",
             "The tool server answered with something that is not a tool result; tell the tool's owner.",
         ) from bad
+    odd = [name for name in fields if name not in _GOVERNED and fold_name(name[:_LONGEST_NAME]) in _SPELLINGS]
+    if odd:
+        body = _encode({name: value for name, value in fields.items() if name not in odd})
+        fields = _fields(body)
     kind = fields.get("resultType")
     if kind is not None:
         if bytes(kind) != b'"complete"':

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from gateway.proposals import Proposal, read_arguments, valid_name
+from gateway.proposals import JSON_SPACE, Proposal, read_arguments
+from gateway.protocols.key_folding import fold
+from gateway.protocols.tool_names import TOOL_NAME_RULE, is_tool_name
 
 MAX_CALLS: Final = 256
 """In one answer; an answer that proposes more is none that anybody could act on."""
@@ -30,7 +31,7 @@ TOO_MANY: Final = f"The answer proposes more than {MAX_CALLS} calls. Propose few
 TOO_LARGE: Final = "Its arguments are too large. Propose it again with smaller ones."
 _NO_OBJECT = "It is not an object with a name and arguments."
 _NO_NAME = "It has no name."
-_BAD_NAME = "Its name must have 1 to 128 characters out of A-Z, a-z, 0-9 and _ . : / -."
+_BAD_NAME = f"Its name cannot be used: {TOOL_NAME_RULE}."
 _TWO_KINDS = "It is of two kinds at once, or of a kind other than function and custom."
 
 
@@ -70,7 +71,7 @@ class Call:
     def _fault_of_name(self) -> str | None:
         if not self.name:
             return _NO_NAME
-        return None if valid_name(self.name) else _BAD_NAME
+        return None if is_tool_name(self.name) else _BAD_NAME
 
     @property
     def _fault_of_kind(self) -> str | None:
@@ -92,7 +93,7 @@ class Call:
         """
         if "custom" in self.members:
             return {"name": self.name, "input": self._text}
-        return {"name": self.name, "arguments": self._text if self._text.strip() else "{}"}
+        return {"name": self.name, "arguments": self._text if self._text.strip(JSON_SPACE) else "{}"}
 
     @property
     def _text(self) -> str:
@@ -286,13 +287,8 @@ def compact(value: Any) -> str:
     return text
 
 
-def folded(key: str) -> str:
-    """A key as a reader that ignores case and Unicode form takes it."""
-    return key.lower() if key.isascii() else unicodedata.normalize("NFKC", key).casefold()
-
-
 def _is_reserved(key: str) -> bool:
-    return folded(key) in _RESERVED
+    return fold(key) in _RESERVED
 
 
 def _merged(old: dict[str, Any], new: dict[str, Any], depth: int = 0) -> dict[str, Any]:

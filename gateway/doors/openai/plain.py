@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.doors.openai.calls import folded
+from gateway.protocols.key_folding import fold
 
 CALL_KEYS: Final = ("tool_calls", "function_call")
 CALL_REASONS: Final = ("tool_calls", "function_call")
@@ -112,7 +112,7 @@ def _without_calls(value: Any) -> Any:
 
 
 def _is_call_or_misspelt(key: str) -> bool:
-    plain = folded(key)
+    plain = fold(key)
     return plain in CALL_KEYS or (plain in _KNOWN and key != plain)
 
 

@@ -7,8 +7,9 @@ import time
 import pytest
 
 from gateway.doors.mcp.door import MAX_MESSAGE_BYTES
-from gateway.doors.mcp.message import MAX_FLOATS, MAX_VALUES, Reader
+from gateway.doors.mcp.message import Reader
 from gateway.errors import Refusal
+from gateway.protocols.json_limits import MAX_FLOATS, MAX_VALUES
 from tests.doors.mcp.house import House
 
 
