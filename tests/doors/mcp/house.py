@@ -129,6 +129,9 @@ class Rooms:
         self._step("inspect")
         return ("schema",)
 
+    def inspect_proposal(self, arguments: dict[str, Any], declared: dict[str, Any] | None, target: ToolTarget) -> None:
+        return None
+
     # policy
     async def decide(self, action: Action, target: Target, *, approval: object = None) -> Decision:
         decision = self.decisions.get(target.id, Decision(effect=Effect.ALLOW, rules=("allow_all",)))
