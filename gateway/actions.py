@@ -15,6 +15,9 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from gateway.pricing import MTOK, Band, Rates, Tariff, charge
+from gateway.pricing import Usage as Usage
+
 NANOUSD_PER_USD = 1_000_000_000
 
 
@@ -182,13 +185,27 @@ class ModelTarget(msgspec.Struct, frozen=True, kw_only=True):
     input_nanousd_per_mtok: int = 0  # per million tokens
     cached_input_nanousd_per_mtok: int | None = None  # None: as input
     output_nanousd_per_mtok: int = 0
+    tariff: Tariff | None = None  # None: the rates above are all that is known
     max_output_tokens: int = 4096
+    max_input_tokens: int | None = None  # the context window; None: not known
     cap_field: str | None = "max_tokens"  # set to max_output_tokens where a request names no maximum; None: never
     priced: bool = True  # False: no price is known; a money budget then refuses
 
     @property
     def id(self) -> str:
         return self.alias
+
+    @property
+    def prices(self) -> Tariff:
+        """All prices that are known, the plain rates at least."""
+        if self.tariff is not None:
+            return self.tariff
+        rates = Rates(
+            input=self.input_nanousd_per_mtok,
+            cached_input=self.cached_input_nanousd_per_mtok,
+            output=self.output_nanousd_per_mtok,
+        )
+        return Tariff(bands=(Band(rates=rates),))
 
 
 Target = ToolTarget | ModelTarget
@@ -240,31 +257,39 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 # ---------------------------------------------------------------- how it ended
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens. `cached_input_tokens` are part of `input_tokens`, `reasoning_tokens` of `output_tokens`."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_input_tokens: int = 0
-    reasoning_tokens: int = 0
-    estimated: bool = False  # True: an upper bound, not what the provider said
-
-
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """What an action cost. An estimate is booked at no less than what was reserved, unless it `is_counted`: then the
+    provider counted the tokens, and only the price of some of them is not known."""
+
     nanousd: int = 0
     usage: Usage = Usage()
     estimated: bool = False
+    is_counted: bool = False
+
+    @property
+    def is_counted_or_exact(self) -> bool:
+        """Whether it may be booked as it is."""
+        return self.is_counted or not self.estimated
 
 
 class Reservation(msgspec.Struct, frozen=True, kw_only=True):
     """Budget taken before the action: an upper bound of what it can cost."""
 
     id: str  # the action's id
+    target: str = ""  # the model or the tool
     nanousd: int
     tokens: int
     levels: tuple[str, ...]  # e.g. ("agent:reader", "user:ada")
     max_output_tokens: int = 0
     input_tokens: int = 0
+    tier: str = ""  # the service tier that the request names
+    server_calls: int = 0  # of tools that the provider runs, as far as the request asks for them
+    has_unknown_price: bool = False  # the request chooses something that no known price covers
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the request asks for nothing that is priced apart from its tokens."""
+        return not (self.tier or self.server_calls or self.has_unknown_price)
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -320,6 +345,11 @@ def usd_text(nanousd: int) -> str:
 
 def cost_of(model: ModelTarget, usage: Usage) -> Cost:
     """What `usage` of `model` costs, rounded up to the next nano-dollar."""
+    if model.tariff is not None or usage.details is not None or not model.priced:
+        charged = charge(model.prices, usage)
+        estimated = charged.is_estimated or not model.priced
+        counted = estimated and charged.is_counted
+        return Cost(nanousd=charged.nanousd, usage=usage, estimated=estimated, is_counted=counted)
     cached_price = model.cached_input_nanousd_per_mtok
     if cached_price is None:
         cached_price = model.input_nanousd_per_mtok
@@ -329,4 +359,4 @@ def cost_of(model: ModelTarget, usage: Usage) -> Cost:
         + usage.cached_input_tokens * cached_price
         + usage.output_tokens * model.output_nanousd_per_mtok
     )
-    return Cost(nanousd=-(-total // 1_000_000), usage=usage, estimated=usage.estimated)
+    return Cost(nanousd=-(-total // MTOK), usage=usage, estimated=usage.estimated)

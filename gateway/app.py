@@ -52,6 +52,7 @@ from gateway.guards import Guards
 from gateway.identity import now as identity_now
 from gateway.identity.registry import Registry
 from gateway.keys import session_key
+from gateway.limits.overrun import Overrun
 from gateway.limits.soft import SoftBudget
 from gateway.policy import Decider
 from gateway.process import Process
@@ -90,6 +91,7 @@ class App:
         self.footing = footing_of(process, self.clock, self.ids)
         self.limits = self.footing.limits
         self.limits.on_soft_budget = self._soft_budget_passed
+        self.limits.on_overrun = self._reservation_exceeded
         self.guards = Guards()
         self._decider: Decider | None = None
         self.catalog = Catalog(price=self._price)
@@ -428,6 +430,20 @@ class App:
             self.log.append_soon(entry)
         except Refusal as refusal:
             log.warning("soft_budget_not_recorded", level=passed.level, message=refusal.message)
+
+    def _reservation_exceeded(self, overrun: Overrun) -> None:
+        """A call cost more than was reserved: a budget may be overspent by it, and people must know why."""
+        reserved = overrun.reserved
+        log.warning("reservation_exceeded", action=reserved.id, model=reserved.target, sentence=overrun.sentence)
+        self.metrics.reservation_exceeded(reserved.target)
+        told = {"action": reserved.id, "model": reserved.target}
+        entry = records.event(
+            "reservation.exceeded", tenant=overrun.tenant, subject=told, labels={"message": overrun.sentence}
+        )
+        try:
+            self.log.append_soon(entry)
+        except Refusal as refusal:
+            log.warning("reservation_exceeded_not_recorded", action=reserved.id, message=refusal.message)
 
     def _suspended(self, agent_id: str) -> None:
         self.governor.end_streams_of(

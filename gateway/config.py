@@ -84,12 +84,47 @@ Provider = Annotated[DemoProvider | OpenAIProvider | LitellmProvider, Field(disc
 # ---------------------------------------------------------------- catalog
 
 
+_UNPRICED_TOKENS = "Absent: counted at the dearest price here, as an estimate."
+TierName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+TierFactor = Annotated[Decimal, Field(gt=0, le=1000, max_digits=12, decimal_places=6, allow_inf_nan=False)]
+
+
+class LongContext(Room):
+    """Prices of a call whose prompt is longer than that; all its tokens have them."""
+
+    above_tokens: Count = Field(description="Longer prompts cost what is given here.")
+    input_usd_per_mtok: Usd = Field(description="US dollars per million tokens.")
+    cached_input_usd_per_mtok: Usd | None = Field(default=None, description="Absent: as input.")
+    cache_write_usd_per_mtok: Usd | None = Field(default=None, description=_UNPRICED_TOKENS)
+    output_usd_per_mtok: Usd = Field(description="US dollars per million tokens.")
+
+
 class Price(Room):
     """US dollars per million tokens. Decimal; quote the numbers."""
 
     input_usd_per_mtok: Usd = Field(description="US dollars per million tokens; quote the number.")
     cached_input_usd_per_mtok: Usd | None = Field(default=None, description="Absent: as input.")
-    output_usd_per_mtok: Usd = Field(description="US dollars per million tokens.")
+    cache_write_usd_per_mtok: Usd | None = Field(
+        default=None, description=f"Written to a prompt cache for minutes. {_UNPRICED_TOKENS}"
+    )
+    cache_write_long_usd_per_mtok: Usd | None = Field(
+        default=None,
+        description="Written to a prompt cache for an hour or more. Absent: twice the short one, estimated.",
+    )
+    audio_input_usd_per_mtok: Usd | None = Field(default=None, description=f"Sound in a prompt. {_UNPRICED_TOKENS}")
+    output_usd_per_mtok: Usd = Field(description="US dollars per million tokens; thinking included.")
+    audio_output_usd_per_mtok: Usd | None = Field(default=None, description=f"Spoken answers. {_UNPRICED_TOKENS}")
+    server_tool_usd: Usd | None = Field(
+        default=None,
+        description="US dollars per call of a tool that the provider runs itself, such as a web search. Absent: a"
+        " request that asks for one is refused under a money budget.",
+    )
+    tiers: dict[TierName, TierFactor] = Field(
+        default={},
+        description='By service tier, what its tokens cost as a multiple of the prices above, e.g. {priority: "2"}. A'
+        " request for a tier that is not here (flex apart) is refused under a money budget.",
+    )
+    long_context: LongContext | None = Field(default=None, description="What long prompts cost. Absent: no more.")
 
 
 class Model(Room):
@@ -103,6 +138,11 @@ class Model(Room):
     data_classes: tuple[str, ...] = Field(default=(), description="What it may be sent; for policy.")
     price: Price | None = Field(default=None, description="Absent: from litellm's price file.")
     max_output_tokens: Count = Field(default=4096, description="Reserved for when a request names no maximum.")
+    max_input_tokens: Count | None = Field(
+        default=None,
+        description="The context window; it bounds what a request only points at (a file's id, a URL). Absent: as in"
+        " litellm's price file.",
+    )
     cap_field: Literal["auto", "max_tokens", "max_completion_tokens", "none"] = Field(
         default="auto",
         description="The field that holds a request without a maximum to max_output_tokens, so that it can't cost more"

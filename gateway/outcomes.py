@@ -1,11 +1,14 @@
 """What decisions and upstream failures turn into: refusals for the caller, results and costs for the record.
 
-Costs err upwards only: where the truth is not known, what was reserved is charged and marked as estimated.
+Costs err upwards only. Where the provider counted nothing that can be believed, what was reserved is charged; where it
+counted something that has no price, that is charged at the dearest rate. Both are marked as estimated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+
+from msgspec.structs import replace
 
 from gateway.actions import (
     Action,
@@ -26,6 +29,7 @@ from gateway.actions import (
     cost_of,
 )
 from gateway.errors import NO_SUCH_MODEL, Refusal
+from gateway.pricing import OPEN_TIERS, PLAIN_TIERS, UsageDetails
 
 
 def active_or_refuse(agent_of: Callable[[str], Agent | None], action: Action) -> Agent:
@@ -77,17 +81,55 @@ def upper_bound(held: Reservation) -> Cost:
 
 
 def cost_of_reply(target: Target, reply: Reply, held: Reservation) -> Cost:
-    """The true cost of a complete answer; what was reserved where a model's answer does not tell."""
-    if not isinstance(target, ModelTarget):
-        return Cost()
-    return upper_bound(held) if reply.usage is None else cost_of(target, reply.usage)
+    """The cost of a complete answer."""
+    return _cost(target, reply.usage, held) if isinstance(target, ModelTarget) else Cost()
 
 
 def cost_of_stream(target: Target, usage: Usage | None, held: Reservation) -> Cost:
-    """The true cost of a stream that told its usage; else what was reserved."""
-    if not isinstance(target, ModelTarget) or usage is None:
+    """The cost of a stream that ended."""
+    return _cost(target, usage, held) if isinstance(target, ModelTarget) else upper_bound(held)
+
+
+def _cost(target: ModelTarget, usage: Usage | None, held: Reservation) -> Cost:
+    """What the provider counted, priced; what was reserved where it counted nothing that can be believed.
+
+    What the request asked for and the answer does not mention is charged as it was asked for, as an estimate.
+    """
+    if usage is None:
         return upper_bound(held)
-    return cost_of(target, usage)
+    cost = cost_of(target, usage)
+    if not held.is_plain:
+        cost = _dearer(target, cost, held)
+    return cost if not cost.estimated or cost.is_counted else _at_least(held, cost)
+
+
+def _dearer(target: ModelTarget, cost: Cost, held: Reservation) -> Cost:
+    """The cost with the service tier and the provider's tools that were asked for, where the answer names none."""
+    details = cost.usage.details or UsageDetails()
+    asked, is_estimated = details, cost.estimated or held.has_unknown_price
+    if not details.tier and held.tier not in OPEN_TIERS | PLAIN_TIERS:
+        asked, is_estimated = replace(asked, tier=held.tier), True
+    if not details.server_calls and held.server_calls:
+        asked, is_estimated = replace(asked, server_calls=held.server_calls), True
+    if asked is not details:
+        other = cost_of(target, replace(cost.usage, details=asked))
+        counted = cost.is_counted_or_exact and other.is_counted_or_exact
+        dearer = max(cost, other, key=lambda one: one.nanousd)
+        return replace(dearer, estimated=True, is_counted=counted)
+    return replace(cost, estimated=is_estimated, is_counted=is_estimated and cost.is_counted_or_exact)
+
+
+def _at_least(held: Reservation, cost: Cost) -> Cost:
+    """An estimate that may be below the truth: no less than what was reserved."""
+    usage = cost.usage
+    if usage.details is not None and usage.details.is_doubtful:
+        usage = replace(
+            usage,
+            input_tokens=max(usage.input_tokens, held.input_tokens),
+            output_tokens=max(usage.output_tokens, held.max_output_tokens),
+            estimated=True,
+        )
+    return Cost(nanousd=max(cost.nanousd, held.nanousd), usage=usage, estimated=True, is_counted=True)
 
 
 def needs_finding_out(target: Target, result: Result) -> bool:

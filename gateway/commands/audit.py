@@ -201,7 +201,7 @@ def show_checkpoint(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None
 
 def _row(record: dict[str, Any]) -> dict[str, Any]:
     action, actor = record.get("action") or {}, record.get("actor") or {}
-    decision, result = record.get("decision") or {}, record.get("result") or {}
+    decision, result, cost = record.get("decision") or {}, record.get("result") or {}, record.get("cost") or {}
     tool = "__".join(part for part in (action.get("server"), action.get("tool")) if part)
     return {
         "time": f"{record['ts'][:19]}Z",
@@ -212,7 +212,8 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         "rules": decision.get("rules"),
         "status": result.get("status"),
         "code": result.get("code"),
-        "usd": (record.get("cost") or {}).get("usd"),
+        "usd": cost.get("usd"),
+        "estimated": cost.get("estimated"),
         "id": record["id"],
     }
 

@@ -13,6 +13,7 @@ from gateway.limits.allowance import Allowance, AllowanceTable, BudgetRule, tabl
 from gateway.limits.bounds import input_bound, output_bound
 from gateway.limits.interface import Admission, Level, Limits, Persist, Rates, SpendRow
 from gateway.limits.memory import MemoryLimits
+from gateway.limits.overrun import Overrun
 from gateway.limits.soft import SoftBudget
 from gateway.limits.spend import read_spend
 from gateway.limits.windows import Windows, windows_at
@@ -25,6 +26,7 @@ __all__ = [
     "Level",
     "Limits",
     "MemoryLimits",
+    "Overrun",
     "Persist",
     "Rates",
     "SoftBudget",

@@ -25,6 +25,9 @@ from redis.exceptions import TimeoutError as TookTooLong
 from gateway.limits.scripts import ASK, LIFE_S, MINUTE_LIFE_S, SILENT, TELL
 
 TIMEOUT_S = 1.0
+TOKENS_PER_MINUTE = "tokens_per_minute"
+OPEN_TOKENS = "open_tokens"
+"""What replicas have only reserved of the tokens of a minute, or taken ahead: kept by replica, as grants are."""
 _PAGE = 500
 _LIVES_S = {"minute": 3_600, "day": 3 * 86_400}
 
@@ -63,11 +66,13 @@ class Want(NamedTuple):
 
 
 class NoRoom(NamedTuple):
-    """The item for which there is no room, what the others hold of it, and when there is (of what minutes count)."""
+    """The item for which there is no room, what the others hold of it, what they may give back of that, and of what is
+    counted by the minute (second, taken by all), oldest first."""
 
     item: int
     others: int
-    wait_s: int
+    others_open: int
+    seconds: tuple[tuple[int, int], ...]
 
 
 def life_s(counter: Counter) -> int:
@@ -136,14 +141,21 @@ class Exchange:
         """(granted, held by others) for each item; all of them or none. Raises AwayError."""
         generation = self._joined()
         keys = [self.counter_key(generation, want.counter) for want in wants]
-        values: list[Any] = []
+        values: list[Any] = [len(wants)]
         for counter, limit, mine, need, want in wants:
             of_minute = counter.counter.endswith("_per_minute")
-            values += ["minute" if of_minute else "grant", limit, mine, need, want]
+            if counter.counter == TOKENS_PER_MINUTE:
+                keys.append(self.counter_key(generation, counter._replace(counter=OPEN_TOKENS)))
+                kind = "tokens"
+            else:
+                kind = "minute" if of_minute else "grant"
+            values += [kind, limit, mine, need, want]
             values.append(MINUTE_LIFE_S if of_minute else life_s(counter))
         answer = await self._say(self._ask, self.key("generation"), generation, corrections, now_s, keys, values)
         if answer[0] == "no":
-            return NoRoom(int(answer[1]), int(answer[2]), int(answer[3]))
+            told = [int(one) for one in answer[4:]]
+            seconds = tuple(zip(told[::2], told[1::2], strict=True))
+            return NoRoom(int(answer[1]), int(answer[2]), int(answer[3]), seconds)
         return [(int(answer[at]), int(answer[at + 1])) for at in range(1, len(answer), 2)]
 
     async def tell(

@@ -10,6 +10,7 @@ import msgspec
 
 from gateway.actions import Action, Cost, Reservation, Target
 from gateway.limits.allowance import AllowanceTable
+from gateway.limits.overrun import ReportsOverrun
 from gateway.limits.soft import TellsSoftBudget
 from gateway.store.interface import Connection
 
@@ -64,6 +65,9 @@ class Limits(Protocol):
     on_soft_budget: TellsSoftBudget
     """Told once of each soft budget that is passed, in each window."""
 
+    on_overrun: ReportsOverrun
+    """Told of each call that used more than was reserved for it."""
+
     async def admit(self, action: Action) -> Admission:
         """Count a request and take a place at every level of the caller, or refuse.
 
@@ -78,7 +82,8 @@ class Limits(Protocol):
         that place is given back by `settle`.
         Asked again for an action whose reservation is open, it gives that reservation.
         Raises Refusal `budget_exhausted` (day, month, no price, or larger than a whole minute),
-        `rate_limited` with `retry_after_s` (tokens per minute; rate or places of the tool or model),
+        `rate_limited` with `retry_after_s` (tokens per minute; rate or places of the tool or model; 1 where only what
+        running calls have reserved is in the way),
         `malformed` (token counts that are none).
         """
         ...
@@ -87,8 +92,9 @@ class Limits(Protocol):
         """Give back what was held, book the true cost in the window the reservation began in.
 
         Memory is corrected now; the function returned does the same on disk. Settling again does nothing, and
-        so does its function. An estimated cost is never booked below the reservation. `Cost()` books nothing:
-        for an action that certainly did not happen.
+        so does its function. An estimated cost is never booked below the reservation, unless the provider counted what
+        it is for (`Cost.is_counted`). A cost above the reservation is booked as it is, and reported. `Cost()` books
+        nothing: for an action that certainly did not happen.
         """
         ...
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from gateway.limits.minute import SPAN_S, SlidingMinute
+from gateway.limits.minute import SPAN_S, SlidingMinute, wait_s
 
 
 class Share:
@@ -68,10 +68,34 @@ class Share:
         return held
 
 
+class RefusedMinute(NamedTuple):
+    """What was refused a moment ago: the second, how much, and why: what the others may give back, and (second, taken
+    by all) oldest first."""
+
+    second: int
+    need: int
+    others_open: int = 0
+    seconds: tuple[tuple[int, int], ...] = ()
+
+
+NOT_REFUSED = RefusedMinute(-1, 0)
+
+
 class SharedMinute:
     """Stands where `SlidingMinute` does, for a replica: it has only what it took ahead in this very second."""
 
-    __slots__ = ("ahead", "alone", "back", "counter", "limit", "mine", "others", "others_s", "refused", "second")
+    __slots__ = (
+        "ahead",
+        "alone",
+        "back",
+        "counter",
+        "limit",
+        "mine",
+        "others",
+        "others_s",
+        "refused",
+        "second",
+    )
 
     def __init__(self, counter: str) -> None:
         self.counter = counter
@@ -83,12 +107,12 @@ class SharedMinute:
         self.back: dict[int, int] = {}  # by second, what the shared counters do not know; told while there is a limit
         self.others = 0  # what the others had taken, when last told
         self.others_s = 0
-        self.refused = (-1, 0, 0)  # (second, amount, wait_s)
+        self.refused = NOT_REFUSED
 
     def limited(self, limit: int | None, *, alone: bool) -> None:
         """The limit in force."""
         self.alone = alone
-        self.refused = (-1, 0, 0)
+        self.refused = NOT_REFUSED
         self.give_back()
         self.limit = limit
 
@@ -113,12 +137,37 @@ class SharedMinute:
         self.mine.used(now_s)
         return self.mine.take(now_s, amount)
 
+    def hold(self, now_s: int, amount: int) -> list[int]:
+        """As `take`, of what is only reserved; the bucket for `settle`."""
+        bucket = self.take(now_s, amount)
+        bucket[2] += amount
+        self.refused = NOT_REFUSED
+        return bucket
+
+    def settle(self, bucket: list[int], held: int, difference: int) -> None:
+        """What was held in that bucket was used, but for a (negative) difference."""
+        bucket[2] -= held
+        self.refused = NOT_REFUSED
+        self.correct(bucket, difference)
+
     def correct(self, bucket: list[int], difference: int) -> None:
         """It was less or more after all."""
         if difference and bucket[0] >= 0:
             self.owe(bucket[0], difference)
-            self.refused = (-1, 0, 0)
             self.mine.correct(bucket, difference)
+
+    def open(self, now_s: int) -> int:
+        """What this replica has taken of the minute and may give back."""
+        self.mine.used(now_s)
+        return sum(self.mine.held().values()) + (self.ahead if self.second == now_s else 0)
+
+    def wait_s(self, need: int, now_s: int) -> int:
+        """When there is room for `need`, by what was `refused` in this second; see `minute.wait_s`."""
+        assert self.limit is not None
+        self.mine.used(now_s)
+        _, _, others_open, seconds = self.refused
+        excess = sum(amount for _, amount in seconds) + need - self.limit - others_open
+        return wait_s(seconds, self.mine.held(), excess, now_s)
 
     def granted(self, now_s: int, amount: int, taken: int) -> None:
         """So much was taken ahead, and so much all had taken before it."""

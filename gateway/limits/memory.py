@@ -10,16 +10,17 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from gateway.actions import Action, Cost, ModelTarget, Reservation, Target
+from gateway.actions import Action, Cost, Reservation, Target
 from gateway.clock import Clock
 from gateway.errors import Refusal
 from gateway.limits import refusals
 from gateway.limits.account import Account, Spend
 from gateway.limits.admission import MemoryAdmission
 from gateway.limits.allowance import Allowance, AllowanceTable
-from gateway.limits.bounds import bound_nanousd, input_bound, output_bound
+from gateway.limits.bound import Bound, bound_of
 from gateway.limits.interface import Persist, SpendRow
 from gateway.limits.levels import Accounts
+from gateway.limits.overrun import Overrun, ReportsOverrun, report_to_nobody
 from gateway.limits.soft import SoftBudget, TellsSoftBudget, tell_nobody
 from gateway.limits.spend import add_nothing, add_spend
 from gateway.limits.windows import Windows, windows_at
@@ -42,6 +43,8 @@ class MemoryLimits:
     def __init__(self, clock: Clock, table: AllowanceTable | None = None) -> None:
         self.on_soft_budget: TellsSoftBudget = tell_nobody
         """Told once of each soft budget that is passed, in each window."""
+        self.on_overrun: ReportsOverrun = report_to_nobody
+        """Told of each call that used more than was reserved for it."""
         self._clock = clock
         table = table if table is not None else AllowanceTable()
         self._zone = table.time_zone
@@ -106,17 +109,21 @@ class MemoryLimits:
                 spend.nanousd += nanousd
                 spend.tokens += tokens
             spends.append(account.spends)
-            minutes.append(account.tokens.take(now_s, tokens))
+            minutes.append(account.tokens.hold(now_s, tokens))
         if place is not None:
             place.requests.take(now_s, 1)
             place.in_flight += 1
         reservation = Reservation(
             id=action.id,
+            target=action.target,
             nanousd=nanousd,
             tokens=tokens,
             levels=tuple([account.level for account in accounts]),
             max_output_tokens=bound.output_tokens,
             input_tokens=bound.input_tokens,
+            tier=bound.tier,
+            server_calls=bound.server_calls,
+            has_unknown_price=bound.has_unknown_price,
         )
         self._open[action.id] = _Held(
             reservation, action.caller.agent.tenant, accounts, tuple(spends), tuple(minutes), place
@@ -134,7 +141,7 @@ class MemoryLimits:
         nanousd = cost.nanousd
         tokens = usage.input_tokens + usage.output_tokens
         reserved = held.reservation
-        if cost.estimated or usage.estimated:
+        if usage.estimated or not cost.is_counted_or_exact:
             nanousd = max(nanousd, reserved.nanousd)
             tokens = max(tokens, reserved.tokens)
         more_nanousd = nanousd - reserved.nanousd
@@ -150,7 +157,9 @@ class MemoryLimits:
                 if spend.booked_nanousd > spend.soft_nanousd or spend.booked_tokens > spend.soft_tokens:
                     self._passed(account, spend)
                 rows.append((tenant, account.level, spend.window, nanousd, tokens))
-            account.tokens.correct(bucket, more_tokens)
+            account.tokens.settle(bucket, reserved.tokens, more_tokens)
+        if more_nanousd > 0 or more_tokens > 0:
+            self.on_overrun(Overrun(tenant, reserved, nanousd, tokens))
         if not nanousd and not tokens:
             return add_nothing
         return partial(add_spend, rows)
@@ -267,26 +276,6 @@ class MemoryLimits:
                     yield spend, nanousd, tokens
 
 
-class Bound(NamedTuple):
-    """The most that an action can cost."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    nanousd: int = 0
-
-
-def bound_of(action: Action, target: Target, accounts: tuple[Account, ...]) -> Bound:
-    """Raises `malformed`, and `budget_exhausted` for a model without a price under a money budget."""
-    if not isinstance(target, ModelTarget):
-        return Bound()
-    input_tokens = input_bound(action)
-    output_tokens = output_bound(action.arguments, target)
-    nanousd = bound_nanousd(target, input_tokens, output_tokens)
-    if not target.priced:
-        _refuse_unpriced(accounts, target)
-    return Bound(input_tokens, output_tokens, nanousd)
-
-
 def _no_entry(account: Account, now_s: int) -> Refusal:
     """Why this level takes no further request now."""
     if account.in_flight >= account.concurrency:
@@ -306,9 +295,3 @@ def _no_room(account: Account, spend: Spend, nanousd: int, tokens: int) -> Refus
         left = max(0, limit - spend.tokens)
         return refusals.over_budget(account, spend, "tokens", needed=tokens, left=left, limit=limit)
     return None
-
-
-def _refuse_unpriced(accounts: tuple[Account, ...], target: ModelTarget) -> None:
-    for account in accounts:
-        if account.money_is_limited:
-            raise refusals.unpriced(account, target.alias)

@@ -25,11 +25,12 @@ from gateway.errors import Refusal
 from gateway.limits.account import Account, Spend
 from gateway.limits.admission import MemoryAdmission, rates_of
 from gateway.limits.allowance import Allowance, AllowanceTable
+from gateway.limits.bound import bound_of
 from gateway.limits.exchange import FAULTS, AwayError, Correction, Counter, Exchange, NoRoom, fault
 from gateway.limits.filling import Filling
 from gateway.limits.interface import Persist, Rates, SpendRow
-from gateway.limits.leases import SharedMinute
-from gateway.limits.memory import MemoryLimits, bound_of
+from gateway.limits.leases import RefusedMinute, SharedMinute
+from gateway.limits.memory import MemoryLimits
 from gateway.limits.shared_account import SharedAccount
 from gateway.limits.spend import ReplicaSpend, add_nothing, add_spend
 from gateway.limits.telling import Telling, keep_more, taken_back
@@ -195,9 +196,9 @@ class RedisLimits(MemoryLimits):
         """
         share = first.share
         if isinstance(share, SharedMinute):
-            second, amount, wait_s = share.refused
-            if second == now_s and 0 < amount <= first.need:
-                raise refusal_of(first, wait_s, now_s)
+            refused = share.refused
+            if refused.second == now_s and 0 < refused.need <= first.need:
+                raise refusal_of(first, share.wait_s(first.need, now_s), now_s)
         elif share.refused_at == self._ticks and 0 < share.refused_need <= first.need:
             raise refusal_of(first, 1, now_s)
 
@@ -221,11 +222,13 @@ class RedisLimits(MemoryLimits):
             if isinstance(one.share, SharedMinute):
                 share = one.share
                 share.others, share.others_s = max(0, answer.others - share.mine.used(now_s)), now_s
-                share.refused = (now_s, one.need, answer.wait_s)
+                share.refused = RefusedMinute(now_s, one.need, answer.others_open, answer.seconds)
+                wait_s = share.wait_s(one.need, now_s)
             else:
+                wait_s = 1
                 one.share.others = answer.others
                 one.share.refused_at, one.share.refused_need = self._ticks, one.need
-            raise refusal_of(one, answer.wait_s, now_s)
+            raise refusal_of(one, wait_s, now_s)
         for one, (granted, others) in zip(wanted, answer, strict=True):
             one.account.is_known = True
             if isinstance(one.share, SharedMinute):

@@ -40,17 +40,23 @@ def too_many_tokens(account: Account, needed: int, left: int, limit: int, wait_s
     )
 
 
-def over_budget(account: Account, spend: Spend, unit: str, *, needed: int, left: int, limit: int) -> Refusal:
-    """This much (`unit`: "nanousd" or "tokens") does not fit into a window's budget."""
+def over_budget(
+    account: Account, spend: Spend, unit: str, *, needed: int, left: int, limit: int, others: int = 0
+) -> Refusal:
+    """This much (`unit`: "nanousd" or "tokens") does not fit into a window's budget, of which `others` have some."""
     windows = account.windows
     resets_at = windows.resets_at(spend.kind)
     left_text, needed_text, limit_text = (
         f"{usd_text(amount)} USD" if unit == "nanousd" else f"{amount} tokens" for amount in (left, needed, limit)
     )
+    booked = spend.booked_nanousd if unit == "nanousd" else spend.booked_tokens
+    only_reserved = booked + others + needed <= limit
+    when = "try again when the calls that are running have ended" if only_reserved else f"wait until {resets_at}"
     return Refusal(
         "budget_exhausted",
         f"This call may cost {needed_text} and {account.level} has {left_text} of {limit_text} left this "
-        f"{spend.kind} ({windows.zone}); wait until {resets_at}, ask for less (max_tokens), or have the budget raised.",
+        f"{spend.kind} ({windows.zone}); {when}, ask for less (max_tokens), or have the budget raised.",
+        retry_after_s=1 if only_reserved else None,
         detail={
             "limit": "budget",
             "level": account.level,
@@ -64,12 +70,48 @@ def over_budget(account: Account, spend: Spend, unit: str, *, needed: int, left:
 
 def unpriced(account: Account, alias: str) -> Refusal:
     """A model without a price can't be used by a level that has a money budget."""
-    return Refusal(
-        "budget_exhausted",
+    return _no_price(
+        account,
+        alias,
         f"No price of model {alias} is known, so it cannot be held against the money budget of "
         f"{account.level}; give the model a price in the configuration.",
-        detail={"limit": "budget", "level": account.level, "model": alias},
     )
+
+
+def unpriced_tier(account: Account, alias: str, tier: str) -> Refusal:
+    """A service tier whose price is not known."""
+    return _no_price(
+        account,
+        alias,
+        f"No price of service tier {tier!r} of model {alias} is known, so it cannot be held against the money budget "
+        f"of {account.level}; leave service_tier out, or give the tier a multiplier under price.tiers of the model in "
+        "gateway.yaml.",
+    )
+
+
+def unpriced_calls(account: Account, alias: str) -> Refusal:
+    """Tools that the provider runs, and whose price is not known."""
+    return _no_price(
+        account,
+        alias,
+        f"The request lets the provider of model {alias} run tools of its own (such as a web search), and no price of "
+        f"them is known, so it cannot be held against the money budget of {account.level}; leave them out, or give "
+        "price.server_tool_usd of the model in gateway.yaml.",
+    )
+
+
+def unpriced_choice(account: Account, alias: str, field: str) -> Refusal:
+    """A field by which the provider may charge another price, whatever it is."""
+    return _no_price(
+        account,
+        alias,
+        f"The field {field} lets the provider of model {alias} charge a price that is not known, so the request cannot "
+        f"be held against the money budget of {account.level}; leave {field} out.",
+    )
+
+
+def _no_price(account: Account, alias: str, message: str) -> Refusal:
+    return Refusal("budget_exhausted", message, detail={"limit": "budget", "level": account.level, "model": alias})
 
 
 def _detail(account: Account, limit: str, now_s: int) -> dict[str, str]:

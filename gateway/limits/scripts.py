@@ -13,6 +13,7 @@ of a cluster, and two installations on one Redis share nothing:
     gw:{ID}:GENERATION:[TENANT,LEVEL,COUNTER,WINDOW]
         of a grant, per replica: how much it may use in all (booked, held and not yet used);
         of what is counted by the minute, per second: what was taken in it;
+        of `open_tokens`, per replica: what of the tokens of a minute it has only reserved, or taken ahead;
         of what was booked under a soft budget, per replica: how much
 """
 
@@ -42,18 +43,24 @@ for _ = 1, tonumber(ARGV[5]) do
 end
 """
 
-# Items: kind, limit, mine, need, want, life_s. Where `need` is 0 only what the others hold is asked for.
-# Answer: {"away"} for another generation; {"late"}; {"no", item, others, wait_s} for the first item without room;
+# Items: their number, then kind, limit, mine, need, want, life_s of each. Where `need` is 0 only what the others hold
+# is asked for. After the keys of the items come those of what is open, one for each item of kind `tokens`.
+# Answer: {"away"} for another generation; {"late"}; {"no", item, others, open} for the first item without room: what
+# the others hold of it and may give back of that, and, if it is counted by the minute, second and amount of all that
+# was taken, oldest first;
 # else {"ok", granted, others, granted, others, ...}.
 ASK = (
     _BEGIN
     + """
-local items = {}
-for i = first, #KEYS do
+local items, count = {}, tonumber(ARGV[at])
+at = at + 1
+local opens = first + count
+for i = first, first + count - 1 do
   local a = at + (i - first) * 6
   local item = {key = KEYS[i], kind = ARGV[a], limit = tonumber(ARGV[a + 1]), mine = tonumber(ARGV[a + 2]),
     need = tonumber(ARGV[a + 3]), want = tonumber(ARGV[a + 4]), life = tonumber(ARGV[a + 5]),
-    others = 0, wait = 0, shares = 1}
+    others = 0, seconds = {}, shares = 1}
+  if item.kind == 'tokens' then item.open, opens = KEYS[opens], opens + 1 end
   local all = redis.call('HGETALL', item.key)
   if item.kind == 'grant' then
     item.shares = math.max(1, #all / 2)
@@ -61,28 +68,29 @@ for i = first, #KEYS do
       if all[f] ~= replica then item.others = item.others + tonumber(all[f + 1]) end
     end
   else
-    local seconds = {}
     for f = 1, #all, 2 do
       local second = tonumber(all[f])
       if second < now - 60 then redis.call('HDEL', item.key, all[f])
       else
         item.others = item.others + tonumber(all[f + 1])
-        seconds[#seconds + 1] = {second, tonumber(all[f + 1])}
-      end
-    end
-    local excess = item.others + item.need - item.limit
-    if excess > 0 then
-      table.sort(seconds, function(x, y) return x[1] < y[1] end)
-      for _, one in ipairs(seconds) do
-        if excess <= 0 then break end
-        excess = excess - one[2]
-        item.wait = one[1] + 61 - now
+        item.seconds[#item.seconds + 1] = {second, all[f + 1]}
       end
     end
   end
   local room = item.limit - item.others - item.mine
   if item.need > 0 and room < item.need then
-    return {'no', i - first, string.format('%.0f', item.others), math.max(1, item.wait)}
+    local open = 0
+    local all = item.open and redis.call('HGETALL', item.open) or {}
+    for f = 1, #all, 2 do
+      if all[f] ~= replica then open = open + tonumber(all[f + 1]) end
+    end
+    local no = {'no', i - first, string.format('%.0f', item.others), string.format('%.0f', open)}
+    table.sort(item.seconds, function(x, y) return x[1] < y[1] end)
+    for _, one in ipairs(item.seconds) do
+      no[#no + 1] = string.format('%.0f', one[1])
+      no[#no + 1] = one[2]
+    end
+    return no
   end
   local spare = math.floor((room - item.need) / (2 * item.shares))
   item.grant = item.need + math.max(0, math.min(item.want - item.need, spare))
@@ -95,6 +103,10 @@ for _, item in ipairs(items) do
       redis.call('HSET', item.key, replica, string.format('%.0f', item.mine + item.grant))
     else
       redis.call('HINCRBY', item.key, tostring(now), string.format('%.0f', item.grant))
+    end
+    if item.open then
+      redis.call('HINCRBY', item.open, replica, string.format('%.0f', item.grant))
+      redis.call('EXPIRE', item.open, item.life)
     end
     redis.call('EXPIRE', item.key, item.life)
   end

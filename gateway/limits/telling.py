@@ -7,7 +7,7 @@ from functools import partial
 from typing import cast
 
 from gateway.limits.account import NO_CEILING, Account
-from gateway.limits.exchange import AwayError, Correction, Counter, Exchange
+from gateway.limits.exchange import OPEN_TOKENS, AwayError, Correction, Counter, Exchange
 from gateway.limits.leases import SharedMinute
 from gateway.limits.levels import Accounts
 from gateway.limits.shared_account import SharedAccount, SharedSpend
@@ -52,6 +52,9 @@ class Telling:
                 if minute.second != now_s:
                     minute.give_back()
                 corrections += taken_back(account, minute)
+            if account.tokens.limit is not None:
+                facts.append((counter_of(account, OPEN_TOKENS, ""), account.tokens.open(now_s)))
+                heard.append(_not_needed)
             for share in account.shares:
                 block = share.limit // PARTS[share.counter] if account.active else 0
                 facts.append((counter_of(account, share.counter, share.window), share.lower(block)))
@@ -136,6 +139,10 @@ def keep_more(accounts: Iterable[SharedAccount], corrections: Sequence[Correctio
     for counter, second, amount in corrections:
         if amount > 0 and counter in minutes:
             minutes[counter].owe(second, amount)
+
+
+def _not_needed(_others: int) -> None:
+    """What the others have open is asked for where it matters."""
 
 
 def _has_passed(spend: SharedSpend) -> bool:

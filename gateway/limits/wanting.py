@@ -105,4 +105,6 @@ def refusal_of(wanted: Wanted, wait_s: int, now_s: int) -> Refusal:
     if share.counter == "concurrency":
         return refusals.no_place(account, share.others + share.used, now_s)
     spend: Spend = share.owner
-    return refusals.over_budget(account, spend, share.counter, needed=amount, left=share.left, limit=limit)
+    return refusals.over_budget(
+        account, spend, share.counter, needed=amount, left=share.left, limit=limit, others=share.others
+    )

@@ -68,8 +68,10 @@ class Metrics:
         self._actions = self._counter(names.ACTIONS)
         self._refusals = self._counter(names.REFUSALS)
         self._soft_budgets = self._counter(names.SOFT_BUDGETS)
+        self._reservations_exceeded = self._counter(names.RESERVATIONS_EXCEEDED)
         self._tokens = self._counter(names.TOKENS)
         self._cost = self._counter(names.COST)
+        self._cost_estimated = self._counter(names.COST_ESTIMATED)
         self._durations = self._histogram(names.ACTION_DURATION)
         stages = self._histogram(names.STAGE_DURATION)
         self._gauge(names.BUILD_INFO).labels(version=version).set(1)
@@ -91,7 +93,7 @@ class Metrics:
         self._served_of: dict[tuple[str, str, str], Histogram] = {}
         self._exported = self._counter(names.EXPORT_ITEMS)
         self._lost = self._counter(names.EXPORT_LOST)
-        self._spend_of: dict[str, tuple[Counter, Counter, Counter, Counter]] = {}
+        self._spend_of: dict[str, tuple[Counter, Counter, Counter, Counter, Counter]] = {}
         self.stage_of: Mapping[str, Histogram] = {stage: stages.labels(stage=stage) for stage in names.STAGES}
         """The kept histogram of each stage; `observe` takes seconds."""
         for code in (*CODES, OTHER_CODE):
@@ -127,15 +129,18 @@ class Metrics:
                 self._tokens.labels(model=model, type="cached_input"),
                 self._tokens.labels(model=model, type="output"),
                 self._cost.labels(model=model),
+                self._cost_estimated.labels(model=model),
             )
         usage = cost.usage
-        fresh, cached, output, usd = children
+        fresh, cached, output, usd, estimated = children
         fresh.inc(max(0, usage.input_tokens - usage.cached_input_tokens))
         if usage.cached_input_tokens:
             cached.inc(usage.cached_input_tokens)
         output.inc(usage.output_tokens)
         # A float for people's graphs; budgets and records count in integers.
         usd.inc(cost.nanousd / NANOUSD_PER_USD)
+        if cost.estimated:
+            estimated.inc(cost.nanousd / NANOUSD_PER_USD)
 
     # ------------------------------------------------------------ after the conventions
 
@@ -170,6 +175,10 @@ class Metrics:
     def soft_budget_passed(self, level: str) -> None:
         """Count a soft budget that was passed, by the kind of its level."""
         self._soft_budgets.labels(level=level).inc()
+
+    def reservation_exceeded(self, model: str) -> None:
+        """Count a call that cost more than was reserved. `model` is an alias that was looked up."""
+        self._reservations_exceeded.labels(model=model).inc()
 
     def exported(self, signal: str, count: int) -> None:
         """Count what a collector took. Safe from any thread."""

@@ -49,6 +49,12 @@ TABLE: dict[str, Row] = {
     ),
     names.REFUSALS: Row("counter", "Actions that were refused, by error code.", ("code",)),
     names.SOFT_BUDGETS: Row("counter", "Soft budgets that were passed, once a window, by kind of level.", ("level",)),
+    names.RESERVATIONS_EXCEEDED: Row(
+        "counter",
+        "Model calls that cost more money or tokens than was reserved for them, by model alias: the model's price or "
+        "max_output_tokens is too low, or its provider reports a usage that can't be.",
+        ("model",),
+    ),
     names.UNAUTHENTICATED: Row("counter", "Requests without a known credential; they make no action."),
     names.ACTION_DURATION: Row(
         "histogram",
@@ -68,7 +74,13 @@ TABLE: dict[str, Row] = {
         "type (input without cached_input, cached_input, output).",
         ("model", "type"),
     ),
-    names.COST: Row("counter", "Cost of model calls in US dollars, by model alias.", ("model",)),
+    names.COST: Row("counter", "Cost of model calls in US dollars, estimates included, by model alias.", ("model",)),
+    names.COST_ESTIMATED: Row(
+        "counter",
+        "The part of gateway_cost_usd_total that is estimated: the provider did not say what was used, or used "
+        "something whose price is not known.",
+        ("model",),
+    ),
     names.STREAMS_OPEN: Row("gauge", "Streams that are being relayed now."),
     names.AUDIT_QUEUE: Row("gauge", "Records that wait for a commit."),
     names.AUDIT_COMMITS: Row("counter", "Group commits of the audit log."),

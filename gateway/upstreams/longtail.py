@@ -22,10 +22,10 @@ from gateway.clock import Clock
 from gateway.errors import Refusal
 from gateway.upstreams import failures
 from gateway.upstreams.credential import Credential
-from gateway.upstreams.openai import usage_of
 from gateway.upstreams.redaction import hidden, redact
 from gateway.upstreams.retries import Failed, Retries
 from gateway.upstreams.wire import Headers, WireError, WireFailed, WireTimeout
+from gateway.usage import usage_of_answer
 
 _log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class LongTailProvider:
         if stream:
             return LongTailStream(self, answer, key)
         body = self._clean(_encode(answer, "message"), key)
-        return Reply(body=body, headers={"content-type": "application/json"}, usage=usage_of(body))
+        return Reply(body=body, headers={"content-type": "application/json"}, usage=usage_of_answer(body))
 
     async def next_chunk(self, chunks: AsyncIterator[Any], key: str | None) -> bytes | None:
         """The next chunk of a stream as JSON, None after the last. Raises Refusal."""

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway.actions import ModelTarget, Reply, Usage
+from gateway.actions import ModelTarget, Reply
 from gateway.clock import Clock
 from gateway.errors import Refusal
 from gateway.upstreams import failures
@@ -20,7 +20,7 @@ from gateway.upstreams.credential import Credential
 from gateway.upstreams.redaction import hidden, redact
 from gateway.upstreams.retries import Failed, Retries
 from gateway.upstreams.wire import Answer, Headers, Transport, WireError
-from gateway.usage import ToldUsage
+from gateway.usage import usage_of_answer
 
 _log = logging.getLogger(__name__)
 
@@ -28,32 +28,12 @@ ANSWER_CAP_BYTES = 64 * 1024 * 1024  # a complete answer that is larger is refus
 _ERROR_CAP_BYTES = 256 * 1024  # of an error's body, more is not read
 
 
-class _Answer(msgspec.Struct):
-    usage: ToldUsage | None = None
-
-
 class _Outcome(msgspec.Struct):
     error: msgspec.Raw = msgspec.Raw(b"null")
     choices: msgspec.Raw = msgspec.Raw(b"null")
 
 
-_answers = msgspec.json.Decoder(_Answer)
 _outcomes = msgspec.json.Decoder(_Outcome)
-
-
-def usage_of(body: bytes) -> Usage | None:
-    """Tokens as a complete answer tells them; None if it does not, or not in a shape that can be believed.
-
-    OpenAI counts cached tokens inside prompt_tokens and reasoning tokens inside completion_tokens, as `Usage`
-    does. Raises msgspec.DecodeError for what is not a JSON object, RecursionError for one nested too deeply.
-    """
-    try:
-        told = _answers.decode(body).usage
-    except msgspec.ValidationError:
-        if not isinstance(msgspec.json.decode(body), dict):
-            raise
-        return None
-    return None if told is None else told.usage()
 
 
 def _only_failed(body: bytes) -> bool:
@@ -143,7 +123,7 @@ class OpenAiProvider:
             # Nothing was sent: safe to send again. Else the provider may be working on it, for money.
             raise Failed(failures.of_wire(self.name, fault), again=not fault.dispatched) from fault
         try:
-            usage = usage_of(whole)
+            usage = usage_of_answer(whole)
             failed = _only_failed(whole)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise self._odd("something that is not a JSON object, or one nested too deeply") from None

@@ -15,6 +15,7 @@ from gateway.catalog import Catalog, definition_digest
 from gateway.catalog.prices import Price as PriceRow
 from gateway.config import LitellmProvider, Model, OpenAIProvider, Price
 from gateway.errors import Refusal
+from gateway.pricing import Band, Rates, Tariff
 from gateway.settings import Config
 from tests.catalog.shelf import BANK, CLIENT, action, catalog, definition, manifests
 
@@ -55,7 +56,8 @@ def test_a_model_without_a_price_asks_for_it_under_the_name_that_litellm_knows()
 
     def price(model: str) -> PriceRow | None:
         asked.append(model)
-        row = PriceRow(priced=True, input_nanousd_per_mtok=7, output_nanousd_per_mtok=9, max_output_tokens=123)
+        tariff = Tariff(bands=(Band(rates=Rates(input=7, output=9)),))
+        row = PriceRow(priced=True, tariff=tariff, max_output_tokens=123)
         return row if model == "bedrock/x" else None
 
     config = Config(
@@ -72,7 +74,7 @@ def test_a_model_without_a_price_asks_for_it_under_the_name_that_litellm_knows()
 
 
 def test_a_configured_maximum_of_tokens_beats_the_price_file() -> None:
-    row = PriceRow(priced=True, max_output_tokens=9)
+    row = PriceRow(priced=True, tariff=Tariff(bands=(Band(rates=Rates(input=0, output=0)),)), max_output_tokens=9)
     made = Catalog(price=lambda _: row)
     model = Model(alias="m", provider="o", model="x", max_output_tokens=50)
     made.install(made.prepare(Config(version=1, models=(model,)), ()))

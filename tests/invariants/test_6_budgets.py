@@ -204,13 +204,18 @@ def test_usage_that_can_not_be_believed_costs_what_was_reserved(house: House, to
     assert nanousd(result) >= MAX_OUTPUT_TOKENS * OUTPUT_NANOUSD
 
 
-def test_cached_tokens_are_never_more_than_there_were(house: House) -> None:
+def test_more_cached_tokens_than_there_were_are_no_discount(house: House) -> None:
     agent = house.agent("cache")
-    told = {**usage(10, 5), "prompt_tokens_details": {"cached_tokens": 1_000_000}}
-    play = house.upstream.streams(*words("Hello", used=told))
-    agent.chat(play.word, stream=True)
-    (result,) = agent.results(1)
-    assert nanousd(result) == 10 * INPUT_NANOUSD // 2 + 5 * OUTPUT_NANOUSD
+    for cached, is_estimated in ((10, False), (1_000_000, True)):
+        told = {**usage(10, 5), "prompt_tokens_details": {"cached_tokens": cached}}
+        play = house.upstream.streams(*words("Hello", used=told))
+        agent.chat(play.word, stream=True)
+        result = agent.results(1 + is_estimated)[-1]
+        assert result["cost"]["estimated"] is is_estimated
+        if is_estimated:
+            assert nanousd(result) >= MAX_OUTPUT_TOKENS * OUTPUT_NANOUSD
+        else:
+            assert nanousd(result) == 10 * INPUT_NANOUSD // 2 + 5 * OUTPUT_NANOUSD
 
 
 @pytest.mark.parametrize("asked", [None, {"include_usage": True}, {"include_usage": False, "vendor": 1}])

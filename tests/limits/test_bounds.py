@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from gateway.errors import Refusal
 from gateway.limits import input_bound, output_bound
-from gateway.limits.bounds import FILE_TOKENS, PICTURE_TOKENS, bound_nanousd
+from gateway.limits.bounds import bound_nanousd
+from gateway.limits.inline_data import FILE_TOKENS, PICTURE_TOKENS
 from tests.limits.house import MODEL, act
 
 

@@ -45,6 +45,7 @@ def test_every_metric_of_the_table_is_served_and_no_other_of_ours(metrics: Metri
     metrics.exported("traces", 1)
     metrics.export_lost("logs", "failed", 1)
     metrics.soft_budget_passed("agent")
+    metrics.reservation_exceeded("demo")
     body, content_type = metrics.render()
     assert content_type.startswith("text/plain")
     served = {family.name: family for family in text_string_to_metric_families(body.decode())}

