@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from gateway.actions import nanousd_from_usd
+from gateway.pricing import OPEN_TIERS, PLAIN_TIERS
 from gateway.references import Secret, is_reference
 
 Risk = Literal["low", "medium", "high", "critical"]
@@ -125,6 +126,14 @@ class Price(Room):
         " request for a tier that is not here (flex apart) is refused under a money budget.",
     )
     long_context: LongContext | None = Field(default=None, description="What long prompts cost. Absent: no more.")
+
+    @field_validator("tiers")
+    @classmethod
+    def _not_the_plain_one(cls, tiers: dict[str, Decimal]) -> dict[str, Decimal]:
+        for tier in tiers:
+            if tier in PLAIN_TIERS or tier in OPEN_TIERS:
+                raise ValueError(f"the prices above are those of the tier {tier}; name others here, such as priority.")
+        return tiers
 
 
 class Model(Room):

@@ -111,6 +111,25 @@ class Tariff(msgspec.Struct, frozen=True, kw_only=True):
     request_nanousd: int = 0  # of each request, beside its tokens
     always_searches: bool = False  # the model searches the web without being asked to
     has_other_charges: bool = False  # it charges for what is not counted in an answer, such as pictures
+    highest: tuple[tuple[int, int, int], ...] = ()
+    """(for prompts above so many tokens, rate of text, rate of output): the highest of a request that leaves its tier
+    open. Made from the bands, so that the bound of a plain request is found quickly."""
+
+    def __post_init__(self) -> None:
+        rates = [(band.above_tokens, band.rates) for band in self.bands if band.tier in ("", *self.open_tiers)]
+        highest = [(above, _dearest_text(one), one.dearest_output) for above, one in rates]
+        msgspec.structs.force_setattr(self, "highest", tuple(highest))
+
+    def bound(self, input_tokens: int, output_tokens: int) -> int:
+        """The most that so many tokens of text can cost in a request that chooses nothing, in nano-dollars."""
+        amount = max(
+            [
+                input_tokens * text + output_tokens * output
+                for above, text, output in self.highest
+                if above < input_tokens or not above
+            ]
+        )
+        return -(-amount // MTOK) + self.request_nanousd
 
     def band(self, tier: str, input_tokens: int) -> Band | None:
         """The band of a tier for a prompt of this size; None where the tier has no rates."""
@@ -133,9 +152,13 @@ class Tariff(msgspec.Struct, frozen=True, kw_only=True):
         """The highest rate of a tier, whatever the size of the prompt; of all tiers where none is named."""
         return max(band.rates.dearest for band in self.bands if tier is None or band.tier == tier)
 
-    def dearest_rates(self, input_tokens: int) -> Rates:
-        """For each kind of token the highest rate of any tier, for a prompt of this size."""
-        bands = [band.rates for band in self.bands if band.above_tokens < input_tokens or not band.above_tokens]
+    def dearest_rates(self, input_tokens: int, tiers: tuple[str, ...] | None = None) -> Rates:
+        """For each kind of token the highest rate of these tiers, or of all, for a prompt of this size."""
+        bands = [
+            band.rates
+            for band in self.bands
+            if (band.above_tokens < input_tokens or not band.above_tokens) and (tiers is None or band.tier in tiers)
+        ]
         return Rates(
             **{name: max((getattr(rates, name) or 0 for rates in bands), default=0) or None for name in _OPTIONAL},
             input=max(rates.input for rates in bands),
@@ -167,6 +190,8 @@ def charge(tariff: Tariff, usage: Usage) -> Charge:
     elif details.tier in CHEAPER_TIERS:
         plain = tariff.band("", usage.input_tokens)
         rates, estimated = (plain or tariff.bands[0]).rates, True
+    elif details.tier in OPEN_TIERS:  # the answer only repeats that the tier was left open
+        rates, estimated = tariff.dearest_rates(usage.input_tokens, ("", *tariff.open_tiers)), True
     else:  # a tier nobody gave a price for may cost more than the dearest one that is known
         rates, estimated, counted = tariff.dearest_rates(usage.input_tokens), True, False
     dearest = 0 if details is PLAIN_DETAILS else tariff.dearest(None if band is None else band.tier)
@@ -261,7 +286,7 @@ def bound(tariff: Tariff, asked: Asked) -> int:
         bands = [(tariff.dearest_rates(size), tariff.dearest())]
     highest = 0
     for rates, dearest in bands:
-        text = max(rates.dearest_text_input, rates.image_input or 0)
+        text = _dearest_text(rates)
         if asked.writes_cache:
             text = max(text, dearest if rates.long_write is None else rates.long_write)
         media = max(text, dearest if rates.audio_input is None else rates.audio_input)
@@ -269,6 +294,11 @@ def bound(tariff: Tariff, asked: Asked) -> int:
         highest = max(highest, amount)
     calls = asked.server_calls * (tariff.call_nanousd or 0)
     return -(-highest // MTOK) + tariff.request_nanousd + calls
+
+
+def _dearest_text(rates: Rates) -> int:
+    """The highest rate of a token of text, or of a picture."""
+    return max(rates.dearest_text_input, rates.image_input or 0)
 
 
 def _possible_tiers(tariff: Tariff, asked: str) -> tuple[str, ...]:

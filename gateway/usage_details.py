@@ -50,7 +50,7 @@ _FREE = frozenset(
 """Costs nothing beside what it is part of."""
 
 # What a number measures, by its name.
-_TIME = re.compile(r"(?:^|[._])(?:time|times|timestamp|latency|duration|ttft|ms|us)(?:[._]|$)|per_s(?:ec)?")
+_TIME = re.compile(r"(?:^|[._])(?:time|times|timestamp|latency|duration|ttft|ms|us|rate|ratio)(?:[._]|$)|per_s(?:ec)?")
 _MONEY = re.compile(r"cost|price|usd|credit|charge|fee|spend")
 _CALLS = re.compile(r"search|tool|request|quer|call|image|page|second|minute|session|ground|fetch|exec|source")
 
@@ -189,7 +189,7 @@ class _Reading:
 
     def _server_calls(self) -> None:
         tools = _table(self._told, ["server_tool_use"])
-        self._calls = max(_most(self._told, _SEARCHES), _most(tools, _SEARCHES))
+        self._calls = max(_most(holder, _SEARCHES) for holder in (self._told, tools, self._inputs))
         self._unknown(tools, "calls")
 
     def _served_tier(self) -> None:

@@ -107,14 +107,16 @@ class Attachments:
                     self.search(value, name)
             return
         context = _KIND_OF_PART.get(kind, "")
-        self.search({name: value for name, value in part.items() if name != "type"}, "", context)
+        rest = {name: value for name, value in part.items() if name != "type"}
+        self.search(rest, "", context, is_media=bool(context))
         if self.found == before:
             self._refer(context)
 
     # ------------------------------------------------------------ anything else
 
-    def search(self, value: Any, name: str, context: str = "") -> None:
-        """Count what a value holds or points at; `context` is the kind of thing that it belongs to, if known."""
+    def search(self, value: Any, name: str, context: str = "", *, is_media: bool = False) -> None:
+        """Count what a value holds or points at; `context` is the kind of thing that it belongs to, if known, and
+        `is_media` says that nobody could read its data as text."""
         self.writes_cache = self.writes_cache or name == "cache_control"
         todo: list[tuple[str, Any, str, dict[str, Any]]] = [(name, value, context, {})]
         while todo:
@@ -130,9 +132,9 @@ class Attachments:
             elif isinstance(value, list):
                 todo += [(name, one, context, holder) for one in value]
             elif isinstance(value, str) and value:
-                self._add_text(name, value, context, holder)
+                self._add_text(name, value, context, holder, is_media)
 
-    def _add_text(self, name: str, text: str, context: str, holder: dict[str, Any]) -> None:
+    def _add_text(self, name: str, text: str, context: str, holder: dict[str, Any], is_media: bool) -> None:
         is_text = name in _TEXTUAL or holder.get("type") == "text"
         if is_text and not context:
             return
@@ -140,8 +142,7 @@ class Attachments:
         if inline is None and context and name in _DATA_MEMBERS and not is_text:
             inline = plain_base64(text, holder, context)
         if inline is not None:
-            # Bytes are taken out only where nobody could read them as text.
-            self._add_inline(inline if context and not is_text else inline._replace(body_bytes=0))
+            self._add_inline(inline if is_media and not is_text else inline._replace(body_bytes=0))
             return
         scheme = _SCHEME.match(text)
         if scheme is not None and scheme[1].lower() in _FETCHED:

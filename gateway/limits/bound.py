@@ -28,7 +28,7 @@ def bound_of(action: Action, target: Target, accounts: tuple[Account, ...]) -> B
     if not isinstance(target, ModelTarget):
         return Bound()
     request = read_request(action)
-    if request.is_plain and target.tariff is None and target.priced:
+    if request.is_plain and target.priced and (target.tariff is None or not target.tariff.always_searches):
         output_tokens = output_bound(action.arguments, target)
         return Bound(request.tokens, output_tokens, bound_nanousd(target, request.tokens, output_tokens))
     asked = asked_of(action, target, request)

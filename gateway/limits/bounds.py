@@ -22,7 +22,7 @@ from gateway.errors import Refusal
 from gateway.limits.attachments import Attachments
 from gateway.limits.chosen import SERVER_CALLS, Chosen, read_chosen
 from gateway.limits.inline_data import FILE_TOKENS, PICTURE_TOKENS
-from gateway.pricing import MTOK, Asked, bound
+from gateway.pricing import MTOK, Asked
 
 __all__ = ["FILE_TOKENS", "PICTURE_TOKENS", "asked_of", "bound_nanousd", "input_bound", "output_bound"]
 
@@ -235,7 +235,7 @@ def _positive(name: str, value: object) -> int:
 def bound_nanousd(target: ModelTarget, input_tokens: int, output_tokens: int) -> int:
     """What that many tokens of text cost at most, whichever of them the provider may call cached; rounded up."""
     if target.tariff is not None:
-        return bound(target.tariff, Asked(input_tokens=input_tokens, output_tokens=output_tokens))
+        return target.tariff.bound(input_tokens, output_tokens)
     price = target.input_nanousd_per_mtok
     cached = target.cached_input_nanousd_per_mtok
     if cached is not None and cached > price:

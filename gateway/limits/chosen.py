@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
+from unicodedata import normalize
 
 import msgspec
 
@@ -61,9 +62,10 @@ class Chosen(msgspec.Struct, kw_only=True):
 def read_chosen(fields: Mapping[str, Any], attachments: Attachments) -> Chosen:
     """What these fields choose. Those that change nothing of the price are not among them."""
     chosen = Chosen()
-    for name, value in fields.items():
+    for spelled, value in fields.items():
         if value is None or value is False:
             continue
+        name = normalize("NFKC", spelled).casefold()  # some providers read fields whatever their case
         if name in _TIERS:
             chosen.tier = _tier(value) or chosen.tier
         elif name in _SEARCHES:
@@ -79,13 +81,13 @@ def read_chosen(fields: Mapping[str, Any], attachments: Attachments) -> Chosen:
         elif name in ("audio", "modalities"):
             continue  # how an answer sounds; its tokens are reserved at the dearest rate of output in any case
         elif name in _CAPS:
-            chosen.cap = max(chosen.cap, _number(name, value))
+            chosen.cap = max(chosen.cap, _number(spelled, value))
         elif name in _TIMES:
-            chosen.times *= max(1, _number(name, value))
+            chosen.times *= max(1, _number(spelled, value))
         elif name == "enable_thinking":
             chosen.thinks_freely = True
         else:
-            _search(name, value, chosen, attachments)
+            _search(spelled, value, chosen, attachments)
     return chosen
 
 

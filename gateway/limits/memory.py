@@ -141,7 +141,7 @@ class MemoryLimits:
         nanousd = cost.nanousd
         tokens = usage.input_tokens + usage.output_tokens
         reserved = held.reservation
-        if usage.estimated or not cost.is_counted_or_exact:
+        if usage.estimated or (cost.estimated and not cost.is_counted):
             nanousd = max(nanousd, reserved.nanousd)
             tokens = max(tokens, reserved.tokens)
         more_nanousd = nanousd - reserved.nanousd

@@ -28,7 +28,8 @@ def too_many_tokens(account: Account, needed: int, left: int, limit: int, wait_s
         return Refusal(
             "budget_exhausted",
             f"This call may take {needed} tokens and {account.level} has {limit} per minute, so it can never "
-            "pass; ask for fewer output tokens (max_tokens), shorten the prompt, or have the limit raised.",
+            "pass; ask for fewer output tokens (max_tokens), shorten the prompt, send files inline rather than by "
+            "reference, or have the limit raised.",
             detail=detail,
         )
     return Refusal(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.actions import Cost, ModelTarget, Reservation, Usage, cost_of
@@ -48,6 +48,7 @@ def usages(draw: st.DrawFn) -> Usage:
     )
 
 
+@settings(deadline=None)
 @given(usage=usages(), more=counts, tier=st.sampled_from(OPEN))
 def test_what_is_exact_is_within_what_was_reserved(usage: Usage, more: int, tier: str) -> None:
     details = usage.details
@@ -79,6 +80,7 @@ unpriced = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(given=counts, made=counts, kind=unpriced, share=st.integers(1, 600), reasoning=counts)
 def test_what_has_no_price_is_estimated_and_never_below_the_plain_rates(
     given: int, made: int, kind: str, share: int, reasoning: int
@@ -96,6 +98,7 @@ def test_what_has_no_price_is_estimated_and_never_below_the_plain_rates(
     assert cost.estimated or usage.details == UsageDetails()
 
 
+@settings(deadline=None)
 @given(usage=usages(), times=st.integers(1, 4))
 def test_more_of_anything_never_costs_less(usage: Usage, times: int) -> None:
     details = usage.details
@@ -152,6 +155,7 @@ def test_the_tier_that_a_request_names_or_leaves_open_is_reserved_at_its_dearest
         ({"service_tier": "priority"}, "price.tiers"),
         ({"service_tier": "scale"}, "price.tiers"),
         ({"speed": "fast"}, "price.tiers"),
+        ({"Service_Tier": "priority"}, "price.tiers"),
         ({"web_search_options": {}}, "price.server_tool_usd"),
         ({"search_parameters": {"mode": "auto"}}, "price.server_tool_usd"),
         ({"plugins": [{"id": "web"}]}, "price.server_tool_usd"),
@@ -247,3 +251,10 @@ def test_a_prompt_cache_is_reserved_at_the_dearest_where_its_price_is_not_known(
     plain = [{"type": "text", "text": "x" * 2_000, "cache_contrxl": {"type": "ephemeral"}}]
     assert reserve(PLAIN_MODEL, content=content).nanousd > 3 * reserve(PLAIN_MODEL, content=plain).nanousd
     assert reserve(MODEL, content=content).nanousd == reserve(MODEL, content=plain).nanousd
+
+
+@settings(deadline=None)
+@given(given=counts, made=counts)
+def test_the_quick_bound_of_a_plain_request_is_the_bound(given: int, made: int) -> None:
+    asked = Asked(input_tokens=given, output_tokens=made)
+    assert TARIFF.bound(given, made) == bound(TARIFF, asked)

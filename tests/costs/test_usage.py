@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.actions import Usage, cost_of
@@ -253,11 +254,10 @@ def chunk(text: str | None, usage: object = None, **more: Any) -> dict[str, Any]
 
 
 def stream(*chunks: dict[str, Any]) -> Usage | None:
-    import msgspec
-
     reading = StreamUsage()
     for one in chunks:
-        reading.add(json.dumps(one).encode(), msgspec.Raw(json.dumps(one["usage"]).encode()))
+        if one["usage"] is not None or reading.is_waiting:
+            reading.add(json.dumps(one).encode(), msgspec.Raw(json.dumps(one["usage"]).encode()))
     return reading.total()
 
 
@@ -301,3 +301,14 @@ def test_a_stream_names_its_tier_in_any_of_its_first_events() -> None:
 def test_a_stream_without_usage_has_none() -> None:
     assert stream(chunk("a"), chunk("b")) is None
     assert stream(chunk("a"), chunk(None, {"prompt_tokens": "x"})) is None
+
+
+def test_a_tier_that_an_answer_leaves_open_is_the_dearest_that_it_can_be() -> None:
+    cost = cost_of(MODEL, read(told(100, 10), service_tier="auto"))
+    assert (cost.nanousd, cost.estimated) == (2 * PLAIN, True)
+
+
+def test_searches_among_the_details_of_the_prompt_are_calls() -> None:
+    usage = told(100, 10, prompt_tokens_details={"cached_tokens": 0, "web_search_requests": 2})
+    cost = cost_of(MODEL, read(usage))
+    assert (cost.nanousd, cost.estimated) == (PLAIN + 2 * RATES.call, False)
