@@ -242,11 +242,15 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """The policy's answer. `hidden`: the tool is denied as a whole, so its existence is not told."""
+    """The policy's answer. `hidden`: the tool is denied as a whole, so its existence is not disclosed.
+
+    Agents read `reasons`. `notes` are for people (operators, reviewers, auditors): no agent may ever see them.
+    """
 
     effect: Effect
     rules: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     obligations: tuple[dict[str, Any], ...] = ()
     revision: str = ""
     hidden: bool = False

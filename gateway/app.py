@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import os
 import random
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -55,6 +56,7 @@ from gateway.keys import session_key
 from gateway.limits.overrun import Overrun
 from gateway.limits.soft import SoftBudget
 from gateway.policy import Decider
+from gateway.policy.known import Known
 from gateway.process import Process
 from gateway.settings import child_environment, resolve, resolve_text
 from gateway.store.interface import Connection
@@ -80,9 +82,11 @@ class App:
 
     asgi: Asgi
 
-    def __init__(self, process: Process, *, operator_token: str | None = None) -> None:
-        """`operator_token`: the local operator's, where several workers share one data directory."""
+    def __init__(self, process: Process, *, operator_token: str | None = None, defaults: Path | None = None) -> None:
+        """`operator_token`: the local operator's, where several workers share one data directory. `defaults`: a file
+        whose settings apply where the configuration says nothing; the quickstart has one."""
         self.process = process
+        self._defaults = defaults
         self._operator_token = operator_token
         self.clock = SystemClock()
         self.ids = Ids(self.clock)
@@ -106,7 +110,12 @@ class App:
             proxy_of=lambda url: proxy_of(url, os.environ),
         )
         self.configuration = Configuration(
-            process.config, catalog=self.catalog, models=self.models, install=self._install
+            process.config,
+            catalog=self.catalog,
+            models=self.models,
+            install=self._install,
+            registered=self._registered_agents,
+            defaults=defaults,
         )
         self.health = Health(self.clock)
         self.health.on_change = _told_of_part
@@ -133,7 +142,7 @@ class App:
 
     async def start(self) -> None:
         """Open everything. Raises Refusal with the first reason why the gateway can't run."""
-        found, problems = read_configuration(self.process.config)
+        found, problems = read_configuration(self.process.config, defaults=self._defaults)
         if found is None:
             raise bad_configuration(problems)
         config = found.config
@@ -185,6 +194,7 @@ class App:
         problems = await self.configuration.load()
         if self.configuration.current is None:
             raise bad_configuration(problems)
+        _log_warnings(problems)
         self._build_doors(config.server.max_body_bytes)
         await self.engines.start()
         await self.governor.attempting.resume()
@@ -327,7 +337,21 @@ class App:
             log.warning("reload_refused", why=why, problems=[str(problem) for problem in problems])
         else:
             log.info("reloaded", why=why, policy=self.configured.engine.revision[:19])
+            _log_warnings(problems)
         return problems
+
+    def configuration_problems(self) -> list[Problem]:
+        """What is wrong with the files as they were read last: errors if they are not active, and warnings."""
+        return self.configuration.told()
+
+    def known_names(self) -> Known:
+        """The agents, tools, models and groups that there are now."""
+        known = self.configuration.known()
+        assert known is not None
+        return known
+
+    def _registered_agents(self) -> list[Agent]:
+        return [one.agent for one in self.registry.agents.all() if one.source == "api"]
 
     async def replicas(self) -> list[dict[str, Any]]:
         """All replicas as they told of themselves; none where there is one gateway."""
@@ -532,6 +556,12 @@ class App:
 
 def _declared_tools(action: Action) -> list[DeclaredTool]:
     return declared_tools(action.body) if action.door == OPENAI_CHAT else []
+
+
+def _log_warnings(problems: list[Problem]) -> None:
+    for one in problems:
+        if one.severity == "warning":
+            log.warning("configuration_warning", problem=str(one))
 
 
 def bad_configuration(problems: list[Problem]) -> Refusal:

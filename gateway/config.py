@@ -316,6 +316,11 @@ class OpaServer(Room):
 
 class Policy(Room):
     path: Path = Field(default=Path("policies"), description="Folder of Rego and data.")
+    tests: Literal["required", "reported", "off"] = Field(
+        default="reported",
+        description="The folder's own tests, run at a start and a reload. `required`: policies whose tests fail do not"
+        " become active, and the gateway does not start with them; `reported`: failures are warnings; `off`: not run.",
+    )
     opa: OpaServer = OpaServer()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -20,11 +20,13 @@ from gateway.catalog.catalog import Catalog
 from gateway.catalog.manifests import Manifest, StreamableHttp
 from gateway.catalog.models import PriceRow, priced_name
 from gateway.catalog.prices import read_prices
-from gateway.catalog.registry import read_registry
+from gateway.catalog.registry import described, read_registry
 from gateway.documents import Problem, errors
+from gateway.known_names import known_names
 from gateway.limits.allowance import AllowanceTable, table_of
-from gateway.policy import EmbeddedEngine
+from gateway.policy import EmbeddedEngine, failures
 from gateway.policy import load as load_policy
+from gateway.policy.known import Known
 from gateway.settings import Config
 from gateway.upstreams.models import ModelProvider, Models
 from gateway.upstreams.tool_servers import HttpServerConfig, ServerConfig, StdioServerConfig
@@ -39,6 +41,8 @@ class Prepared:
 
     config: Config
     manifests: tuple[Manifest, ...]
+    described: tuple[Manifest, ...]
+    """All manifests, also of servers that are switched off."""
     prices: Mapping[str, PriceRow]
     engine: EmbeddedEngine
     providers: dict[str, ModelProvider]
@@ -56,16 +60,22 @@ class Read:
 
     config: Config
     manifests: tuple[Manifest, ...]
+    described: tuple[Manifest, ...]
 
 
-def read(path: Path, environ: Mapping[str, str] = os.environ) -> tuple[Read | None, list[Problem]]:
-    """Read gateway.yaml and the tool registry; None if either has an error, and the problems of both."""
-    config, problems = settings.load(path, environ)
+def read(
+    path: Path, environ: Mapping[str, str] = os.environ, *, defaults: Path | None = None
+) -> tuple[Read | None, list[Problem]]:
+    """Read gateway.yaml and the tool registry; None if either has an error, and the problems of both.
+
+    `defaults` is a file whose settings apply where gateway.yaml says nothing.
+    """
+    config, problems = settings.load(path, environ, defaults=defaults)
     if config is None:
         return None, problems
     manifests, found = read_registry(config.tool_registry, environ)
     problems = [*problems, *found]
-    return (None if manifests is None else Read(config, manifests)), problems
+    return (None if manifests is None else Read(config, manifests, described(config.tool_registry))), problems
 
 
 class Configuration:
@@ -78,22 +88,37 @@ class Configuration:
         catalog: Catalog,
         models: Models,
         install: Callable[[Prepared], Any],
+        registered: Callable[[], Iterable[Agent]] = tuple,
+        defaults: Path | None = None,
     ) -> None:
+        """`registered` gives the agents that were registered through the API; `defaults` is as for `read`."""
         self.path = path
+        self._defaults = defaults
         self._catalog = catalog
         self._models = models
         self._install = install
+        self._registered = registered
         self._turn = asyncio.Lock()
         self._seen: dict[Path, tuple[int, int]] = {}
         self.current: Prepared | None = None
-        self.problems: list[Problem] = []
+        self.problems: list[Problem] = []  # of the files as they were read last, unknown names apart
+
+    def told(self) -> list[Problem]:
+        """What is wrong with the files as they were read last, and with names as agents are registered now."""
+        return [*self.problems, *self._unknown_names(self.current)]
+
+    def known(self) -> Known | None:
+        """The names that there are, as active now."""
+        current = self.current
+        return None if current is None else known_names(current.config, current.described, self._registered())
 
     async def load(self) -> list[Problem]:
-        """Read everything anew and put it in force; the problems found, and if one is an error nothing changed."""
+        """Read everything again and activate it; the problems found, and if one is an error nothing changed."""
         async with self._turn:
             before = await asyncio.to_thread(self._times, self.current)
             prepared, problems = await self._prepare()
             self.problems = problems
+            problems = [*problems, *self._unknown_names(prepared)]
             if prepared is not None:
                 await self._install(prepared)
                 self.current = prepared
@@ -107,7 +132,7 @@ class Configuration:
         return self.current is not None and await asyncio.to_thread(self._times, self.current) != self._seen
 
     async def _prepare(self) -> tuple[Prepared | None, list[Problem]]:
-        found, problems = await asyncio.to_thread(read, self.path)
+        found, problems = await asyncio.to_thread(read, self.path, defaults=self._defaults)
         if found is None:
             return None, problems
         config = found.config
@@ -121,6 +146,9 @@ class Configuration:
         engine, policy_problems = load_policy(config.policy.path)
         providers, provider_problems = await self._models.prepare(config.providers)
         problems = [*problems, *policy_problems, *provider_problems]
+        if engine is not None and config.policy.tests != "off":
+            is_required = config.policy.tests == "required"
+            problems += await asyncio.to_thread(failures, config.policy.path, is_error=is_required)
         if engine is None or errors(problems):
             return None, problems
         agents = tuple(_agent(one) for one in config.agents)
@@ -128,13 +156,29 @@ class Configuration:
         revision = _revision(config.model_dump_json())
         registry = _revision(*sorted(manifest.model_dump_json() for manifest in found.manifests))
         return (
-            Prepared(config, found.manifests, prices, engine, providers, allowances, agents, revision, registry),
+            Prepared(
+                config,
+                found.manifests,
+                found.described,
+                prices,
+                engine,
+                providers,
+                allowances,
+                agents,
+                revision,
+                registry,
+            ),
             problems,
         )
 
+    def _unknown_names(self, state: Prepared | None) -> list[Problem]:
+        if state is None:
+            return []
+        return state.engine.unknown_names(known_names(state.config, state.described, self._registered()))
+
     def _times(self, current: Prepared | None) -> dict[Path, tuple[int, int]]:
         """Modification time (nanoseconds) and size of every file whose change would be noticed."""
-        files = [self.path]
+        files = [self.path, *([self._defaults] if self._defaults is not None else [])]
         if current is not None:
             config = current.config
             for folder in (config.tool_registry, config.policy.path):

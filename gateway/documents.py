@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -21,6 +21,7 @@ from gateway import yaml_lines
 from gateway.yaml_lines import Node
 
 MAX_BYTES = 1024 * 1024
+_ABBREVIATED = 4  # characters from which on the beginning of a word stands for the word
 
 M = TypeVar("M", bound=BaseModel)
 Step = str | int
@@ -57,6 +58,13 @@ class Document:
     @property
     def data(self) -> Any:
         return self.root.value
+
+    def over(self, below: Document) -> Document:
+        """This document with the top-level keys of another where it has none; problems there are told at its start."""
+        root, under = self.root, below.root
+        missing = under.keys.keys() - root.keys.keys()
+        value = {**{key: under.value[key] for key in missing}, **root.value}
+        return Document(self.file, replace(root, value=value))
 
     def line(self, *path: Step) -> int:
         """The line of the key or item at `path`, or of what holds it as far as it exists."""
@@ -129,9 +137,15 @@ def validate(document: Document, model: type[M]) -> tuple[M | None, list[Problem
 
 
 def suggest(word: str, known: Iterable[str]) -> str | None:
-    """The word of `known` that was most likely meant."""
-    close = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
-    return close[0] if close else None
+    """The word of `known` that was most likely meant: one that `word` begins, else one that is spelled like it."""
+    folded = {one.casefold(): one for one in known}
+    short = word.casefold()
+    if len(short) >= _ABBREVIATED:
+        longer = [one for one in folded if one.startswith(short)]
+        if len(longer) == 1:
+            return folded[longer[0]]
+    close = difflib.get_close_matches(short, list(folded), n=1, cutoff=0.6)
+    return folded[close[0]] if close else None
 
 
 class _Told:

@@ -55,7 +55,8 @@ NO_SUCH_MODEL = "There is no model of this name, or not for this agent; ask /v1/
 
 
 class Refusal(Exception):  # noqa: N818 - a refusal is an answer of the product, not a fault in it
-    """Raised wherever an action may not go on; `code` is a key of `CODES`."""
+    """Raised wherever an action may not go on; `code` is a key of `CODES`. `notes` are for the record and never leave
+    through a door."""
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class Refusal(Exception):  # noqa: N818 - a refusal is an answer of the product,
         *,
         rules: tuple[str, ...] = (),
         reasons: tuple[str, ...] = (),
+        notes: tuple[str, ...] = (),
         retry_after_s: int | None = None,
         http_status: int | None = None,
         detail: dict[str, str] | None = None,
@@ -73,6 +75,7 @@ class Refusal(Exception):  # noqa: N818 - a refusal is an answer of the product,
         self.message = message
         self.rules = rules
         self.reasons = reasons
+        self.notes = notes
         self.retry_after_s = retry_after_s
         self.http_status = http_status or CODES[code].http_status
         self.detail = detail or {}

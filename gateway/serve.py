@@ -57,8 +57,17 @@ class _Server(uvicorn.Server):
         yield
 
 
-def serve(process: Process, *, on_ready: OnReady | None = None, among: AmongWorkers | None = None) -> None:
-    """Run until told to stop. Raises Refusal if the gateway can't start, or can't go on and must be started anew."""
+def serve(
+    process: Process,
+    *,
+    on_ready: OnReady | None = None,
+    among: AmongWorkers | None = None,
+    defaults: Path | None = None,
+) -> None:
+    """Run until told to stop. Raises Refusal if the gateway can't start, or can't go on and must be restarted.
+
+    `defaults` is a file whose settings apply where the configuration says nothing.
+    """
     logs = configure_logs(process.log_level)
     try:
         runner: Callable[[], asyncio.AbstractEventLoop] | None = None
@@ -67,15 +76,17 @@ def serve(process: Process, *, on_ready: OnReady | None = None, among: AmongWork
 
             runner = uvloop.new_event_loop
         with asyncio.Runner(loop_factory=runner) as run:
-            run.run(_serve(process, logs, on_ready, among))
+            run.run(_serve(process, logs, on_ready, among, defaults))
     finally:
         logs.close()
 
 
-async def _serve(process: Process, logs: Logs, on_ready: OnReady | None, among: AmongWorkers | None) -> None:
+async def _serve(
+    process: Process, logs: Logs, on_ready: OnReady | None, among: AmongWorkers | None, defaults: Path | None
+) -> None:
     sockets = [listen(process.host, process.port)] if among is None else [among.listening, among.own]
     try:
-        app = App(process, operator_token=None if among is None else among.operator_token)
+        app = App(process, operator_token=None if among is None else among.operator_token, defaults=defaults)
         logs.on_drop = app.metrics.log_line_dropped
         await app.start()
         logs.also = app.export.put_line

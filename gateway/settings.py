@@ -7,7 +7,7 @@ and fails closed: one error, no configuration.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,15 +62,22 @@ __all__ = [
 ]
 
 
-def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> tuple[Config | None, list[Problem]]:
+def load(
+    path: str | Path, environ: Mapping[str, str] = os.environ, *, defaults: Path | None = None
+) -> tuple[Config | None, list[Problem]]:
     """The configuration at `path` with absolute paths; None if there is an error, and all problems found.
 
     Warnings may come beside a configuration. Secret references are followed once, so that a missing one is
-    told now; their values are not kept.
+    told now; their values are not kept. `defaults` is another file; its top-level keys apply where `path` has none.
     """
     document, problems = documents.load(path)
     if document is None:
         return None, problems
+    if defaults is not None:
+        below, problems = documents.load(defaults)
+        if below is None:
+            return None, problems
+        document = document.over(below)
     config, problems = documents.validate(document, Config)
     if config is None:
         return None, problems
@@ -80,6 +87,7 @@ def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> tuple[Con
         *_unknown_names(document, config),
         *_missing_paths(document, config),
         *_references(document, config, environ),
+        *_observed(document, config),
     ]
     problems.sort(key=lambda problem: problem.line)
     return (None if documents.errors(problems) else config), problems
@@ -136,6 +144,18 @@ def _unknown_names(document: Document, config: Config) -> list[Problem]:
                 message = f"Limits are set for {name!r}, which is not {noun} of this file."
                 problems.append(document.problem(("limits", section, name), message, mend, warning=True))
     return problems
+
+
+def _observed(document: Document, config: Config) -> Iterator[Problem]:
+    """Observing lets every undeclared tool pass, which is meant for a look at one's own machine."""
+    if config.undeclared_client_tools == "observe" and config.environment != "dev":
+        yield document.problem(
+            ("undeclared_client_tools",),
+            f"undeclared_client_tools is observe in the environment {config.environment}: every tool that no manifest"
+            " declares is allowed.",
+            "Use deny or escalate, and declare the tools that agents need (`gateway tools adopt`).",
+            warning=True,
+        )
 
 
 def _missing_paths(document: Document, config: Config) -> list[Problem]:

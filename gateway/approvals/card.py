@@ -51,15 +51,22 @@ def card_of(
         arguments=action.arguments,
         rules=decision.rules,
         reasons=decision.reasons,
+        notes=decision.notes,
         requirement=asked,
         claimed_purpose=action.claimed.purpose,
     )
 
 
 def presented_digest(card: Card) -> str:
-    """`sha256:` and the hex of SHA-256 over the card's RFC 8785 bytes. Raises Refusal(malformed)."""
+    """`sha256:` and the hex of SHA-256 over the card's RFC 8785 bytes. Raises Refusal(malformed).
+
+    A card without notes has the digest that it had before there were notes.
+    """
+    shown: dict[str, Any] = msgspec.to_builtins(card)
+    if not card.notes:
+        del shown["notes"]
     try:
-        packed = rfc8785.dumps(msgspec.to_builtins(card))
+        packed = rfc8785.dumps(shown)
     except (rfc8785.CanonicalizationError, UnicodeError, RecursionError, ValueError, TypeError) as error:
         raise Refusal(
             "malformed",

@@ -82,7 +82,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     sentence: str | None  # the manifest's, with the arguments in it; never the agent's prose
     arguments: dict[str, Any]
     rules: tuple[str, ...]
-    reasons: tuple[str, ...]  # why it was held, and what would pass
+    reasons: tuple[str, ...]  # why it was held, and what would pass; the agent reads these too
+    notes: tuple[str, ...] = ()  # for the reviewers alone
     requirement: Requirement
     claimed_purpose: str | None = None  # what the agent says of it: unproven
 

@@ -164,7 +164,7 @@ class Meeting(Changing):
         A person reconciles it; until then identical calls attach to it and are not performed. It is written in the
         transaction of the call's result; then `changed`.
         """
-        told = msgspec.structs.replace(decision, reasons=(why,))
+        told = msgspec.structs.replace(decision, reasons=(why,), notes=())
         case = self._case(action, target, told, Requirement(quorum=()))
         case = msgspec.structs.replace(
             case,

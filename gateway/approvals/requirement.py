@@ -3,32 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Literal
-
-import msgspec
 
 from gateway.actions import Decision
 from gateway.approvals.case import Quorum, Requirement
 from gateway.config import Approvals as Settings
 from gateway.errors import Refusal
-
-UNREADABLE_RULE = "obligation_unreadable"
-OBLIGATION = "approval"
-_MAX_TTL_S = 30 * 86_400
-
-_Count = Annotated[int, msgspec.Meta(ge=1, le=20)]
-
-
-class _Quorum(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    approve: _Count = 1
-    deny: _Count = 1
-    group: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
-
-
-class _Obligation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    quorum: Annotated[tuple[_Quorum, ...], msgspec.Meta(min_length=1, max_length=8)] = (_Quorum(),)
-    ttl_s: Annotated[int, msgspec.Meta(ge=1, le=_MAX_TTL_S)] | None = None
-    execute_on: Literal["decision", "claim"] | None = None
+from gateway.obligations import UNREADABLE_RULE, UnreadableObligation, read_approvals
 
 
 def requirement(decision: Decision, settings: Settings) -> Requirement:
@@ -36,16 +16,10 @@ def requirement(decision: Decision, settings: Settings) -> Requirement:
 
     Raises Refusal(denied_by_policy) with the rule `obligation_unreadable` for one that can't be read.
     """
-    asked: list[_Obligation] = []
-    for obligation in decision.obligations:
-        if OBLIGATION not in obligation:
-            continue
-        try:
-            if len(obligation) > 1:
-                raise msgspec.ValidationError("it has more keys than `approval`")
-            asked.append(msgspec.convert(obligation[OBLIGATION], _Obligation))
-        except msgspec.ValidationError as error:
-            raise _unreadable(decision, str(error)) from error
+    try:
+        asked = read_approvals(decision.obligations)
+    except UnreadableObligation as error:
+        raise _unreadable(decision, str(error)) from error
     quorums = dict.fromkeys(Quorum(one.approve, one.deny, one.group) for each in asked for one in each.quorum)
     for quorum in quorums:
         if quorum.group is not None and quorum.group not in settings.groups:
@@ -79,9 +53,12 @@ def enough(quorums: Sequence[Quorum], persons: Iterable[str], counts: Callable[[
 
 
 def _unreadable(decision: Decision, what: str) -> Refusal:
+    """What is wrong is for the policy's author, so it goes into the record; the agent can only pass it on."""
     return Refusal(
         "denied_by_policy",
-        f"A person would have to approve it, but what the policy asks of them can't be read: {what}. Tell its author.",
+        "A person would have to approve this, but the policy's request for approval is faulty, so it is denied. Tell"
+        " the operator of the gateway.",
         rules=(*decision.rules, UNREADABLE_RULE),
         reasons=decision.reasons,
+        notes=(f"The policy's obligation cannot be used: {what}.",),
     )

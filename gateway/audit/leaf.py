@@ -75,6 +75,7 @@ class DecisionPart(_Part):
     effect: str
     rules: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # for people; the surfaces of agents never read it
     revision: str = ""
     input_commitment: str | None = None
 

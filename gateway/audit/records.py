@@ -53,6 +53,7 @@ _MAX_TEXT = 256  # characters of one text from outside
 _MAX_RULE = 128
 _MAX_REASON = 512
 _MAX_ITEMS = 16  # rules, reasons, obligations
+_MAX_NOTES = 4
 _MAX_LABELS = 20
 _MAX_OBLIGATION_BYTES = 8192
 _DENIALS = {
@@ -100,7 +101,7 @@ def result(
     """How an intent ended; each intent takes exactly one. `also` persists the spend in the same transaction."""
     leaf = _leaf("action.result", action, target)
     if decision is not None:
-        leaf.decision = DecisionPart(decision.effect, _bounded(decision.rules, _MAX_RULE), (), decision.revision)
+        leaf.decision = DecisionPart(decision.effect, _bounded(decision.rules, _MAX_RULE), revision=decision.revision)
     leaf.cost = _cost(result.cost)
     leaf.result = _result(result)
     if inspected:
@@ -122,7 +123,7 @@ def refused(action: Action, target: Target | None, decision: Decision | None, re
     leaf = _leaf("action.refused", action, target)
     payloads: tuple[Payload, ...] = ()
     if decision is not None:
-        _put_decision(leaf, decision)
+        _put_decision(leaf, msgspec.structs.replace(decision, notes=(*refusal.notes, *decision.notes)))
         leaf.obligations = _obligations(decision)
         payloads = _asked(action, target, decision)
     leaf.case = refusal.detail.get("case")
@@ -270,6 +271,7 @@ def _decision(decision: Decision) -> DecisionPart:
         decision.effect,
         _bounded(decision.rules, _MAX_RULE),
         _bounded(decision.reasons, _MAX_REASON),
+        _bounded(decision.notes[:_MAX_NOTES], _MAX_TEXT),
         decision.revision,
     )
 

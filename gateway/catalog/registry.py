@@ -54,6 +54,16 @@ def read_registry(
     return tuple(sorted(manifests, key=lambda manifest: manifest.server)), problems
 
 
+def described(folder: Path) -> tuple[Manifest, ...]:
+    """Every valid manifest in `folder`, also of servers that take no part; none where it cannot be read."""
+    try:
+        files = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file())
+    except OSError:
+        return ()
+    read = (documents.read(file, Manifest)[0] for file in files)
+    return tuple(manifest for manifest in read if manifest is not None)
+
+
 def switched_off(folder: Path, environ: Mapping[str, str] = os.environ) -> list[tuple[str, str]]:
     """Server and reason of each valid manifest in `folder` that takes no part, for people."""
     found = []

@@ -286,6 +286,8 @@ def _card(case: dict[str, Any]) -> Iterator[str]:
         f" {'reversible' if target['reversible'] else 'not reversible'}, {classes}; owned by {target['owner']}"
     )
     yield _one_line(f"why       {' '.join(case['reasons']) or 'no reason given'} (rule {', '.join(case['rules'])})")
+    for note in case["notes"]:
+        yield _one_line(f"note      {note} (not sent to the agent)")
     yield "arguments"
     for line in json.dumps(case["arguments"], indent=2, ensure_ascii=False).splitlines():
         yield f"  {safe(line)}"

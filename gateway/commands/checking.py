@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def check(config: ConfigFile = CONFIG, as_json: Json = False) -> None:
-    """Validate configuration, registry, policies and references; tell ALL problems with file and line.
+    """Validate configuration, registry, policies, grants and references; report ALL problems with file and line.
+
+    Runs the policies' tests too; a failing test is an error here, whatever `policy.tests` says.
 
     \b
     Example:
@@ -30,7 +32,7 @@ def check(config: ConfigFile = CONFIG, as_json: Json = False) -> None:
     rows = [{"id": f"{one.file}:{one.line}", **asdict(one)} for one in problems]
     lines = [str(one) for one in problems]
     if problems:
-        lines.append(f"{len(failed)} errors, {len(problems) - len(failed)} warnings.")
+        lines.append(f"{_count(len(failed), 'error')}, {_count(len(problems) - len(failed), 'warning')}.")
     if summary and not failed:
         lines += f"ok: {summary}".splitlines()
     show(rows, as_json, lines)
@@ -38,12 +40,18 @@ def check(config: ConfigFile = CONFIG, as_json: Json = False) -> None:
         raise typer.Exit(PROBLEM)
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def look(config: Path) -> tuple[list[Problem], str]:
     """All problems, and what was found if there are none. One broken file does not hide those of the others."""
     from gateway import documents, process, settings
-    from gateway.catalog.registry import read_registry, switched_off
+    from gateway.catalog.registry import described, read_registry, switched_off
+    from gateway.commands import deciders
     from gateway.documents import Problem
-    from gateway.policy import load, test
+    from gateway.known_names import known_names
+    from gateway.policy import failed, load, test, unknown_names
 
     own, problems = process.load()
     if own is not None and own.data_dir.is_dir() and own.data_dir.stat().st_mode & 0o077:
@@ -70,15 +78,14 @@ def look(config: Path) -> tuple[list[Problem], str]:
         if engine is not None:
             trials, more = test(policies)
             problems += more
-            problems += [
-                Problem(
-                    one.file, one.line, f"The test {one.name} fails. {one.message}".strip(), "Mend it or the policy."
-                )
-                for one in trials
-                if not one.passed
-            ]
+            problems += [failed(one) for one in trials if not one.passed]
+    data_dir = None if own is None or own.is_scaled else own.data_dir
+    if found is not None and policies.is_dir():
+        registered = None if data_dir is None else deciders.registered(data_dir)
+        known = known_names(found, described(registry), registered or (), complete=registered is not None)
+        problems += unknown_names(policies, known)
     if found is not None:
-        problems += _who_decides(config, found, None if own is None else own.data_dir)
+        problems += _who_decides(config, found, data_dir)
     unique = list(dict.fromkeys(problems))
     if found is None or manifests is None or engine is None:
         return unique, ""
@@ -96,16 +103,10 @@ def _who_decides(path: Path, config: Config, data_dir: Path | None) -> list[Prob
     """Cases that nobody may decide, as far as that can be seen from the files."""
     from gateway import documents
     from gateway.commands import deciders
-    from gateway.policy.groups import groups_named
 
-    policies = Path(config.policy.path)
-    named = groups_named(policies) if policies.is_dir() else []
-    problems = list(deciders.undeclared(named, config.approvals.groups))
     known = None if data_dir is None else deciders.reviewers(data_dir)
     document, _ = documents.load(path)
-    if known is not None and document is not None:
-        problems += deciders.nobody_left(document, config, known)
-    return problems
+    return [] if known is None or document is None else list(deciders.nobody_left(document, config, known))
 
 
 def _text(value: Any, key: str, default: str) -> str:

@@ -1,4 +1,4 @@
-"""Whether there is somebody left to decide each agent's cases: part of `gateway check`.
+"""What the database adds to `gateway check`: who may decide each agent's cases, and which agents there are.
 
 An owner of an agent does not decide for it, so a small gateway can have escalations that nobody may approve; they
 would all expire.
@@ -17,7 +17,6 @@ import msgspec
 from gateway.config import Agent, Config
 from gateway.documents import Document, Problem
 from gateway.identity.people import Role
-from gateway.policy.groups import Named
 from gateway.store.connections import DATABASE_NAME, open_for_reading
 
 
@@ -26,6 +25,15 @@ class Reviewer(NamedTuple):
 
     id: str
     groups: frozenset[str]
+
+
+class Registered(NamedTuple):
+    """An agent in the database, and what it belongs to."""
+
+    id: str
+    team: str
+    tier: str
+    use_case: str
 
 
 def reviewers(data_dir: Path) -> list[Reviewer] | None:
@@ -47,18 +55,17 @@ def reviewers(data_dir: Path) -> list[Reviewer] | None:
     )
 
 
-def undeclared(named: Iterable[Named], declared: Iterable[str]) -> Iterator[Problem]:
-    """Groups that rules name and the configuration does not: what they escalate is denied."""
-    known = set(declared)
-    for group, file, line in named:
-        if group not in known:
-            yield Problem(
-                file,
-                line,
-                f"The group {group!r} is not declared, so what this rule escalates is denied.",
-                "Add it to approvals.groups of gateway.yaml, or correct the name.",
-                "warning",
-            )
+def registered(data_dir: Path) -> list[Registered] | None:
+    """The agents that were registered through the API, read as `reviewers` are; None where they can't be seen."""
+    path = data_dir / DATABASE_NAME
+    if not path.is_file():
+        return None
+    try:
+        with closing(open_for_reading(path)) as connection:
+            rows = connection.execute("SELECT id, team, tier, use_case FROM agent WHERE source = 'api'").fetchall()
+    except sqlite3.Error:
+        return None
+    return [Registered(*row) for row in rows]
 
 
 def nobody_left(document: Document, config: Config, known: Iterable[Reviewer]) -> Iterator[Problem]:

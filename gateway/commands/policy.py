@@ -27,7 +27,7 @@ app = group("The policies: checked, tested, explained. The running gateway looks
 
 @app.command()
 def check(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
-    """Check the policies that lie in the gateway's folder now; they need not be in force yet.
+    """Check the policies that are in the gateway's folder now; they need not be active yet. Exit 1 if one has an error.
 
     \b
     Example:
@@ -36,10 +36,19 @@ def check(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
     from gateway.commands.client import Api
 
     found = Api(data_dir).post("/policy/check")
-    lines = [f"{one['file']}:{one['line']}: {one['message']} {one['mend']}" for one in found]
-    show(found, as_json, lines or "ok: the policies in the folder can be put in force (`gateway reload`).")
-    if found:
+    failed = [one for one in found if one["severity"] == "error"]
+    lines = [_problem(one) for one in found]
+    if not failed:
+        lines.append("ok: the policies in the folder can become active (`gateway reload`).")
+    show(found, as_json, lines)
+    if failed:
         raise typer.Exit(PROBLEM)
+
+
+def _problem(one: dict[str, Any]) -> str:
+    where = f"{one['file']}:{one['line']}" if one["line"] else one["file"]
+    kind = "warning: " if one["severity"] == "warning" else ""
+    return f"{where}: {kind}{one['message']} {one['mend']}".rstrip()
 
 
 @app.command("test")
@@ -54,7 +63,9 @@ def run_tests(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
 
     found = Api(data_dir).post("/policy/test")
     failed = [one for one in found if not one["passed"]]
-    lines = [f"FAILED {one['file']}:{one['line']}: {one['name']} {one['message']}".rstrip() for one in failed]
+    lines = [
+        f"FAILED {one['file']}:{one['failed_line'] or one['line']}: {one['name']}: {one['message']}" for one in failed
+    ]
     show(found, as_json, [*lines, f"{len(found) - len(failed)} passed, {len(failed)} failed."])
     if failed:
         raise typer.Exit(PROBLEM)
@@ -80,7 +91,7 @@ def bundle(
     if found is not None:
         engine, problems = load(found.policy.path)
     if engine is None:
-        raise CommandError("\n".join(["Nothing was written; mend this first.", *(str(one) for one in problems)]))
+        raise CommandError("\n".join(["Nothing was written. Fix this first:", *(str(one) for one in problems)]))
     packed = engine.bundle()
     try:
         output.write_bytes(packed)
@@ -97,13 +108,14 @@ def explain(
     target: Annotated[str | None, typer.Option("--target", help="server__tool or a model alias,")] = None,
     arguments: Annotated[str, typer.Option("--arguments", help="the arguments as JSON,")] = "{}",
     kind: Annotated[
-        str, typer.Option("--kind", help="model.invoke, tool.call, tool.list, tool.propose,")
-    ] = "tool.call",
+        str | None,
+        typer.Option("--kind", help="model.invoke, tool.call, tool.list, tool.propose (default: by the target),"),
+    ] = None,
     user: Annotated[str | None, typer.Option("--user", help="and the person it acts for.")] = None,
     data_dir: DataDir = DATA_DIR,
     as_json: Json = False,
 ) -> None:
-    """Why the policy in force decides as it does: every rule that fired. Nothing is done.
+    """Why the active policy decides as it does: every rule that fired. Nothing is done.
 
     \b
     Example:
@@ -124,6 +136,7 @@ def explain(
 
 def _lines(found: dict[str, Any]) -> list[str]:
     lines = [f"{found['effect']}: {', '.join(found['rules']) or 'no rule'}", *(f"  {one}" for one in found["reasons"])]
+    lines += [f"  note: {one}" for one in found["notes"]]
     decided = found.get("decided") or {"engine": "embedded"}
     if decided["engine"] == "opa":
         where = "by the same revision" if decided["revision"] == found["revision"] else "by another revision"
@@ -134,7 +147,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         lines += [f"fired, {effect}: {entry.get('rule')}" for entry in entries]
     if found["fault"]:
         lines.append(f"FAULT {found['fault']}")
-    return lines
+    return [*lines, *found["problems"]]
 
 
 def _object(text: str) -> Any:

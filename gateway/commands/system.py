@@ -45,7 +45,7 @@ def status(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
 
 
 def reload(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
-    """Read configuration, registry and policies anew; if they have errors, the old state stays.
+    """Read configuration, registry and policies again. If they have errors, the previous version stays active.
 
     \b
     Example:
@@ -88,6 +88,7 @@ def _lines(url: str, found: dict[str, Any]) -> list[str]:
         for one in found["components"]
         if one["state"] != "ok"
     ]
+    lines += [f"WARNING  {one}" for one in found["configuration"]["warnings"]]
     if found["refusals"]:
         lines += ["", "Refused in the last 24 hours:", *table(found["refusals"], ["agent", "code", "count"])]
     return lines

@@ -24,6 +24,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     effect: str | None
     rules: tuple[str, ...]
     reasons: tuple[str, ...]
+    notes: tuple[str, ...]
     status: str | None
     code: str | None
     cost_usd: str | None
@@ -75,6 +76,7 @@ def row(action_id: str, records: list[Record]) -> Row:
         effect=decisions[0].get("effect") if decisions else None,
         rules=_longest(decisions, "rules"),
         reasons=_longest(decisions, "reasons"),
+        notes=_longest(decisions, "notes"),
         status=status,
         code=result.get("code"),
         cost_usd=cost.get("usd"),

@@ -12,7 +12,8 @@ from gateway.policy.answer import POLICY_ERROR
 from gateway.policy.decider import Decider
 from gateway.policy.document import document, json_schema
 from gateway.policy.engine import EmbeddedEngine, Explanation, PolicyEngine
-from gateway.policy.loading import Trial, load, test
+from gateway.policy.loading import load, unknown_names
+from gateway.policy.trials import Trial, failed, failures, test
 
 __all__ = [
     "POLICY_ERROR",
@@ -22,7 +23,10 @@ __all__ = [
     "PolicyEngine",
     "Trial",
     "document",
+    "failed",
+    "failures",
     "json_schema",
     "load",
     "test",
+    "unknown_names",
 ]

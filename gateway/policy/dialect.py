@@ -39,6 +39,7 @@ class Module(NamedTuple):
         return self.file.endswith("_test.rego")
 
 
+_BRACES = "Write `if {` above the lines of a body and `}` below them."
 _NOT = ("future", "keywords", "not")
 _CLASSES = re.compile(r"\\[wWdDsSbB]")
 _VERB = re.compile(r"%(?!v)")
@@ -51,7 +52,20 @@ def read(file: str, text: str) -> tuple[Module | None, Fault | None]:
     try:
         return Module(file, text, parse(file, text)), None
     except RegoFault as fault:
+        if _outside_of(text, fault.line):
+            message = "Does not parse: this line is outside of the rule above it, whose `if` has no braces."
+            return None, Fault(fault.line, message, _BRACES)
         return None, Fault(fault.line or 1, f"Does not parse: {fault.message}.", _mend_of_syntax(text, fault))
+
+
+def _outside_of(text: str, line: int) -> bool:
+    """Whether a line looks like part of a body that was written without braces and so ended a line before."""
+    lines = text.splitlines()
+    if not 1 < line <= len(lines) or not lines[line - 1][:1].isspace():
+        return False
+    above = (one for one in reversed(lines[: line - 1]) if one.strip() and not one[:1].isspace() and one[0] != "#")
+    head = next(above, "")
+    return re.search(r"\bif\b[^{]*$", head.split(" #")[0]) is not None
 
 
 def _mend_of_syntax(text: str, fault: RegoFault) -> str:
@@ -89,6 +103,16 @@ def check(module: Module) -> Iterator[Fault]:
             "Write `import future.keywords.not` below the package.",
         )
     yield from _imports(module, source)
+    yield from _indented(module)
+
+
+def _indented(module: Module) -> Iterator[Fault]:
+    """Lines that were meant to be part of the body above: without braces they are rules of their own, and the rule
+    above holds without them."""
+    lines = module.text.splitlines()
+    for head in trees.heads(module.tree):
+        if lines[head.line - 1][:1].isspace() and _outside_of(module.text, head.line):
+            yield Fault(head.line, "This line is outside of the rule above it, whose `if` has no braces.", _BRACES)
 
 
 def _imports(module: Module, source: bytes) -> Iterator[Fault]:

@@ -8,8 +8,10 @@ from typing import Any, Protocol
 import msgspec
 
 from gateway.actions import Decision
-from gateway.policy.answer import policy_error, read_answer
+from gateway.documents import Problem
+from gateway.policy.answer import FAILED, POLICY_ERROR, BadAnswer, policy_error, read_answer
 from gateway.policy.bundle import bundle
+from gateway.policy.known import Known
 from gateway.policy.memo import Memo, Path, paths_read
 from gateway.policy.reading import Unreadable, read_document
 from gateway.policy.rego import Machine, RegoFault, parse
@@ -58,12 +60,15 @@ class EmbeddedEngine:
         revision: str,
         *,
         on_fault: Callable[[str], None] | None = None,
+        unknown_names: Callable[[Known], list[Problem]] = lambda _: [],
     ) -> None:
         """Raises RegoFault if a module does not parse or the data do not fit. `on_fault` is told each fault's
-        text, for the log: it may quote a value of the input, so an agent is not shown it."""
+        text, for the log: it may quote a value of the input, so an agent is not shown it. `unknown_names` tells which
+        names in rules and grants do not exist."""
         self.revision = revision
         self.faults = 0  # decisions that a fault turned into a deny
         self.on_fault = on_fault
+        self.unknown_names = unknown_names
         self.modules = dict(modules)
         self.data_json = data_json
         self._machine = Machine(modules, data_json)
@@ -94,18 +99,18 @@ class EmbeddedEngine:
                 self._memo.remember(key, decision)
             return decision
         except RegoFault as fault:
-            where = f" at {fault.place}" if fault.place else ""
-            reason = f"The policy failed{where}, so nothing is allowed. Its author must mend it."
-            return self._failed(reason, f"{fault.place} {fault.message}".strip(), document)
-        except msgspec.DecodeError as error:
-            reason = "The policy's answer is not a decision, so nothing is allowed. Its author must mend it."
-            return self._failed(reason, f"{ENTRY_POINT}: {error}", document)
+            note = f"The policy failed{f' at {fault.place}' if fault.place else ''}; the log has the fault."
+            return self._failed(FAILED, f"{fault.place} {fault.message}".strip(), document, note=note)
+        except BadAnswer as bad:
+            return self._failed(bad.reason, bad.note, document, note=bad.note, rules=bad.rules)
 
-    def _failed(self, reason: str, detail: str, document: bytes) -> Decision:
+    def _failed(
+        self, reason: str, detail: str, document: bytes, *, note: str = "", rules: tuple[str, ...] = (POLICY_ERROR,)
+    ) -> Decision:
         self.faults += 1
         if self.on_fault is not None:
             self.on_fault(detail)
-        return policy_error(reason, self.revision, document)
+        return policy_error(reason, self.revision, document, note=note, rules=rules)
 
     def explain(self, document: bytes) -> Explanation:
         """The decision with every rule that fired. Slower than `decide` (a machine of its own, with coverage)."""

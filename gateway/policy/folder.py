@@ -1,24 +1,26 @@
 """A folder of policies on disk: which files count, where their data stand, and what the whole is named.
 
 `*.rego` are policies (`*_test.rego` their tests); `data.yaml` and `data.json` are data, and the folder they lie in
-decides where: `ledger/data.yaml` is `data.ledger`. Everything else is left alone, as is what begins with a dot.
+decides where: `ledger/data.yaml` is `data.ledger`. Everything else is left alone, as is what begins with a dot; where
+somebody may have meant a file to be read, a warning says that it is not.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gateway import documents
 from gateway.documents import Problem
+from gateway.policy import tree as trees
+from gateway.policy.data import add_data
 from gateway.policy.dialect import Module, read
+from gateway.policy.places import DataFiles
 
 MAX_REGO_BYTES = 1024 * 1024
 MAX_JSON_BYTES = 16 * 1024 * 1024
-_EXACT = 2**53
+_DATA_NAMES = ("data.yaml", "data.yml", "data.json")
 
 
 class Bundle(NamedTuple):
@@ -28,18 +30,19 @@ class Bundle(NamedTuple):
     modules: list[Module]
     tests: list[Module]
     data: dict[str, Any]
+    files: DataFiles
     revision: str
     problems: list[Problem]
 
-    def problem(self, file: str, line: int, message: str, mend: str) -> Problem:
+    def problem(self, file: str, line: int, message: str, mend: str, *, warning: bool = False) -> Problem:
         """A problem of a file of this folder."""
-        return Problem(str(self.root / file), line, message, mend)
+        return Problem(str(self.root / file), line, message, mend, "warning" if warning else "error")
 
 
 def read_folder(root: str | Path) -> Bundle:
     """Everything in the folder. Raises nothing: what cannot be read is a problem."""
     root = Path(root)
-    bundle = Bundle(root, [], [], {}, "", [])
+    bundle = Bundle(root, [], [], {}, DataFiles(), "", [])
     if not root.is_dir():
         bundle.problems.append(Problem(str(root), 0, "There is no such folder of policies.", "Check `policy.path`."))
         return bundle
@@ -55,7 +58,9 @@ def read_folder(root: str | Path) -> Bundle:
         if path.suffix == ".rego":
             _module(file, raw, bundle)
         else:
-            _data(file, raw, bundle)
+            for line, message, mend in add_data(file, raw, into=bundle.data, files=bundle.files):
+                bundle.problems.append(bundle.problem(file, line, message, mend))
+    bundle.problems.extend(_unread(root))
     if not bundle.modules and not bundle.problems:
         bundle.problems.append(Problem(str(root), 0, "The folder holds no policy.", "Put *.rego files there."))
     return bundle._replace(revision=digest.hexdigest())
@@ -64,9 +69,19 @@ def read_folder(root: str | Path) -> Bundle:
 def _files(root: Path) -> Iterator[Path]:
     for path in root.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        wanted = path.suffix == ".rego" or path.name in ("data.yaml", "data.yml", "data.json")
+        wanted = path.suffix == ".rego" or path.name in _DATA_NAMES
         if wanted and not hidden and (path.is_symlink() or path.is_file()):
             yield path
+
+
+def _unread(root: Path) -> Iterator[Problem]:
+    """Files that look like data and are none."""
+    for path in sorted(root.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+        looks_like_data = path.suffix.lower() in (".yaml", ".yml", ".json") and not path.name.endswith(".schema.json")
+        if looks_like_data and path.name not in _DATA_NAMES and not hidden and path.is_file():
+            mend = "Rename it to data.yaml or data.json, in a folder that names its place below `data`."
+            yield Problem(str(path), 0, "The file is not read: only data.yaml and data.json are data.", mend, "warning")
 
 
 def _bytes(path: Path, bundle: Bundle) -> bytes | None:
@@ -96,80 +111,12 @@ def _module(file: str, raw: bytes, bundle: Bundle) -> None:
         bundle.problems.append(bundle.problem(file, *fault))
     elif module is not None:
         (bundle.tests if module.is_test else bundle.modules).append(module)
+        bundle.problems.extend(_tests_that_do_not_run(module, bundle))
 
 
-def _data(file: str, raw: bytes, bundle: Bundle) -> None:
-    if file.endswith(".json"):
-        value, lines = _json(file, raw, bundle), None
-    else:
-        if not raw.strip():
-            return
-        lines, problems = documents.parse(raw, str(bundle.root / file))
-        bundle.problems.extend(problems)
-        value = lines.data if lines else None
-    if not isinstance(value, dict):
-        return
-    for path, message, mend in _inexact(value, ()):
-        bundle.problems.append(bundle.problem(file, lines.line(*path) if lines else 1, message, mend))
-    here = bundle.data
-    for step in file.split("/")[:-1]:
-        here = here.setdefault(step, {})
-        if not isinstance(here, dict):
-            message = f"Data stand at {step!r} already, from a file above."
-            bundle.problems.append(bundle.problem(file, 1, message, "Keep one of them."))
-            return
-    for path in _merge(here, value, ()):
-        message = f"{'.'.join(path)} is given by another data file too."
-        bundle.problems.append(bundle.problem(file, lines.line(*path) if lines else 1, message, "Keep one of them."))
-
-
-def _json(file: str, raw: bytes, bundle: Bundle) -> Any:
-    twice: list[str] = []
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in found:
-                twice.append(key)
-            found[key] = value
-        return found
-
-    try:
-        value = json.loads(raw.decode(), object_pairs_hook=unique)
-    except json.JSONDecodeError as error:
-        bundle.problems.append(bundle.problem(file, error.lineno, f"Not JSON: {error.msg}.", "Correct the line."))
-        return None
-    except (ValueError, RecursionError) as error:
-        told = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "nested too deep or a number too long"
-        bundle.problems.append(bundle.problem(file, 1, f"Not JSON that can be read: {told}.", "Correct the file."))
-        return None
-    for key in twice:
-        bundle.problems.append(bundle.problem(file, 1, f"The key {key!r} stands twice.", "Keep one of them."))
-    if not isinstance(value, dict):
-        bundle.problems.append(bundle.problem(file, 1, "The file is not an object.", "Start with `{`."))
-    return value
-
-
-def _inexact(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
-    """Numbers that engines do not read alike."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _inexact(inner, (*path, key))
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _inexact(inner, (*path, index))
-    elif isinstance(value, float) or (isinstance(value, int) and abs(value) > _EXACT):
-        name = ".".join(str(step) for step in path)
-        mend = "Count in whole numbers of the smallest unit, such as cents, or put it in quotes."
-        yield path, f"{name} is a fraction or too large to be exact.", mend
-
-
-def _merge(into: dict[str, Any], value: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Add `value`; yields the paths that were taken."""
-    for key, inner in value.items():
-        if key not in into:
-            into[key] = inner
-        elif isinstance(into[key], dict) and isinstance(inner, dict):
-            yield from _merge(into[key], inner, (*path, key))
-        else:
-            yield (*path, key)
+def _tests_that_do_not_run(module: Module, bundle: Bundle) -> Iterator[Problem]:
+    """Tests in a file that is not named as one: nobody runs them, and they are part of the policy."""
+    named = next((head for head in trees.heads(module.tree) if head.name.startswith("test_")), None)
+    if named is not None and not module.is_test:
+        message = f"{named.name} is not run: tests are run from files named *_test.rego."
+        yield bundle.problem(module.file, named.line, message, "Rename the file.", warning=True)

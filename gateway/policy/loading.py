@@ -1,13 +1,12 @@
-"""From a folder to an engine that may be put in force, and the tests that lie in it.
+"""From a folder to an engine that may decide.
 
-A folder with one problem gives no engine: the caller keeps the old one, or does not start.
+A folder with one error gives no engine: the caller keeps the old one, or does not start. Warnings keep nothing back.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from gateway.actions import (
@@ -21,128 +20,44 @@ from gateway.actions import (
     ToolTarget,
     Trace,
 )
-from gateway.documents import Problem
+from gateway.documents import Problem, errors
+from gateway.obligations import UNREADABLE_RULE
 from gateway.policy import tree as trees
 from gateway.policy.answer import POLICY_ERROR
-from gateway.policy.dialect import Fault, Module, check
 from gateway.policy.document import document
 from gateway.policy.engine import ENTRY_POINT, EmbeddedEngine
+from gateway.policy.examine import examine, names
 from gateway.policy.folder import Bundle, read_folder
-from gateway.policy.names import Names
+from gateway.policy.known import Known
 from gateway.policy.rego import Machine, RegoFault
-
-_PACKAGE = ("gateway",)
-_RULE = "decision"
-_DEFAULT = 'Write `default decision := {"effect": "deny", "rules": [..], "reasons": [..]}` in the package gateway.'
 
 
 def load(path: str | Path) -> tuple[EmbeddedEngine | None, list[Problem]]:
     """An engine for the policies and data in a folder, or None and ALL that is wrong with them.
 
-    The engine belongs to the calling thread. The tests in the folder are not run: see `test`.
+    The engine belongs to the calling thread. The tests in the folder are not run: see `trials.test`.
     """
     bundle = read_folder(path)
-    problems = [*bundle.problems, *_examine(bundle, bundle.modules)]
-    if problems:
-        return None, _sorted(problems)
+    warnings = [*bundle.problems, *examine(bundle, bundle.modules)]
+    if errors(warnings):
+        return None, in_order(warnings)
     modules = {module.file: module.text for module in bundle.modules}
     faults: list[RegoFault] = []
     engine = None
     try:
-        engine = EmbeddedEngine(modules, json.dumps(bundle.data), bundle.revision)
+        engine = EmbeddedEngine(modules, json.dumps(bundle.data), bundle.revision, unknown_names=names(bundle))
         faults = list(_probe(modules, bundle))
     except RegoFault as fault:
         faults.append(fault)
-    problems = [_problem_of(bundle, fault) for fault in faults]
+    problems = [problem_of(bundle, fault) for fault in faults]
     if not problems and engine is not None:
         problems = list(_shapes(bundle, engine))
-    return (None if problems else engine), _sorted(problems)
+    return (None if problems else engine), in_order([*problems, *warnings])
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One rule of a `*_test.rego` file whose name starts with `test_`."""
-
-    name: str  # data.gateway.rules_test.test_small_transfer
-    file: str
-    line: int
-    passed: bool
-    message: str = ""
-
-
-def test(path: str | Path) -> tuple[list[Trial], list[Problem]]:
-    """Run the tests of a folder. With problems in policies or tests, nothing is run."""
-    bundle = read_folder(path)
-    everything = [*bundle.modules, *bundle.tests]
-    problems = [*bundle.problems, *_examine(bundle, everything)]
-    try:
-        machine = Machine({module.file: module.text for module in everything}, json.dumps(bundle.data))
-    except RegoFault as fault:
-        problems.append(_problem_of(bundle, fault))
-        return [], _sorted(problems)
-    if problems:
-        return [], _sorted(problems)
-    return [_try(machine, bundle, module, head) for module in bundle.tests for head in _test_rules(module)], []
-
-
-def _test_rules(module: Module) -> Iterator[trees.Head]:
-    return (head for head in trees.heads(module.tree) if head.name.startswith("test_"))
-
-
-def _try(machine: Machine, bundle: Bundle, module: Module, head: trees.Head) -> Trial:
-    name = ".".join(("data", *module.package, head.name))
-    file = str(bundle.root / module.file)
-    try:
-        value = machine.ask(name, "{}")
-    except RegoFault as fault:
-        return Trial(name, file, head.line, False, f"{fault.place} {fault.message}".strip())
-    return Trial(name, file, head.line, value is True, "" if value is True else "It is not true.")
-
-
-# ---------------------------------------------------------------- what can be seen without running anything
-
-
-def _examine(bundle: Bundle, modules: Sequence[Module]) -> list[Problem]:
-    problems = [bundle.problem(module.file, *fault) for module in modules for fault in check(module)]
-    unread = bundle.problems  # a file that is missing from the picture would make names lead nowhere
-    if not unread:
-        problems += [bundle.problem(file, *fault) for file, fault in Names(modules, bundle.data).check()]
-        problems += [bundle.problem(file, *fault) for file, fault in _entry_point(modules)]
-    for module in modules:
-        seen: set[str] = set()
-        for head in _test_rules(module) if module.is_test else ():
-            if head.name in seen:
-                problems.append(bundle.problem(module.file, head.line, f"{head.name} stands twice.", "Rename one."))
-            seen.add(head.name)
-    return problems
-
-
-def _entry_point(modules: Sequence[Module]) -> Iterator[tuple[str, Fault]]:
-    found = [
-        (module.file, head)
-        for module in modules
-        if module.package == _PACKAGE
-        for head in trees.heads(module.tree)
-        if head.name == _RULE
-    ]
-    if not found:
-        first = modules[0].file if modules else "decision.rego"
-        yield first, Fault(0, f"No policy in the folder defines {ENTRY_POINT}.", _DEFAULT)
-        return
-    default = next(((file, head) for file, head in found if head.is_default), None)
-    if default is None:
-        file, head = found[0]
-        yield file, Fault(head.line, f"{ENTRY_POINT} has no default.", _DEFAULT)
-    elif not _is_deny(default[1]):
-        yield default[0], Fault(default[1].line, f"The default of {ENTRY_POINT} is not a deny.", _DEFAULT)
-
-
-def _is_deny(head: trees.Head) -> bool:
-    fields = ((head.value or {}).get("Object") or {}).get("fields", [])
-    return any(
-        key.get("String", {}).get("value") == "effect" and value.get("String", {}).get("value") == "deny"
-        for _, key, value in fields
-    )
+def unknown_names(path: str | Path, known: Known) -> list[Problem]:
+    """Names in rules and grants of a folder that do not exist, also where it has errors."""
+    return names(read_folder(path))(known)
 
 
 # ---------------------------------------------------------------- what only shows when it runs
@@ -174,11 +89,11 @@ def _probe(modules: dict[str, str], bundle: Bundle) -> Iterator[RegoFault]:
 def _shapes(bundle: Bundle, engine: EmbeddedEngine) -> Iterator[Problem]:
     details: list[str] = []
     engine.on_fault = details.append
-    wrong = any(POLICY_ERROR in engine.decide_now(sample).rules for sample in samples())
+    wrong = any(engine.decide_now(sample).rules[-1] in (POLICY_ERROR, UNREADABLE_RULE) for sample in samples())
     engine.on_fault, engine.faults = None, 0
-    if wrong:
-        mend = "Answer {effect, rules, reasons, obligations, hidden}; see policies/gateway/decision.rego."
-        yield Problem(str(bundle.root), 0, f"An answer is not a decision: {details[0]}.", mend)
+    if wrong and details:
+        mend = "Answer {effect, rules, reasons, notes, obligations, hidden}; see policies/gateway/decision.rego."
+        yield Problem(str(bundle.root), 0, f"An answer is not a decision: {details[0].rstrip('.')}.", mend)
 
 
 def samples() -> Iterator[bytes]:
@@ -207,7 +122,8 @@ def samples() -> Iterator[bytes]:
         yield document(action, target, environment="dev", undeclared="deny", limits={}, facts={}, now_ns=0)
 
 
-def _problem_of(bundle: Bundle, fault: RegoFault) -> Problem:
+def problem_of(bundle: Bundle, fault: RegoFault) -> Problem:
+    """A fault of the engine as a problem of the folder."""
     message = fault.message[:1].upper() + fault.message[1:] + "."
     mend = "Correct the rule; it would deny everything that reaches it."
     if fault.file is None:
@@ -215,5 +131,6 @@ def _problem_of(bundle: Bundle, fault: RegoFault) -> Problem:
     return bundle.problem(fault.file, fault.line, message, mend)
 
 
-def _sorted(problems: list[Problem]) -> list[Problem]:
+def in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """Each problem once, by place."""
     return sorted(set(problems), key=lambda problem: (problem.file, problem.line, problem.message))

@@ -17,6 +17,7 @@ from gateway.policy import tree as trees
 from gateway.policy.builtins import ALLOWED, instead_of
 from gateway.policy.dialect import Fault, Module
 from gateway.policy.document import InputV1
+from gateway.policy.grants import ROOT, SECTIONS
 
 Found = tuple[str, Fault]  # file, fault
 
@@ -92,6 +93,8 @@ class Names:
 
     def _data_path(self, path: tuple[trees.Step, ...], line: int) -> Iterator[Fault]:
         """A path into packages and rules is followed to the rule; one into data, for two steps (the rest is data)."""
+        if path[:1] == (ROOT,) and path[1:2] in SECTIONS and ROOT in self._data:
+            return  # what nobody was granted anything by may be left out
         package: tuple[str, ...] = ()
         data: Any = self._data
         for depth, step in enumerate(path):

@@ -17,7 +17,8 @@ from gateway.actions import Decision, Effect
 from gateway.clock import Clock
 from gateway.config import OpaServer
 from gateway.errors import Refusal
-from gateway.policy.answer import POLICY_ERROR, policy_error, read_answer
+from gateway.obligations import UNREADABLE_RULE
+from gateway.policy.answer import FAILED, NO_DECISION, POLICY_ERROR, BadAnswer, policy_error, read_answer
 from gateway.policy.circuit import Circuit
 from gateway.policy.engine import ENTRY_POINT, EmbeddedEngine
 from gateway.policy.loading import samples
@@ -84,7 +85,7 @@ class ServerEngine:
         try:
             whole = read_document(document)
         except Unreadable as fault:
-            return self._failed(fault.reason, fault.detail, document)
+            return self._failed(BadAnswer(fault.reason, ""), document, fault=fault.detail)
         memo, own = self._memo, self._own.revision
         key = None if memo is None else memo.key(whole)
         if memo is not None and key is not None and self._clock.monotonic_s() - self._confirmed_s <= CONFIRMED_S:
@@ -132,17 +133,14 @@ class ServerEngine:
 
     def _decision(self, said: Answered | Failed, document: bytes) -> Decision:
         if isinstance(said, Failed):
-            where = f" at {said.place}" if said.place else ""
-            reason = f"The policy failed{where}, so nothing is allowed. Its author must mend it."
-            return self._failed(reason, f"{said.place} {said.message}".strip(), document)
-        detail = "undefined"
-        if said.result is not None:
-            try:
-                return read_answer(said.result, said.revision, document, said.decision_id)
-            except msgspec.DecodeError as error:
-                detail = str(error)
-        reason = "The policy's answer is not a decision, so nothing is allowed. Its author must mend it."
-        return self._failed(reason, f"{ENTRY_POINT}: {detail}", document, said.decision_id)
+            note = f"The policy failed{f' at {said.place}' if said.place else ''}; the log has the fault."
+            return self._failed(BadAnswer(FAILED, note), document, fault=f"{said.place} {said.message}".strip())
+        if said.result is None:
+            return self._failed(BadAnswer(NO_DECISION, f"{ENTRY_POINT} is undefined."), document, said.decision_id)
+        try:
+            return read_answer(said.result, said.revision, document, said.decision_id)
+        except BadAnswer as bad:
+            return self._failed(bad, document, said.decision_id)
 
     def _agreed(self, decision: Decision, document: bytes) -> Decision:
         """The decision, if the engine in this process comes to the same effect; else a deny.
@@ -153,22 +151,23 @@ class ServerEngine:
         here = self._own.decide_now(document)
         if here.effect is decision.effect:
             return decision
-        if here.rules == (POLICY_ERROR,):
+        if here.rules == (POLICY_ERROR,) or UNREADABLE_RULE in here.rules:
             self.faults += 1
             return msgspec.structs.replace(here, decision_id=decision.decision_id)
-        return self._failed(
-            "The two policy engines do not decide alike on this, so nothing is allowed. Its author must mend it.",
+        note = (
             f"OPA says {decision.effect} ({', '.join(decision.rules)}), the engine in the process {here.effect}"
-            f" ({', '.join(here.rules)}); decision {decision.decision_id or 'without an id'}",
-            document,
-            decision.decision_id,
+            f" ({', '.join(here.rules)}); decision {decision.decision_id or 'without an id'}."
         )
+        reason = "The two policy engines disagree about this, so nothing is allowed. Tell the operator of the gateway."
+        return self._failed(BadAnswer(reason, note), document, decision.decision_id)
 
-    def _failed(self, reason: str, detail: str, document: bytes, decision_id: str = "") -> Decision:
+    def _failed(self, bad: BadAnswer, document: bytes, decision_id: str = "", *, fault: str = "") -> Decision:
+        """The deny for an answer that cannot be followed. `fault` is what the log is told where that is more."""
         self.faults += 1
         if self.on_fault is not None:
-            self.on_fault(detail)
-        return policy_error(reason, self.server_revision or self.revision, document, decision_id)
+            self.on_fault(fault or bad.note)
+        revision = self.server_revision or self.revision
+        return policy_error(bad.reason, revision, document, note=bad.note, rules=bad.rules, decision_id=decision_id)
 
     # ------------------------------------------------------------ how the server is
 

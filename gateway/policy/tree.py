@@ -28,6 +28,18 @@ def line_of(content: dict[str, Any]) -> int:
     return int(content["span"]["line"])
 
 
+def text_of(node: dict[str, Any]) -> str | None:
+    """The value of a string literal; None for any other expression."""
+    content = node.get("String") or node.get("RawString")
+    return None if content is None else str(content["value"])
+
+
+def line_at(node: dict[str, Any]) -> int:
+    """The line (1-based) of a tagged node; 0 where it has none."""
+    content = next(iter(node.values()), None)
+    return line_of(content) if isinstance(content, dict) and "span" in content else 0
+
+
 def reference(node: dict[str, Any]) -> tuple[Step, ...] | None:
     """`input.a["b"][i]` as ("input", "a", "b", None); None if it does not start with a name."""
     steps: list[Step] = []
@@ -38,9 +50,7 @@ def reference(node: dict[str, Any]) -> tuple[Step, ...] | None:
             steps.append(str(node["RefDot"]["field"][1]))
             node = node["RefDot"]["refr"]
         elif "RefBrack" in node:
-            index = node["RefBrack"]["index"]
-            text = index.get("String") or index.get("RawString")
-            steps.append(str(text["value"]) if text else None)
+            steps.append(text_of(node["RefBrack"]["index"]))
             node = node["RefBrack"]["refr"]
         else:
             return None
@@ -48,6 +58,11 @@ def reference(node: dict[str, Any]) -> tuple[Step, ...] | None:
 
 def references(node: Any) -> Iterator[tuple[tuple[Step, ...], int]]:
     """Every outermost reference of more than a bare name, and its line."""
+    return (found for found in names(node) if len(found[0]) > 1)
+
+
+def names(node: Any) -> Iterator[tuple[tuple[Step, ...], int]]:
+    """Every outermost reference, bare names too, and its line."""
     stack = [node]
     while stack:
         here = stack.pop()
@@ -55,6 +70,9 @@ def references(node: Any) -> Iterator[tuple[tuple[Step, ...], int]]:
             stack.extend(here)
             continue
         if not isinstance(here, dict):
+            continue
+        if "Var" in here:
+            yield (str(here["Var"]["value"]),), line_of(here["Var"])
             continue
         found = reference(here) if "RefDot" in here or "RefBrack" in here else None
         if found is None:
@@ -86,10 +104,13 @@ def imports(tree: dict[str, Any], source: bytes) -> Iterator[tuple[str, tuple[st
 class Head:
     """A rule's head: its name, line, and whether it is a default, a function, or may be added to piece by piece."""
 
-    __slots__ = ("function", "grows", "is_default", "line", "name", "path", "value")
+    __slots__ = ("arguments", "entry", "function", "grows", "is_default", "line", "name", "path", "rule", "value")
 
     def __init__(self, rule: dict[str, Any]) -> None:
-        self.value: dict[str, Any] | None = None
+        self.rule = rule
+        self.value: dict[str, Any] | None = None  # what is assigned, of a default or a complete rule
+        self.entry: dict[str, Any] | None = None  # what is added, of a set
+        self.arguments: list[dict[str, Any]] = []
         if "Default" in rule:
             content = rule["Default"]
             self.is_default, self.grows, self.function = True, False, bool(content["args"])
@@ -99,6 +120,9 @@ class Head:
             (tag, head), *_ = content["head"].items()
             self.is_default, self.grows, self.function = False, tag == "Set", tag == "Func"
             refr = head["refr"]
+            self.value = (head.get("assign") or {}).get("value")
+            self.entry = head.get("key")
+            self.arguments = head.get("args") or []
             path = reference(refr) or ()
             self.grows = self.grows or len(path) > 1
         steps = reference(refr) or ("",)

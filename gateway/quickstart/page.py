@@ -43,5 +43,6 @@ transfer '{{"to": "acme-gmbh", "amount_cents": 2500, "reference": "INV-1"}}'
 
 What happened is in the console, and in the trail: {first}.venv/bin/gateway audit query{where}; \
 .venv/bin/gateway audit verify{where}
-Stop with Ctrl-C.
+An agent's own tools that no manifest declares are let through and recorded, because {data_dir / "quickstart.yaml"}
+says so; elsewhere they are denied. Stop with Ctrl-C.
 """

@@ -1,6 +1,8 @@
 """`make run`: the gateway with the quickstart's configuration, its ledger beside it, and everything ready to paste.
 
-Quick and harmless to run again: the ledger's money, the agent's key and the log stay as they were.
+Quick and harmless to run again: the ledger's money, the agent's key and the log stay as they were. What only a look at
+one's own machine should have (tools that no manifest declares are let through) is in DATA_DIR/quickstart.yaml, so that
+gateway.yaml can be copied as it is.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from pathlib import Path
 
 from gateway.app import App
 from gateway.errors import Refusal
@@ -17,6 +20,12 @@ from gateway.quickstart import note
 from gateway.quickstart.ledger_child import ledger
 from gateway.quickstart.page import AGENT, page
 from gateway.serve import serve
+
+DEFAULTS = "quickstart.yaml"
+_DEFAULTS = """\
+# Written by `make run`. These settings apply where gateway.yaml says nothing about them.
+undeclared_client_tools: observe # allow and record tools that no manifest declares; without this file it is deny
+"""
 
 
 def run(process: Process) -> None:
@@ -28,7 +37,15 @@ def run(process: Process) -> None:
         os.environ["LEDGER_URL"] = url  # the ledger's manifest refers to it
         if process.log_level == "info":  # what a newcomer should read is the page below, not log lines between it
             process = process.model_copy(update={"log_level": "warning"})
-        serve(process, on_ready=_welcome)
+        serve(process, on_ready=_welcome, defaults=_defaults(process.data_dir))
+
+
+def _defaults(data_dir: Path) -> Path:
+    """The settings that only the quickstart has, in a file of its own beside the data: kept where it is there."""
+    path = data_dir / DEFAULTS
+    if not path.exists():
+        path.write_text(_DEFAULTS)
+    return path
 
 
 async def _welcome(app: App, url: str) -> None:

@@ -1,4 +1,4 @@
-# What holds where no rule spoke: the effect that a tool's manifest declares decides.
+# What holds where no rule applies: the effect that a tool's manifest declares decides.
 #
 #   read          allowed
 #   write, egress a person must approve, unless the grant says `unattended: [write]`
@@ -7,10 +7,10 @@ package gateway
 
 import future.keywords.not
 
-# The tool is asked to run, at the gateway (tool.call) or by a model's answer (tool.propose).
+# The tool is about to run: asked of the gateway (tool.call) or proposed in a model's answer (tool.propose).
 tool_runs if input.action.kind in {"tool.call", "tool.propose"}
 
-otherwise_allow contains {"rule": "tool_listed", "reason": "The tool was given to this agent."} if {
+otherwise_allow contains {"rule": "tool_listed", "reason": "This agent has a grant for the tool."} if {
 	input.action.kind == "tool.list"
 	input.target.kind == "mcp"
 	input.target.effect in {"read", "write", "egress"}
@@ -22,26 +22,32 @@ otherwise_allow contains {"rule": "read_allowed", "reason": "The tool only reads
 	unattended
 }
 
-otherwise_allow contains {"rule": "unattended_allowed", "reason": "The grant lets the agent do this without a person."} if {
+otherwise_allow contains {"rule": "unattended_allowed", "reason": "This agent may do this without approval."} if {
 	tool_runs
 	input.target.effect in {"write", "egress"}
 	unattended
 }
 
-otherwise_escalate contains {"rule": "effect_needs_approval", "reason": reason} if {
+otherwise_escalate contains {"rule": "effect_needs_approval", "reason": reason, "note": note} if {
 	tool_runs
 	input.target.effect in {"read", "write", "egress"}
 	not unattended
 	reason := sprintf(
-		"%v (%v, risk %v) needs a person's approval. It passes without one where the grant says `unattended: [%v]`.",
-		[input.target.id, input.target.effect, input.target.risk, input.target.effect],
+		"%v (%v, risk %v) needs a person's approval.",
+		[input.target.id, input.target.effect, input.target.risk],
+	)
+	note := sprintf(
+		"To let it pass without approval, add `unattended: [%v]` to the grant for %v in policies/grants/data.yaml, or write an `allow` rule.",
+		[input.target.effect, input.target.server],
 	)
 }
 
-otherwise_deny contains {"rule": "destructive_denied", "reason": reason, "hidden": input.target.kind == "mcp"} if {
+otherwise_deny contains {"rule": "destructive_denied", "reason": reason, "note": note, "hidden": hidden} if {
 	input.target.type == "tool"
 	input.target.effect == "destructive"
-	reason := sprintf("%v destroys what it works on, and no rule allows that.", [input.target.id])
+	hidden := input.target.kind == "mcp"
+	reason := sprintf("%v is destructive, and no rule allows that.", [input.target.id])
+	note := "Only an `allow` rule lets a destructive tool run; a grant does not. To list it, allow tool.list too."
 }
 
 unattended if granted_unattended

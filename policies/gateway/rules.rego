@@ -1,53 +1,57 @@
-# Rules for every agent. Those of one tool stand in a file of their own, such as ledger/ledger.rego.
+# Rules for every agent. Those for one tool go into a file of their own, such as ledger/ledger.rego.
 package gateway
 
 import future.keywords.not
 
 # ---------------------------------------------------------------- who asks
 
-deny contains {"rule": "agent_not_active", "reason": "The agent is not active. A person must resume it."} if {
+deny contains {"rule": "agent_not_active", "reason": "This agent is suspended. A person must resume it."} if {
 	not input.agent.status == "active"
 }
 
-deny contains {"rule": "wrong_environment", "reason": reason} if {
+deny contains {"rule": "wrong_environment", "reason": reason, "note": note} if {
 	not input.agent.env == input.environment
 	reason := sprintf(
-		"The agent %v is registered for %v, and this gateway serves %v. It passes once its `env` is %v, or through a gateway that serves %v.",
-		[input.agent.id, input.agent.env, input.environment, input.environment, input.agent.env],
+		"The agent %v is registered for %v, and this gateway serves %v. Use a gateway that serves %v.",
+		[input.agent.id, input.agent.env, input.environment, input.agent.env],
 	)
+	note := sprintf("To let it pass here, register the agent with `env: %v`.", [input.environment])
 }
 
 # ---------------------------------------------------------------- models
 
-allow contains {"rule": "model_granted", "reason": "The model was given to this agent."} if {
+allow contains {"rule": "model_granted", "reason": "This agent has a grant for this model."} if {
 	input.action.kind == "model.invoke"
 	model_granted
 }
 
-deny contains {"rule": "model_not_granted", "reason": reason, "hidden": true} if {
+deny contains {"rule": "model_not_granted", "reason": reason, "note": note, "hidden": true} if {
 	input.action.kind == "model.invoke"
 	not model_granted
-	reason := sprintf(
-		"The model %v was not given to the agent %v. It passes once policies/grants/data.yaml lists it.",
-		[input.target.alias, input.agent.id],
-	)
+	reason := sprintf("The agent %v has no grant for the model %v.", [input.agent.id, input.target.alias])
+	note := "Add it to `models` of the agent, its team or its tier in policies/grants/data.yaml."
 }
 
 # ---------------------------------------------------------------- tools that the gateway executes
 
 # Nobody registered it: no owner, no risk, no effect is known.
-deny contains {"rule": "tool_not_declared", "reason": reason, "hidden": true} if {
+deny contains {"rule": "tool_not_declared", "reason": reason, "note": note, "hidden": true} if {
 	input.target.kind == "mcp"
 	not input.target.declared
-	reason := sprintf("No manifest declares %v. It passes once one in tools_registry/ does.", [input.target.id])
+	reason := sprintf("No manifest declares %v.", [input.target.id])
+	note := sprintf("Declare it in the manifest of %v in tools_registry/.", [input.target.server])
 }
 
-deny contains {"rule": "tool_not_granted", "reason": reason, "hidden": true} if {
+deny contains {"rule": "tool_not_granted", "reason": reason, "note": note, "hidden": true} if {
 	input.target.kind == "mcp"
 	count(tool_granted) == 0
 	reason := sprintf(
-		"%v was not given to the agent %v. Rules look at it once policies/grants/data.yaml lists it at its risk, %v.",
-		[input.target.id, input.agent.id, input.target.risk],
+		"The agent %v has no grant for %v (risk %v).",
+		[input.agent.id, input.target.id, input.target.risk],
+	)
+	note := sprintf(
+		"Add a grant for the server %v with `max_risk: %v` or higher to the agent, its team or its tier in policies/grants/data.yaml.",
+		[input.target.server, input.target.risk],
 	)
 }
 
@@ -60,20 +64,22 @@ undeclared if {
 	not input.target.declared
 }
 
-deny contains {"rule": "undeclared_denied", "reason": reason} if {
+deny contains {"rule": "undeclared_denied", "reason": reason, "note": undeclared_note} if {
 	undeclared
 	not input.settings.undeclared_client_tools in {"escalate", "observe"}
-	reason := sprintf("No manifest declares the tool %v. It passes once one in tools_registry/ does.", [input.target.tool])
+	reason := sprintf("No manifest declares the tool %v. It may not be used.", [input.target.tool])
 }
 
-escalate contains {"rule": "undeclared_escalated", "reason": reason} if {
+escalate contains {"rule": "undeclared_escalated", "reason": reason, "note": undeclared_note} if {
 	undeclared
 	input.settings.undeclared_client_tools == "escalate"
-	reason := sprintf("No manifest declares the tool %v, so a person must approve it.", [input.target.tool])
+	reason := sprintf("No manifest declares the tool %v. A person must approve it.", [input.target.tool])
 }
 
-allow contains {"rule": "undeclared_observed", "reason": reason} if {
+allow contains {"rule": "undeclared_observed", "reason": reason, "note": undeclared_note} if {
 	undeclared
 	input.settings.undeclared_client_tools == "observe"
-	reason := sprintf("No manifest declares the tool %v; undeclared tools are only watched here.", [input.target.tool])
+	reason := sprintf("No manifest declares the tool %v. Such tools are only recorded here.", [input.target.tool])
 }
+
+undeclared_note := "Declare the tool in a manifest of `kind: client` in tools_registry/; `gateway tools seen` and `gateway tools adopt` draft one. The setting undeclared_client_tools decides about the rest."

@@ -1,6 +1,7 @@
 # The quickstart's ledger. Copy this file for a tool of your own: name the tool, name what makes a call bad, and
-# say in each reason what would pass, since the model reads it and tries again. A reason must not need what may be
-# missing (an argument): a rule whose reason cannot be made does not fire.
+# say in each reason what would pass, since the model reads it and tries again. What people should know instead (how to
+# change the rule, who decides) goes into `note`. Neither may need what can be missing (an argument): a rule whose
+# reason or note cannot be made does not fire.
 package gateway
 
 import future.keywords.not
@@ -37,7 +38,7 @@ allow contains {"rule": "ledger_small_transfer", "reason": "A small amount to a 
 	ledger_within_limit
 }
 
-escalate contains {"rule": "ledger_large_transfer", "reason": reason} if {
+escalate contains {"rule": "ledger_large_transfer", "reason": reason, "note": note} if {
 	ledger_transfer
 	ledger_amount_valid
 	ledger_payee_listed
@@ -46,15 +47,17 @@ escalate contains {"rule": "ledger_large_transfer", "reason": reason} if {
 		"Transfers above %v cents need a person's approval. Up to that amount they pass without one.",
 		[data.ledger.unattended_limit_cents],
 	)
+	note := "The limit is `unattended_limit_cents` in policies/ledger/data.yaml."
 }
 
-deny contains {"rule": "ledger_payee_not_listed", "reason": reason} if {
+deny contains {"rule": "ledger_payee_not_listed", "reason": reason, "note": note} if {
 	ledger_transfer
 	not ledger_payee_listed
 	reason := sprintf(
 		"`to` is not the id of a listed payee. These pass: %v. Call list_payees to see them.",
 		[concat(", ", [id | some id, _ in data.ledger.payees])],
 	)
+	note := "Payees are listed in policies/ledger/data.yaml."
 }
 
 deny contains {"rule": "ledger_amount_invalid", "reason": reason} if {
@@ -65,7 +68,7 @@ deny contains {"rule": "ledger_amount_invalid", "reason": reason} if {
 
 # ---------------------------------------------------------------- never
 
-# No condition on the kind of action: so it is not listed either, and calling it answers "Unknown tool".
+# No condition on the kind of action, so it is not listed either, and calling it answers "Unknown tool".
 deny contains {"rule": "ledger_close_account", "reason": reason, "hidden": true} if {
 	input.target.id == "ledger__close_account"
 	reason := "Agents do not close accounts. A person does it at the bank."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from gateway.documents import errors
 from tests.gateway_house import CONFIG, Running
 
 SOFT = """
@@ -16,7 +17,7 @@ limits:
 
 async def test_a_soft_budget_that_is_passed_is_told_once(running: Running) -> None:
     (running.folder / "gateway.yaml").write_text(CONFIG + SOFT)
-    assert not await running.app.reload("test")
+    assert not errors(await running.app.reload("test"))
     async with await running.agent() as agent:
         for _ in range(3):
             await running.ask(agent)

@@ -13,6 +13,7 @@ import pytest
 
 from gateway.actions import Decision, Effect, Kind, ToolTarget
 from gateway.approvals.case import Choice, State
+from gateway.documents import errors
 from gateway.identity import Role
 
 from ..bank_house import LARGE, Bank
@@ -62,7 +63,7 @@ async def state(bank: Bank, case_id: str) -> State:
 async def configure(bank: Bank, settings: str) -> None:
     config = bank.running.folder / "gateway.yaml"
     config.write_text(re.sub(r"approvals: \{.*\}", f"approvals: {{hold_s: 0.05, {settings}}}", config.read_text()))
-    assert await bank.running.app.reload("test") == []
+    assert errors(await bank.running.app.reload("test")) == []
 
 
 async def ask_two(bank: Bank) -> None:
@@ -73,7 +74,7 @@ async def ask_two(bank: Bank) -> None:
     )
     policy = bank.running.folder / "policies" / "ledger" / "ledger.rego"
     policy.write_text(policy.read_text() + rule)
-    assert await bank.running.app.reload("test") == []
+    assert errors(await bank.running.app.reload("test")) == []
 
 
 async def propose(bank: Bank, agent: httpx.AsyncClient, arguments: dict[str, Any]) -> str:
@@ -525,3 +526,30 @@ def test_the_pages_say_what_every_state_means() -> None:
         one.value: meaning({"state": one.value, "kind": "tool.call", "execute_on": "claim"}) for one in State
     }
     assert len(set(told.values())) == len(State)
+
+
+async def test_reviewers_read_the_note_of_a_rule_and_the_agent_does_not(bank: Bank) -> None:
+    note = "unattended_limit_cents"  # where the shipped rule says that its limit can be changed
+    agent, reviewer = await bank.running.agent(), await bank.reviewer()
+    async with agent, reviewer, bank.running.operator() as operator:
+        waiting = await bank.transfer(agent)
+        case_id = (await bank.running.app.approvals.find(status="open", limit=1)).cases[0].id
+        asked = {"name": "gateway__approval_status", "arguments": {"case_id": case_id, "wait_s": 0}}
+        body = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": asked}
+        headers = {"accept": "application/json, text/event-stream", "mcp-protocol-version": "2025-11-25"}
+        told = await agent.post("/mcp", json=body, headers={**headers, "host": "127.0.0.1"})
+        mine = await agent.get(f"/api/v1/actions/{case_id}")
+        for answer in (waiting, told, mine):
+            assert "Transfers above 10000 cents need a person" in answer.text
+            assert note not in answer.text
+            assert "data.yaml" not in answer.text
+        page = await look(reviewer, case_id)
+        assert note in page.text
+        case = (await operator.get(f"/api/v1/approvals/{case_id}")).json()
+        assert note in case["notes"][0]
+        assert case["card"]["notes"] == case["notes"]
+        assert all(note not in reason for reason in case["reasons"])
+        assert (await vote(reviewer, case_id, "approve")).status_code == 303
+        denied = await bank.transfer(agent, to="mallory")
+        assert "is not the id of a listed payee" in denied.text
+        assert "data.yaml" not in denied.text

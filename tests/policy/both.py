@@ -155,4 +155,4 @@ def said(decision: Decision) -> dict[str, Any]:
     whole = msgspec.to_builtins(decision)
     if decision.rules == ("policy_error",):
         whole["reasons"] = []
-    return {name: whole[name] for name in ("effect", "rules", "reasons", "obligations", "hidden")}
+    return {name: whole[name] for name in ("effect", "rules", "reasons", "notes", "obligations", "hidden")}

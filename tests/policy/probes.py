@@ -13,7 +13,7 @@ decision := {
 	"effect": effect,
 	"rules": [one.rule | some one in found],
 	"reasons": [concat(": ", [one.rule, one.reason]) | some one in found],
-	"obligations": [one.more | some one in found; one.more],
+	"obligations": [one.more | some one in found; demanded(one.more)],
 	"hidden": false,
 } if {
 	count(found) > 0
@@ -22,7 +22,12 @@ decision := {
 effect := "escalate" if {
 	some one in found
 	one.asks
-} else := "allow"
+} else := "deny"
+
+# An escalate may demand approvals only; what a deny demands is not followed, so there any value may stand.
+demanded(more) if effect == "deny"
+
+demanded(more) if more.approval
 """
 
 # name, reason, what is demanded, whether people are asked, body

@@ -158,11 +158,12 @@ def test_every_other_exception_becomes_a_fault() -> None:
         assert "backtrace" not in caught.value.message
 
 
-def test_reasons_of_a_fault_tell_the_place_and_no_value() -> None:
+def test_people_read_where_a_policy_failed_and_agents_do_not() -> None:
     engine = engine_of("package gateway\n\ndecision := 1 + input.action.arguments.to")
     decision = engine.decide_now(DOCUMENT)
-    assert "broken.rego:3" in decision.reasons[0]
-    assert "acme" not in decision.reasons[0]
+    assert "broken.rego:3" in decision.notes[0]
+    assert "broken.rego" not in decision.reasons[0]
+    assert "acme" not in decision.reasons[0] + decision.notes[0]
 
 
 @pytest.mark.parametrize("files", [{}, {"readme.md": "hello"}, {"data.yaml": "a: 1"}, {"x_test.rego": "package t"}])
@@ -187,15 +188,46 @@ def test_hidden_means_something_only_on_a_deny() -> None:
     assert denied.decide_now(DOCUMENT).hidden
 
 
+def demanding(effect: str, obligation: str) -> Decision:
+    """The decision of a policy that demands this, made while it runs so that nothing of it is seen before."""
+    text = f'package gateway\ndecision := {{"effect": "{effect}", "rules": ["r"], "reasons": ["x"], '
+    return engine_of(f'{text}"obligations": [{obligation} | true]}}').decide_now(DOCUMENT)
+
+
 def test_obligations_come_through_as_they_are() -> None:
-    quorum = '{"quorum": [{"approve": 2, "filter": "role:treasury"}], "ttl": "4h", "grantable": false}'
-    engine = engine_of(
-        'package gateway\ndecision := {"effect": "escalate", "rules": ["r"], "reasons": ["x"], '
-        f'"obligations": [{quorum}]}}'
-    )
-    decision = engine.decide_now(DOCUMENT)
+    decision = demanding("escalate", '{"approval": {"quorum": [{"approve": 2, "group": "treasury"}], "ttl_s": 60}}')
     assert decision.effect is Effect.ESCALATE
-    assert decision.obligations[0]["quorum"] == [{"approve": 2, "filter": "role:treasury"}]
+    assert decision.obligations[0]["approval"]["quorum"] == [{"approve": 2, "group": "treasury"}]
+
+
+@pytest.mark.parametrize(
+    ("effect", "obligation"),
+    [
+        ("escalate", '{"quorom": [{"approve": 2}]}'),
+        ("escalate", '{"quorum": [{"approve": 2}], "ttl_s": 60}'),
+        ("escalate", '{"aproval": {"quorum": [{"approve": 2}]}}'),
+        ("escalate", '{"approval": {"quorom": [{"approve": 2}]}}'),
+        ("escalate", '{"approval": {"quorum": [{"approve": 0}]}}'),
+        ("escalate", '{"approval": {"quorum": [{"approve": -1}]}}'),
+        ("escalate", '{"approval": {"quorum": [{"approve": "2"}]}}'),
+        ("escalate", '{"approval": {"quorum": []}}'),
+        ("escalate", '{"approval": {"ttl_s": 0}}'),
+        ("escalate", '{"approval": {}, "redact": ["iban"]}'),
+        ("escalate", "{}"),
+        ("allow", '{"redact": ["iban"]}'),
+        ("allow", '{"approval": {"quorum": [{"approve": 2}]}}'),
+    ],
+)
+def test_an_obligation_that_cannot_be_followed_is_a_deny(effect: str, obligation: str) -> None:
+    decision = demanding(effect, obligation)
+    assert (decision.effect, decision.rules) == (Effect.DENY, ("r", "obligation_unreadable"))
+    assert decision.notes
+    assert not decision.obligations
+    assert "quor" not in decision.reasons[0]
+
+
+def test_what_a_deny_demands_does_not_matter() -> None:
+    assert demanding("deny", '{"redact": ["iban"]}').rules == ("r",)
 
 
 def test_the_compiled_machine_is_never_used() -> None:

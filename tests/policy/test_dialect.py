@@ -244,7 +244,7 @@ def test_tests_with_problems_are_not_run(tmp_path: Path) -> None:
         ("ledger/ledger.rego", "\tamount > 0\n", ""),
         ("ledger/ledger.rego", "\tis_number(amount)\n\tfloor(amount) == amount\n", ""),
         ("ledger/ledger.rego", ', "hidden": true', ""),
-        ("ledger/data.yaml", "10000", "20000"),
+        ("ledger/ledger.rego", "amount_cents <= data.ledger.unattended_limit_cents", "amount_cents <= 20000"),
         ("gateway/rules.rego", "count(tool_granted) == 0", "count(tool_granted) == 7"),
         ("gateway/decision.rego", "count(deny) > 0", "count(deny) > 7"),
         ("gateway/grants.rego", "risk_rank[input.target.risk] <= risk_rank[entry.max_risk]", "entry.max_risk"),

@@ -186,7 +186,8 @@ def test_a_suspended_agent_is_denied_everything(engine: EmbeddedEngine, target: 
 def test_an_agent_of_another_environment_is_denied(engine: EmbeddedEngine) -> None:
     decision = engine.decide_now(asked(INVOKE, model(), environment="prod"))
     assert told(decision) == ("deny", ("wrong_environment",))
-    assert "It passes once its `env` is prod, or through a gateway that serves dev." in decision.reasons[0]
+    assert "Use a gateway that serves dev." in decision.reasons[0]
+    assert "`env: prod`" in decision.notes[0]
 
 
 @pytest.mark.parametrize(

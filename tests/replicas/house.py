@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from gateway.app import App
 from gateway.audit.check import verify
 from gateway.catalog.catalog import Catalog
+from gateway.documents import errors
 from gateway.identity import Role
 from gateway.keys import make_keys
 from gateway.process import Process
@@ -154,7 +155,7 @@ class Pair:
     async def reload(self) -> None:
         """Put the files in force at both."""
         for bank in self.both:
-            assert await bank.running.app.reload("test") == []
+            assert errors(await bank.running.app.reload("test")) == []
 
     async def asks(self, obligation: str) -> None:
         """Policy asks more of people from now on, at both."""

@@ -45,6 +45,7 @@ def summary(case: Case, votes: Sequence[Vote] | None = None, counts: Counts | No
         "sentence": case.card.sentence,
         "rules": list(case.card.rules),
         "reasons": list(case.card.reasons),
+        "notes": list(case.card.notes),
         "quorum": [_quorum(one, votes, counts) for one in case.requirement.quorum],
         "execute_on": case.requirement.execute_on,
         "opened": rfc3339(case.opened_ns),

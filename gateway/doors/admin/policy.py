@@ -9,19 +9,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from gateway.actions import Action, Caller, Decision, Kind, Session, Target, ToolTarget, Trace
-from gateway.documents import Problem
+from gateway.actions import Action, Caller, Decision, Kind, Session, Trace
+from gateway.documents import Problem, errors
+from gateway.doors.admin.aiming import aimed, no_agent
 from gateway.doors.admin.parts import Parts
 from gateway.doors.admin.people_in import PartsDep, Person, Reader, anyone_signed_in
 from gateway.doors.admin.schemas import AgentId, In, Text
 from gateway.doors.admin.trail import record_read
 from gateway.errors import Refusal
-from gateway.policy import Explanation, load, test
+from gateway.policy import Explanation, load, test, unknown_names
 from gateway.policy.bundle import MEDIA_TYPE
+from gateway.policy.known import Known
 from gateway.settings import UnresolvedReference
 
 routes = APIRouter(prefix="/policy", tags=["policy"])
@@ -32,7 +33,9 @@ class ActionIn(In):
 
     agent: AgentId
     user: Text | None = None
-    kind: Literal["model.invoke", "tool.call", "tool.list", "tool.propose"] = "tool.call"
+    kind: Literal["model.invoke", "tool.call", "tool.list", "tool.propose"] | None = Field(
+        default=None, description="Absent: model.invoke for a model alias, else tool.call."
+    )
     target: str = Field(
         max_length=256, description="server__tool, a model alias, or the bare name of an agent's own tool."
     )
@@ -69,30 +72,38 @@ def _is_opa(request: Request, parts: Parts) -> bool:
 
 @routes.post("/check")
 async def check_folder(parts: PartsDep, person: Person) -> list[dict[str, Any]]:
-    """What is wrong with the policies that lie in the folder now (they need not be in force)."""
-    return [_problem(one) for one in await asyncio.to_thread(_check, _folder(parts))]
+    """What is wrong with the policies that are in the folder now; they need not be active. Warnings, such as names that
+    do not exist, do not keep them from becoming active."""
+    return [_problem(one) for one in await asyncio.to_thread(_check, _folder(parts), parts.known_names())]
 
 
 @routes.post("/test")
 async def test_folder(parts: PartsDep, person: Person) -> list[dict[str, Any]]:
     """Run the tests that lie in the folder now. Raises Refusal(invalid_configuration) if it does not load."""
     trials, problems = await asyncio.to_thread(test, _folder(parts))
-    if problems:
+    if wrong := errors(problems):
         raise Refusal(
             "invalid_configuration",
-            f"The policies have {len(problems)} problems, so no test was run; mend them first.",
-            detail={"problems": "\n".join(str(one) for one in problems)},
+            f"The policies have {len(wrong)} {'error' if len(wrong) == 1 else 'errors'}, so no test was run. Fix"
+            f" {'it' if len(wrong) == 1 else 'them'} first.",
+            detail={"problems": "\n".join(str(one) for one in wrong)},
         )
     return [{"id": one.name, **asdict(one)} for one in trials]
 
 
 @routes.post("/explain")
 async def explain(wanted: ActionIn, parts: PartsDep, person: Person) -> dict[str, Any]:
-    """What the policy in force says to an action, and every rule that fired. Nothing happens, nothing is spent."""
-    agent = parts.registry.agents.registered(wanted.agent).agent
+    """What the active policy says to an action, and every rule that fired. Nothing happens, nothing is spent.
+
+    `problems`: what is wrong with the files as they were read last, and names in rules and grants that do not exist.
+    """
+    agent = parts.registry.agents.get(wanted.agent)
+    if agent is None:
+        raise no_agent(parts, wanted.agent)
+    kind = None if wanted.kind is None else Kind(wanted.kind)
     action = Action(
         id=parts.ids.new(),
-        kind=Kind(wanted.kind),
+        kind=kind or Kind.TOOL_CALL,
         door="explain",
         caller=Caller(agent, wanted.user, "explain", "explain"),
         session=Session("explain", "minted"),
@@ -102,8 +113,9 @@ async def explain(wanted: ActionIn, parts: PartsDep, person: Person) -> dict[str
         received_ns=parts.clock.now_ns(),
         arguments=wanted.arguments,
     )
-    decision = await parts.policy.decide(*_aimed(parts, action))
-    return {**_explained(parts.configured.engine.explain(decision.input)), "decided": _decided(parts, decision)}
+    decision = await parts.policy.decide(*aimed(parts, action, kind))
+    explained = _explained(parts, parts.configured.engine.explain(decision.input))
+    return {**explained, "decided": _decided(parts, decision)}
 
 
 @routes.post("/explain/{action_id}")
@@ -114,28 +126,11 @@ async def explain_recorded(action_id: str, parts: PartsDep, person: Reader) -> d
     for payload in shown.payloads:
         if payload.name == "policy_input" and payload.text is not None:
             recorded = shown.record.get("decision") or {}
-            explained = _explained(parts.configured.engine.explain(payload.text.encode()))
+            explained = _explained(parts, parts.configured.engine.explain(payload.text.encode()))
             return {**explained, "recorded": recorded}
     raise Refusal(
         "not_found", "The policy's input of this action was not kept (audit.capture), or erased; nothing to explain."
     )
-
-
-def _aimed(parts: Parts, action: Action) -> tuple[Action, Target]:
-    """The action with what it is aimed at. A tool that agents execute themselves, by its full id or its bare name, is
-    judged when a model proposes it, so that is what is explained. Raises Refusal where there is no such target."""
-    if action.kind not in (Kind.TOOL_CALL, Kind.TOOL_PROPOSE):
-        return action, parts.catalog.target(action)
-    proposed = msgspec.structs.replace(action, kind=Kind.TOOL_PROPOSE)
-    target = parts.catalog.client_tool(action.target)
-    if target is None:
-        with contextlib.suppress(Refusal):  # neither an agent's own tool; as it was asked, it may be one of ours
-            found = parts.catalog.target(proposed)
-            if isinstance(found, ToolTarget) and found.server_kind == "client":
-                target = found
-    if target is None:
-        return action, parts.catalog.target(action)
-    return msgspec.structs.replace(proposed, target=target.id), target
 
 
 def _decided(parts: Parts, decision: Decision) -> dict[str, Any]:
@@ -148,25 +143,27 @@ def _folder(parts: Parts) -> Path:
     return parts.configured.config.policy.path
 
 
-def _check(folder: Path) -> list[Problem]:
+def _check(folder: Path, known: Known) -> list[Problem]:
     # The engine that loading makes belongs to this thread and is thrown away with it.
     _, problems = load(folder)
-    return problems
+    return [*problems, *unknown_names(folder, known)]
 
 
 def _problem(one: Problem) -> dict[str, Any]:
     return {"id": f"{one.file}:{one.line}", **asdict(one)}
 
 
-def _explained(found: Explanation) -> dict[str, Any]:
+def _explained(parts: Parts, found: Explanation) -> dict[str, Any]:
     decision = found.decision
     return {
         "effect": decision.effect.value,
         "rules": list(decision.rules),
         "reasons": list(decision.reasons),
+        "notes": list(decision.notes),
         "obligations": list(decision.obligations),
         "revision": decision.revision,
         "matched": found.matched,
         "lines": found.lines,
         "fault": found.fault,
+        "problems": [str(one) for one in parts.configuration_problems()],
     }

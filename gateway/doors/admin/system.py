@@ -13,7 +13,7 @@ from gateway import __version__
 from gateway.actions import AgentStatus
 from gateway.audit.records import event
 from gateway.clock import rfc3339
-from gateway.documents import errors
+from gateway.documents import Problem, errors
 from gateway.doors.admin.paging import Cursor, Limit, page
 from gateway.doors.admin.parts import Parts, SeenTool, ServerState, ToolState
 from gateway.doors.admin.people_in import Operator, PartsDep, Person
@@ -50,6 +50,7 @@ async def status(parts: Parts) -> dict[str, Any]:
             for one in conditions
         ],
         "policy": {"revision": parts.policy.revision},
+        "configuration": _configuration(parts),
         "audit": {
             "size": log.size,
             "signed_size": log.signed_size,
@@ -63,6 +64,15 @@ async def status(parts: Parts) -> dict[str, Any]:
         "tool_servers": [_server(one) for one in parts.catalog.servers()],
         "replicas": replicas,
         "refusals": refused,
+    }
+
+
+def _configuration(parts: Parts) -> dict[str, list[str]]:
+    """What is wrong with the files as they were read last. With errors, older ones are active."""
+    problems = parts.configuration_problems()
+    return {
+        "errors": [str(one) for one in errors(problems)],
+        "warnings": [str(one) for one in _warnings(problems)],
     }
 
 
@@ -84,7 +94,8 @@ async def refusals(parts: Parts) -> list[dict[str, Any]]:
 
 @routes.post("/reload")
 async def reload(parts: PartsDep, person: Operator) -> dict[str, Any]:
-    """Read configuration, registry and policies anew. If one is invalid, the old state stays and this says why."""
+    """Read configuration, registry and policies again. If anything is invalid, the previous version stays active and
+    this says why. `warnings`: what became active and probably does not mean what its author thinks."""
     who = person.person
     problems = await parts.reload(f"asked by {who.id}")
     failed = bool(errors(problems))
@@ -94,17 +105,29 @@ async def reload(parts: PartsDep, person: Operator) -> dict[str, Any]:
             tenant=who.tenant,
             person=who.id,
             subject={"policy": parts.policy.revision},
-            labels={"outcome": "refused" if failed else "in force", "problems": str(len(problems))},
+            labels={
+                "outcome": "refused" if failed else "in force",
+                "problems": str(len(errors(problems))),
+                "warnings": str(len(problems) - len(errors(problems))),
+            },
         )
     )
     if failed:
         raise Refusal(
             "invalid_configuration",
-            f"The configuration has {len(errors(problems))} errors, so the old one stays in force; mend them and"
-            " reload again.",
-            detail={"problems": "\n".join(str(one) for one in problems)},
+            f"{_errors(len(errors(problems)))} in the configuration. The previous version stays active. Fix"
+            f" {'it' if len(errors(problems)) == 1 else 'them'} and reload.",
+            detail={"problems": "\n".join(str(one) for one in [*errors(problems), *_warnings(problems)])},
         )
     return {"revision": parts.policy.revision, "warnings": [str(one) for one in problems]}
+
+
+def _errors(count: int) -> str:
+    return f"{count} error" if count == 1 else f"{count} errors"
+
+
+def _warnings(problems: Sequence[Problem]) -> list[Problem]:
+    return [one for one in problems if one.severity == "warning"]
 
 
 @routes.get("/models")
