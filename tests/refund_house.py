@@ -20,6 +20,7 @@ from gateway.app import App
 from gateway.approvals.case import Case, Choice, State
 from gateway.audit.check import verify
 from gateway.audit.view import Filter
+from gateway.documents import errors
 from gateway.identity import Role
 from gateway.process import Process
 from tests.footing import placed_and_signed, process_in
@@ -284,7 +285,7 @@ class Desk:
         (self.folder / "gateway.yaml").write_text(text)
 
     async def reload(self) -> None:
-        assert not (problems := await self.app.reload("test")), problems
+        assert not (problems := errors(await self.app.reload("test"))), problems
 
     async def configure(self, **changed: Any) -> None:
         """Put another configuration in force; see `write`."""

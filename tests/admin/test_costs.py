@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.documents import errors
 from gateway.identity import Role
 from tests.e2e.upstream import Upstream, completion, usage, words
 from tests.gateway_house import CONFIG, Running
@@ -84,7 +85,7 @@ async def house(running: Running) -> AsyncIterator[House]:
         (running.folder / "policies" / "grants" / "data.yaml").write_text(
             'agents: {}\nteams: {}\ntiers:\n  standard: {models: ["*"]}\n'
         )
-        problems = await running.app.reload("test")
+        problems = errors(await running.app.reload("test"))
         assert not problems, problems
         async with await running.agent() as agent:
             yield House(running, upstream, agent)
