@@ -24,8 +24,7 @@ from gateway.catalog.registry import described, read_registry
 from gateway.documents import Problem, errors
 from gateway.known_names import known_names
 from gateway.limits.allowance import AllowanceTable, table_of
-from gateway.policy import EmbeddedEngine, failures
-from gateway.policy import load as load_policy
+from gateway.policy import EmbeddedEngine, Examined, build, failures
 from gateway.policy.known import Known
 from gateway.settings import Config
 from gateway.upstreams.models import ModelProvider, Models
@@ -142,13 +141,14 @@ class Configuration:
                 return None, [*problems, *fixed]
         wanted = [priced_name(config, model) for model in config.models if model.price is None]
         prices: dict[str, Any] = dict(await asyncio.to_thread(read_prices, wanted)) if wanted else {}
+        examined = await asyncio.to_thread(Examined, config.policy.path)
         # The engine belongs to the thread that makes it: the event loop's.
-        engine, policy_problems = load_policy(config.policy.path)
+        engine, policy_problems = build(examined)
         providers, provider_problems = await self._models.prepare(config.providers)
         problems = [*problems, *policy_problems, *provider_problems]
         if engine is not None and config.policy.tests != "off":
             is_required = config.policy.tests == "required"
-            problems += await asyncio.to_thread(failures, config.policy.path, is_error=is_required)
+            problems += await asyncio.to_thread(failures, examined, is_error=is_required)
         if engine is None or errors(problems):
             return None, problems
         agents = tuple(_agent(one) for one in config.agents)

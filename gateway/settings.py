@@ -68,12 +68,13 @@ def load(
     """The configuration at `path` with absolute paths; None if there is an error, and all problems found.
 
     Warnings may come beside a configuration. Secret references are followed once, so that a missing one is
-    told now; their values are not kept. `defaults` is another file; its top-level keys apply where `path` has none.
+    told now; their values are not kept. `defaults` is another file, if it is there: its top-level keys apply where
+    `path` has none.
     """
     document, problems = documents.load(path)
     if document is None:
         return None, problems
-    if defaults is not None:
+    if defaults is not None and defaults.exists():
         below, problems = documents.load(defaults)
         if below is None:
             return None, problems

@@ -51,7 +51,7 @@ def look(config: Path) -> tuple[list[Problem], str]:
     from gateway.commands import deciders
     from gateway.documents import Problem
     from gateway.known_names import known_names
-    from gateway.policy import failed, load, test, unknown_names
+    from gateway.policy import Examined, build, failed, run
 
     own, problems = process.load()
     if own is not None and own.data_dir.is_dir() and own.data_dir.stat().st_mode & 0o077:
@@ -71,19 +71,20 @@ def look(config: Path) -> tuple[list[Problem], str]:
     if registry.is_dir():
         manifests, more = read_registry(registry, os.environ)
         problems += more
-    engine = None
+    engine = examined = None
     if policies.is_dir():
-        engine, more = load(policies)
+        examined = Examined(policies)
+        engine, more = build(examined)
         problems += more
         if engine is not None:
-            trials, more = test(policies)
+            trials, more = run(examined)
             problems += more
             problems += [failed(one) for one in trials if not one.passed]
     data_dir = None if own is None or own.is_scaled else own.data_dir
-    if found is not None and policies.is_dir():
+    if found is not None and examined is not None:
         registered = None if data_dir is None else deciders.registered(data_dir)
         known = known_names(found, described(registry), registered or (), complete=registered is not None)
-        problems += unknown_names(policies, known)
+        problems += examined.unknown_names(known)
     if found is not None:
         problems += _who_decides(config, found, data_dir)
     unique = list(dict.fromkeys(problems))

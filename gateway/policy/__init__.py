@@ -12,21 +12,24 @@ from gateway.policy.answer import POLICY_ERROR
 from gateway.policy.decider import Decider
 from gateway.policy.document import document, json_schema
 from gateway.policy.engine import EmbeddedEngine, Explanation, PolicyEngine
-from gateway.policy.loading import load, unknown_names
-from gateway.policy.trials import Trial, failed, failures, test
+from gateway.policy.examine import Examined
+from gateway.policy.loading import build, load
+from gateway.policy.trials import Trial, failed, failures, run, test
 
 __all__ = [
     "POLICY_ERROR",
     "Decider",
     "EmbeddedEngine",
+    "Examined",
     "Explanation",
     "PolicyEngine",
     "Trial",
+    "build",
     "document",
     "failed",
     "failures",
     "json_schema",
     "load",
+    "run",
     "test",
-    "unknown_names",
 ]

@@ -36,12 +36,11 @@ class Found(NamedTuple):
     is_warning: bool = False
 
 
-def check(folder: Folder) -> Iterator[Found]:
-    """Everything that is wrong with entries of the sets that the decision reads.
+def check(folder: Folder, read: set[str]) -> Iterator[Found]:
+    """Everything that is wrong with entries of the sets that the decision reads. `read` are the `fields_read`.
 
     Nothing is said where an entry point of another kind reads other fields than `rule` and `reason`.
     """
-    read = fields_read(folder)
     if not read.issuperset(_NEEDED):
         return
     reached = reachable(folder)

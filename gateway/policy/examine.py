@@ -6,8 +6,9 @@ exist depends on the configuration and the registry, which can change while the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from gateway.documents import Problem, errors, suggest
@@ -15,7 +16,7 @@ from gateway.policy import compared, demands, entries, grants, reach
 from gateway.policy import tree as trees
 from gateway.policy.dialect import Fault, Module, check
 from gateway.policy.engine import ENTRY_POINT
-from gateway.policy.folder import Bundle
+from gateway.policy.folder import Bundle, read_folder
 from gateway.policy.known import Known, Mention, unknown
 from gateway.policy.meaning import Folder
 from gateway.policy.names import Names
@@ -28,58 +29,77 @@ _MANY = 50  # problems of the grants that are told; a file with more has one cau
 UnknownNames = Callable[[Known], list[Problem]]
 
 
-def examine(bundle: Bundle, modules: Sequence[Module]) -> list[Problem]:
-    """What is wrong with `modules` of a folder, its tests among them if they are to be run, and with its data."""
-    problems = [bundle.problem(module.file, *fault) for module in modules for fault in check(module)]
-    for module in modules:
-        seen: set[str] = set()
-        for head in test_rules(module) if module.is_test else ():
-            if head.name in seen:
-                problems.append(bundle.problem(module.file, head.line, f"{head.name} is defined twice.", "Rename one."))
-            seen.add(head.name)
-    if errors(bundle.problems):  # a file is missing from the picture, so names that lead there would be false alarms
+class Examined:
+    """A folder with what is wrong with its policies and data. Belongs to no thread."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Reads the folder. Raises nothing: what cannot be read is a problem."""
+        self.bundle = bundle = read_folder(path)
+        self._folder = Folder(bundle.modules, bundle.data, bundle.files)
+        self._compared = compared.comparisons(self._folder)
+        self.problems = [*bundle.problems, *self._of(bundle.modules)]
+        if not errors(bundle.problems):  # else a file is missing from the picture, and its names would be false alarms
+            self.problems += _faults(bundle, Names(bundle.modules, bundle.data).check())
+            self.problems += _faults(bundle, _entry_point(bundle.modules))
+            self.problems += self._meaning()
+
+    def of_tests(self) -> list[Problem]:
+        """What is wrong with the tests."""
+        bundle = self.bundle
+        problems = [*self._of(bundle.tests), *(one for module in bundle.tests for one in _twice(bundle, module))]
+        if not errors(bundle.problems):
+            everything = [*bundle.modules, *bundle.tests]
+            of_all = _faults(bundle, Names(everything, bundle.data).check())
+            problems += [one for one in of_all if one not in self.problems]
         return problems
-    problems += [bundle.problem(file, *fault) for file, fault in Names(modules, bundle.data).check()]
-    problems += [bundle.problem(file, *fault) for file, fault in _entry_point(modules)]
-    return [*problems, *_meaning(bundle, modules)]
+
+    def unknown_names(self, known: Known) -> list[Problem]:
+        """Names in rules and grants that do not exist, as far as the folder can be read."""
+        found = unknown(self._mentions(), known)
+        return [replace(one, file=str(self.bundle.root / one.file)) for one in found]
+
+    def _mentions(self) -> Iterator[Mention]:
+        yield from compared.mentions(self._folder, self._compared)
+        yield from demands.groups(self._folder)
+        if _reads(self.bundle.modules, grants.ROOT):
+            yield from grants.mentions(self.bundle.data.get(grants.ROOT), self.bundle.files.place)
+
+    def _of(self, modules: Sequence[Module]) -> list[Problem]:
+        return [self.bundle.problem(module.file, *fault) for module in modules for fault in check(module)]
+
+    def _meaning(self) -> Iterator[Problem]:
+        bundle, folder = self.bundle, self._folder
+        read = entries.fields_read(folder)
+        for file, fault, is_warning in reach.unread(folder):
+            yield bundle.problem(file, *fault, warning=is_warning)
+        for file, fault, is_warning in entries.check(folder, read):
+            yield bundle.problem(file, *fault, warning=is_warning)
+        yield from _faults(bundle, demands.approvals(folder))
+        for file, fault in compared.impossible(folder, self._compared):
+            yield bundle.problem(file, *fault, warning=True)
+        yield from _grants(bundle, read)
+        yield from _unread_data(bundle)
 
 
-def names(bundle: Bundle) -> UnknownNames:
-    """A function that tells which names of a folder's rules and grants do not exist."""
-    folder = Folder(bundle.modules, bundle.data, bundle.files)
-    in_rules = [*compared.mentions(folder, compared.comparisons(folder)), *demands.groups(folder)]
-    reads_grants = _reads(bundle.modules, grants.ROOT)
+def _faults(bundle: Bundle, found: Iterable[tuple[str, Fault]]) -> list[Problem]:
+    return [bundle.problem(file, *fault) for file, fault in found]
 
-    def mentioned() -> Iterator[Mention]:
-        yield from in_rules
-        if reads_grants:
-            yield from grants.mentions(bundle.data.get(grants.ROOT), bundle.files.place)
 
-    return lambda known: [replace(one, file=str(bundle.root / one.file)) for one in unknown(mentioned(), known)]
+def _twice(bundle: Bundle, module: Module) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for head in test_rules(module):
+        if head.name in seen:
+            yield bundle.problem(module.file, head.line, f"{head.name} is defined twice.", "Rename one.")
+        seen.add(head.name)
 
 
 def test_rules(module: Module) -> Iterator[trees.Head]:
     return (head for head in trees.heads(module.tree) if head.name.startswith("test_"))
 
 
-def _meaning(bundle: Bundle, modules: Sequence[Module]) -> Iterator[Problem]:
-    folder = Folder(bundle.modules, bundle.data, bundle.files)
-    for file, fault, is_warning in reach.unread(folder):
-        yield bundle.problem(file, *fault, warning=is_warning)
-    for file, fault, is_warning in entries.check(folder):
-        yield bundle.problem(file, *fault, warning=is_warning)
-    for file, fault in demands.approvals(folder):
-        yield bundle.problem(file, *fault)
-    for file, fault in compared.impossible(folder, compared.comparisons(folder)):
-        yield bundle.problem(file, *fault, warning=True)
-    yield from _grants(bundle, folder)
-    yield from _unread_data(bundle, [*modules, *bundle.tests])
-
-
-def _grants(bundle: Bundle, folder: Folder) -> Iterator[Problem]:
+def _grants(bundle: Bundle, own: set[str]) -> Iterator[Problem]:
     if grants.ROOT not in bundle.data or not _reads(bundle.modules, grants.ROOT):
         return
-    own = entries.fields_read(folder)
     for count, fault in enumerate(grants.check(bundle.data[grants.ROOT], own)):
         file, line = bundle.files.place(fault.path)
         if count == _MANY:
@@ -101,8 +121,9 @@ def _data_paths(module: Module) -> Iterator[tuple[trees.Step, ...]]:
     yield from (steps for steps, _ in trees.names(module.tree["rules"]) if steps[0] == "data")
 
 
-def _unread_data(bundle: Bundle, modules: Sequence[Module]) -> Iterator[Problem]:
+def _unread_data(bundle: Bundle) -> Iterator[Problem]:
     """Data that no rule reads, such as in a folder with a misspelt name."""
+    modules = [*bundle.modules, *bundle.tests]
     paths = [steps[1:] for module in modules for steps in _data_paths(module)]
     packages = [module.package for module in modules]
     yield from _unread_below(bundle, bundle.data, (), paths, packages)

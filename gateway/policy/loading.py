@@ -26,9 +26,8 @@ from gateway.policy import tree as trees
 from gateway.policy.answer import POLICY_ERROR
 from gateway.policy.document import document
 from gateway.policy.engine import ENTRY_POINT, EmbeddedEngine
-from gateway.policy.examine import examine, names
-from gateway.policy.folder import Bundle, read_folder
-from gateway.policy.known import Known
+from gateway.policy.examine import Examined
+from gateway.policy.folder import Bundle
 from gateway.policy.rego import Machine, RegoFault
 
 
@@ -37,27 +36,26 @@ def load(path: str | Path) -> tuple[EmbeddedEngine | None, list[Problem]]:
 
     The engine belongs to the calling thread. The tests in the folder are not run: see `trials.test`.
     """
-    bundle = read_folder(path)
-    warnings = [*bundle.problems, *examine(bundle, bundle.modules)]
-    if errors(warnings):
-        return None, in_order(warnings)
+    return build(Examined(path))
+
+
+def build(examined: Examined) -> tuple[EmbeddedEngine | None, list[Problem]]:
+    """As `load`, for a folder that was examined already (which may be done in any thread)."""
+    bundle, found = examined.bundle, examined.problems
+    if errors(found):
+        return None, in_order(found)
     modules = {module.file: module.text for module in bundle.modules}
     faults: list[RegoFault] = []
     engine = None
     try:
-        engine = EmbeddedEngine(modules, json.dumps(bundle.data), bundle.revision, unknown_names=names(bundle))
+        engine = EmbeddedEngine(modules, json.dumps(bundle.data), bundle.revision, unknown_names=examined.unknown_names)
         faults = list(_probe(modules, bundle))
     except RegoFault as fault:
         faults.append(fault)
     problems = [problem_of(bundle, fault) for fault in faults]
     if not problems and engine is not None:
         problems = list(_shapes(bundle, engine))
-    return (None if problems else engine), in_order([*problems, *warnings])
-
-
-def unknown_names(path: str | Path, known: Known) -> list[Problem]:
-    """Names in rules and grants of a folder that do not exist, also where it has errors."""
-    return names(read_folder(path))(known)
+    return (None if problems else engine), in_order([*problems, *found])
 
 
 # ---------------------------------------------------------------- what only shows when it runs

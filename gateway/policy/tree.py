@@ -16,9 +16,14 @@ def walk(node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         here = stack.pop()
         if isinstance(here, dict):
             for tag, content in here.items():
-                if tag[:1].isupper() and isinstance(content, dict):
-                    yield tag, content
-                stack.append(content)
+                if type(content) is dict:
+                    if tag == "span":
+                        continue
+                    if tag[0].isupper():
+                        yield tag, content
+                    stack.append(content)
+                elif type(content) is list:
+                    stack.append(content)
         elif isinstance(here, list):
             stack.extend(here)
 
@@ -76,7 +81,7 @@ def names(node: Any) -> Iterator[tuple[tuple[Step, ...], int]]:
             continue
         found = reference(here) if "RefDot" in here or "RefBrack" in here else None
         if found is None:
-            stack.extend(here.values())
+            stack.extend(value for key, value in here.items() if key != "span" and type(value) in (dict, list))
             continue
         yield found, line_of(here.get("RefDot") or here["RefBrack"])
         while "Var" not in here:  # what stands in brackets may hold references of its own

@@ -10,8 +10,8 @@ from typing import Any
 from gateway.documents import Problem, errors
 from gateway.policy import tree as trees
 from gateway.policy.dialect import Module
-from gateway.policy.examine import examine, test_rules
-from gateway.policy.folder import Bundle, read_folder
+from gateway.policy.examine import Examined, test_rules
+from gateway.policy.folder import Bundle
 from gateway.policy.loading import in_order, problem_of
 from gateway.policy.rego import Machine, RegoFault
 from gateway.policy.why import Failure, why
@@ -39,10 +39,14 @@ class Trial:
 
 def test(path: str | Path) -> tuple[list[Trial], list[Problem]]:
     """Run the tests of a folder, and all problems. With an error in policies or tests, nothing is run."""
-    bundle = read_folder(path)
-    everything = [*bundle.modules, *bundle.tests]
-    problems = [*bundle.problems, *examine(bundle, everything)]
-    modules = {module.file: module.text for module in everything}
+    return run(Examined(path))
+
+
+def run(examined: Examined) -> tuple[list[Trial], list[Problem]]:
+    """As `test`, for a folder that was examined already."""
+    bundle = examined.bundle
+    problems = [*examined.problems, *examined.of_tests()]
+    modules = {module.file: module.text for module in (*bundle.modules, *bundle.tests)}
     try:
         machine = Machine(modules, json.dumps(bundle.data))
     except RegoFault as fault:
@@ -61,12 +65,12 @@ def test(path: str | Path) -> tuple[list[Trial], list[Problem]]:
     return trials, in_order(problems)
 
 
-def failures(path: str | Path, *, is_error: bool) -> list[Problem]:
+def failures(examined: Examined, *, is_error: bool) -> list[Problem]:
     """The tests of a folder that fail, and what keeps them from being run, as problems: errors or warnings.
 
     What is wrong with the policies themselves is left to `load`.
     """
-    trials, problems = test(path)
+    trials, problems = run(examined)
     of_tests = [one for one in errors(problems) if one.file.endswith("_test.rego")]
     found = [*of_tests, *(failed(one) for one in trials if not one.passed)]
     return found if is_error else [replace(one, severity="warning") for one in found]

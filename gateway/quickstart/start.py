@@ -37,10 +37,10 @@ def run(process: Process) -> None:
         os.environ["LEDGER_URL"] = url  # the ledger's manifest refers to it
         if process.log_level == "info":  # what a newcomer should read is the page below, not log lines between it
             process = process.model_copy(update={"log_level": "warning"})
-        serve(process, on_ready=_welcome, defaults=_defaults(process.data_dir))
+        serve(process, on_ready=_welcome, defaults=defaults_in(process.data_dir))
 
 
-def _defaults(data_dir: Path) -> Path:
+def defaults_in(data_dir: Path) -> Path:
     """The settings that only the quickstart has, in a file of its own beside the data: kept where it is there."""
     path = data_dir / DEFAULTS
     if not path.exists():

@@ -34,7 +34,12 @@ def test_every_record_is_canonical_and_fits_whatever_comes_in(
         target=text, session=Session(text, "header"), request_id=text, kind=Kind.MODEL_INVOKE, body=b"{}"
     )
     decision = Decision(
-        effect=Effect.DENY, rules=(text,) * 40, reasons=(text,) * 40, obligations=(obligation,) * 40, input=b"{}"
+        effect=Effect.DENY,
+        rules=(text,) * 40,
+        reasons=(text,) * 40,
+        notes=(text,) * 40,
+        obligations=(obligation,) * 40,
+        input=b"{}",
     )
     usage = Usage(input_tokens=number, output_tokens=number)
     result = Result(status=Status.FAILED, code=text, latency_us=number, cost=Cost(usage=usage, nanousd=number))
@@ -42,7 +47,7 @@ def test_every_record_is_canonical_and_fits_whatever_comes_in(
     for entry in (
         records.intent(action, house.model, decision, reservation, (text,)),
         records.result(action, house.model, decision, result),
-        records.refused(action, None, decision, Refusal("denied_by_policy", text)),
+        records.refused(action, None, decision, Refusal("denied_by_policy", text, notes=(text,) * 40)),
         records.decided(action, None, decision),
         records.requested(action, house.tool, decision, "case-1"),
         records.event("agent.created", tenant="default", person=text, subject=obligation, labels={text: text}),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.documents import Problem, errors
-from gateway.policy import load, unknown_names
+from gateway.policy import Examined, load
 from gateway.policy.known import Known
 from tests.policy.asking import POLICIES, folder
 
@@ -142,7 +142,7 @@ def test_a_name_that_does_not_exist_is_a_warning(data: str, line: int, message: 
 def test_names_are_told_beside_errors(tmp_path: Path) -> None:
     granting(tmp_path, f"{SERVER}      crn: {{max_risk: hihg}}\n      crm: {{max_risk: low, tools: find}}\n")
     assert load(tmp_path)[0] is None
-    assert [one.line for one in unknown_names(tmp_path, KNOWN)] == [4]
+    assert [one.line for one in Examined(tmp_path).unknown_names(KNOWN)] == [4]
 
 
 def test_agents_that_only_the_gateway_knows_are_said_to_be_unchecked(tmp_path: Path) -> None:
@@ -248,6 +248,6 @@ def test_a_file_full_of_errors_is_told_in_part(tmp_path: Path) -> None:
     unknown_agents = json.dumps({"agents": {name: {} for name in many["agents"]}})
     _, names = load(granting(tmp_path / "names", None, {"grants/data.json": unknown_agents}))
     assert names == []
-    unknown = unknown_names(tmp_path / "names", KNOWN)
+    unknown = Examined(tmp_path / "names").unknown_names(KNOWN)
     assert 20 < len(unknown) < 40
     assert "475 more" in unknown[0].message

@@ -126,8 +126,7 @@ def test_every_over_an_object_and_over_nothing(tmp_path: Path) -> None:
     [
         "test_x if passes(5)\n\npasses(amount) if {\n\tanswer := decision with input as asked(amount)\n\tanswer.effect == \"escalate\"\n}\n",
         "amount := 5\n\npasses if {\n\tanswer := decision with input as asked(amount)\n\tanswer.effect == \"escalate\"\n}\n\ntest_x if passes\n",
-        ("test_x if {\n\tanswer := answered(5)\n}\n\nanswered(answer) := found if {\n\tfound := decision with input as asked(answer)\n"
-        "\tfound.effect == \"escalate\"\n}\n"),
+        "test_x if {\n\ty := answered(5)\n}\n\nanswered(y) := z if {\n\tz := decision with input as asked(y)\n\tz.effect == \"escalate\"\n}\n",
     ],
 )  # fmt: skip
 def test_helpers_of_the_test_are_followed(text: str, tmp_path: Path) -> None:

@@ -159,3 +159,20 @@ def test_the_reference_page_is_what_the_models_say() -> None:
     page = (ROOT / "docs/reference/settings.md").read_text()
     assert page == settings_docs.markdown(), "run: python -m gateway.settings_docs > docs/reference/settings.md"
     assert "|  |\n" not in page, "every setting says what it means"
+
+
+@pytest.mark.parametrize(("environment", "warned"), [("dev", False), ("stage", True), ("prod", True)])
+def test_observing_undeclared_tools_outside_dev_is_a_warning(house: House, environment: str, warned: bool) -> None:
+    text = f"environment: {environment}\nundeclared_client_tools: observe\n"
+    house.good(text)
+    (house.folder / "gateway.yaml").write_text(f"version: 1\n{text}")
+    config, problems = load(house.folder / "gateway.yaml", {})
+    assert config is not None
+    assert [(one.severity, one.line) for one in problems] == ([("warning", 3)] if warned else [])
+    assert all(environment in one.message for one in problems)
+
+
+@pytest.mark.parametrize("setting", ["deny", "escalate"])
+def test_what_does_not_let_undeclared_tools_pass_is_fine_everywhere(house: House, setting: str) -> None:
+    (house.folder / "gateway.yaml").write_text(f"version: 1\nenvironment: prod\nundeclared_client_tools: {setting}\n")
+    assert load(house.folder / "gateway.yaml", {})[1] == []

@@ -20,7 +20,7 @@ from gateway.doors.admin.people_in import PartsDep, Person, Reader, anyone_signe
 from gateway.doors.admin.schemas import AgentId, In, Text
 from gateway.doors.admin.trail import record_read
 from gateway.errors import Refusal
-from gateway.policy import Explanation, load, test, unknown_names
+from gateway.policy import Examined, Explanation, build, test
 from gateway.policy.bundle import MEDIA_TYPE
 from gateway.policy.known import Known
 from gateway.settings import UnresolvedReference
@@ -145,8 +145,9 @@ def _folder(parts: Parts) -> Path:
 
 def _check(folder: Path, known: Known) -> list[Problem]:
     # The engine that loading makes belongs to this thread and is thrown away with it.
-    _, problems = load(folder)
-    return [*problems, *unknown_names(folder, known)]
+    examined = Examined(folder)
+    _, problems = build(examined)
+    return [*problems, *examined.unknown_names(known)]
 
 
 def _problem(one: Problem) -> dict[str, Any]:
