@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.actions import Usage, cost_of
 from gateway.pricing import UsageDetails
@@ -312,3 +314,53 @@ def test_searches_among_the_details_of_the_prompt_are_calls() -> None:
     usage = told(100, 10, prompt_tokens_details={"cached_tokens": 0, "web_search_requests": 2})
     cost = cost_of(MODEL, read(usage))
     assert (cost.nanousd, cost.estimated) == (PLAIN + 2 * RATES.call, False)
+
+
+# ------------------------------------------------------------ whatever a provider says
+
+numbers = st.one_of(
+    st.integers(0, 500), st.sampled_from([None, True, -1, 1.5, "5", 10**12, {}, [], [3], {"tokens": 3}, 0.25])
+)
+KNOWN = [
+    *("cached_tokens", "audio_tokens", "image_tokens", "text_tokens", "reasoning_tokens", "cache_write_tokens"),
+    *("rejected_prediction_tokens", "accepted_prediction_tokens", "cache_creation_input_tokens", "num_search_queries"),
+    *("cache_read_input_tokens", "server_tool_use", "cost", "cost_details", "service_tier", "input_tokens"),
+]
+UNKNOWN = ["new_tokens", "widgets", "fetches", "extra_cost", "deep"]
+details = st.dictionaries(st.sampled_from([*KNOWN, *UNKNOWN]), numbers, max_size=4)
+
+
+@settings(deadline=None, max_examples=500)
+@given(
+    given=st.integers(0, 500),
+    made=st.integers(0, 500),
+    total=st.one_of(st.none(), st.integers(0, 2_000)),
+    inputs=details,
+    outputs=details,
+    more=details,
+)
+def test_whatever_is_said_is_none_or_at_least_what_was_counted(
+    given: int, made: int, total: int | None, inputs: dict[str, Any], outputs: dict[str, Any], more: dict[str, Any]
+) -> None:
+    usage = {
+        **more,
+        "prompt_tokens": given,
+        "completion_tokens": made,
+        "total_tokens": total,
+        "prompt_tokens_details": inputs,
+        "completion_tokens_details": outputs,
+    }
+    found = usage_of_answer(answer(usage))
+    if found is None:
+        return
+    cost = cost_of(MODEL, found)
+    doubtful = found.details is not None and found.details.is_doubtful
+    assert found.input_tokens >= given
+    assert found.output_tokens >= made
+    assert doubtful or found.input_tokens + found.output_tokens >= (total or 0)
+    assert cost.nanousd >= min(RATES.input, RATES.cached_input) * given + RATES.output * made
+    said = {**inputs, **outputs, **more}
+    if any(type(said.get(name)) is int and said[name] > 0 for name in UNKNOWN):
+        assert cost.estimated
+    if not cost.estimated:
+        assert cost.nanousd >= RATES.input * (given - found.cached_input_tokens) + RATES.output * made
