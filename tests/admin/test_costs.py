@@ -162,7 +162,6 @@ async def test_what_is_estimated_can_be_told_from_what_is_exact(house: House) ->
     [
         ({"service_tier": "priority"}, "price.tiers"),
         ({"web_search_options": {}}, "price.server_tool_usd"),
-        ({"models": ["gpt-5-pro"]}, "leave models out"),
     ],
 )
 async def test_what_can_not_be_priced_is_refused_under_a_money_budget(

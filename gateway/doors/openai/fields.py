@@ -42,18 +42,20 @@ def _shape(*names: str, **nested: Shape) -> Shape:
 
 
 NAMED = _shape("name", "description", "parameters", "strict", "format")
-TOOL = _shape("type", function=NAMED, custom=NAMED)
+TOOL = _shape("type", "cache_control", function=NAMED, custom=NAMED)
 _PART = _shape(
-    *("type", "text", "refusal", "thinking"),
+    *("type", "text", "refusal", "thinking", "cache_control"),
     image_url=_shape("url", "detail"),
     input_audio=_shape("data", "format"),
     file=_shape("file_data", "file_id", "filename"),
 )
 MESSAGE = _shape(
     *("role", "name", "tool_calls", "tool_call_id", "function_call", "refusal", "audio"),
+    *("reasoning", "reasoning_content", "cache_control"),
     content=_PART,
 )
 REQUEST = _shape(
+    *("models", "fallback_models", "fallbacks", "preset"),  # refused
     *("model", "stream", "n", "max_tokens", "max_completion_tokens", "service_tier", "modalities", "tool_choice"),
     # Not read, but documented: no client means anything else by another spelling of them.
     *("frequency_penalty", "function_call", "logit_bias", "logprobs", "metadata", "parallel_tool_calls"),

@@ -27,6 +27,8 @@ _encode = msgspec.json.encode
 _TRUE, _FALSE = msgspec.Raw(b"true"), msgspec.Raw(b"false")
 _CAPS = ("max_tokens", "max_completion_tokens")
 _NUMBERS = (*_CAPS, "n")
+# By these, routers such as OpenRouter answer with another model than `model`.
+_OTHER_MODELS = frozenset({"models", "fallback_models", "fallbacks", "preset"})
 
 
 class ChatRequest(NamedTuple):
@@ -55,6 +57,8 @@ def parse_request(raw: bytes) -> ChatRequest:
 
 def _read_carefully(fields: Fields) -> ChatRequest:
     check_fields(fields)
+    for name in fields.keys() & _OTHER_MODELS:
+        raise wrong(name, "may lead to a model that policy did not decide on; leave it out and name one model")
     model = _field(fields, "model", str)
     if not model:
         raise wrong("model", "must be a string naming a model; GET /v1/models lists yours")

@@ -86,6 +86,8 @@ def test_tools_are_forwarded_as_they_were_read() -> None:
         ('{"model": "demo", "messages": [], "max_tokens": true}', "max_tokens"),
         ('{"model": "demo", "messages": [], "max_tokens": 1.5}', "max_tokens"),
         ('{"model": "demo", "messages": [], "n": 0}', "n"),
+        ('{"model": "demo", "messages": [], "models": ["dear"]}', "models"),
+        ('{"model": "demo", "messages": [], "Fallbacks": ["dear"]}', "Fallbacks"),
         ('{"model": "demo", "messages": [], "tools": {}}', "tools"),
         ('{"model": "demo", "messages": [], "tools": [1]}', "tools[0]"),
         ('{"model": "demo", "messages": [], "tools": [{"type": "function"}]}', "tools[0]"),
