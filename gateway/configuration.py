@@ -99,6 +99,7 @@ class Configuration:
         self._registered = registered
         self._turn = asyncio.Lock()
         self._seen: dict[Path, tuple[int, int]] = {}
+        self._named: tuple[Prepared, Known, list[Problem]] | None = None  # what was found last, and among which names
         self.current: Prepared | None = None
         self.problems: list[Problem] = []  # of the files as they were read last, unknown names apart
 
@@ -174,7 +175,10 @@ class Configuration:
     def _unknown_names(self, state: Prepared | None) -> list[Problem]:
         if state is None:
             return []
-        return state.engine.unknown_names(known_names(state.config, state.described, self._registered()))
+        known = known_names(state.config, state.described, self._registered())
+        if self._named is None or self._named[0] is not state or self._named[1] != known:
+            self._named = state, known, state.engine.unknown_names(known)
+        return self._named[2]
 
     def _times(self, current: Prepared | None) -> dict[Path, tuple[int, int]]:
         """Modification time (nanoseconds) and size of every file whose change would be noticed."""

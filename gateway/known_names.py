@@ -31,8 +31,10 @@ def known_names(
     """`manifests` are all that can be read, also of servers that are switched off; `registered` are agents beside
     those of the configuration, and `complete` says whether these are all."""
     agents: list[Named] = [*config.agents, *registered]
+    described = tuple(manifests)
     return Known(
-        tools={one.server: frozenset(one.tools) for one in manifests},
+        tools={one.server: frozenset(one.tools) for one in described},
+        risks={f"{one.server}__{name}": tool.risk for one in described for name, tool in one.tools.items()},
         models=frozenset(one.alias for one in config.models),
         providers=frozenset(config.providers),
         agents=frozenset(one.id for one in agents),

@@ -43,12 +43,14 @@ WORDS: dict[Field, tuple[str, ...]] = {
     ("target", "risk"): ("low", "medium", "high", "critical"),
     ("target", "type"): ("tool", "model"),
 }
+_A_CALL = 20  # steps that following a function takes
 _DEEP = 3  # functions that call functions
 _TESTS: dict[str, tuple[int, int, Match]] = {  # of the parameters: the field, the text
     "startswith": (0, 1, "starts"),
     "endswith": (0, 1, "ends"),
     "contains": (0, 1, "holds"),
     "glob.match": (2, 0, "glob"),
+    "regex.match": (1, 0, "regex"),
 }
 _SEVERAL: dict[str, Match] = {"strings.any_prefix_match": "starts", "strings.any_suffix_match": "ends"}
 
@@ -153,7 +155,7 @@ def _own_function(
     folder = scope.folder
     rules, _ = folder.find(meant[1:]) if meant[0] == "data" else ([], ())
     for module, head in rules:
-        if not head.function or len(head.arguments) != len(parameters):
+        if not head.function or len(head.arguments) != len(parameters) or not folder.step(_A_CALL):
             continue
         bound: dict[str, Bound] = {}
         for argument, given in zip(head.arguments, parameters, strict=True):

@@ -104,8 +104,9 @@ def _field(
         if field in read:
             return
         close = suggest(field, missing) or suggest(field, FIELDS)
-        mend = f"Did you mean {close!r}?" if close else f"Fields are: {', '.join(FIELDS)}."
-        yield Found(module.file, Fault(line, f"An entry of {name} has no field {field!r}.", mend))
+        mend = f"Did you mean {close!r}?" if close else f"Nothing reads it; fields are: {', '.join(FIELDS)}."
+        fault = Fault(line, f"An entry of {name} has no field {field!r}.", mend)
+        yield Found(module.file, fault, is_warning=close is None)
         return
     tags, wanted = _TYPES[field]
     tag = next(iter(value.keys() & _LITERALS), None)

@@ -54,9 +54,14 @@ class Examined:
         return problems
 
     def unknown_names(self, known: Known) -> list[Problem]:
-        """Names in rules and grants that do not exist, as far as the folder can be read."""
-        found = unknown(self._mentions(), known)
-        return [replace(one, file=str(self.bundle.root / one.file)) for one in found]
+        """Names in rules and grants that do not exist, and grants that reach nothing, as far as they can be read."""
+        bundle = self.bundle
+        found = [replace(one, file=str(bundle.root / one.file)) for one in unknown(self._mentions(), known)]
+        if _reads(bundle.modules, grants.ROOT):
+            for fault in grants.out_of_reach(bundle.data.get(grants.ROOT), known.risks):
+                file, line = bundle.files.place(fault.path)
+                found.append(bundle.problem(file, line, fault.message, fault.mend, warning=True))
+        return found
 
     def _mentions(self) -> Iterator[Mention]:
         yield from compared.mentions(self._folder, self._compared)
@@ -72,11 +77,16 @@ class Examined:
         read = entries.fields_read(folder)
         for file, fault, is_warning in reach.unread(folder):
             yield bundle.problem(file, *fault, warning=is_warning)
+        for file, fault in reach.in_tests(bundle.tests):
+            yield bundle.problem(file, *fault, warning=True)
         for file, fault, is_warning in entries.check(folder, read):
             yield bundle.problem(file, *fault, warning=is_warning)
         yield from _faults(bundle, demands.approvals(folder))
         for file, fault in compared.impossible(folder, self._compared):
             yield bundle.problem(file, *fault, warning=True)
+        if folder.is_exhausted:
+            message = "The rules refer to each other in too many ways, so not every name in them was checked."
+            yield Problem(str(bundle.root), 0, message, "Use fewer helpers that call helpers.", "warning")
         yield from _grants(bundle, read)
         yield from _unread_data(bundle)
 

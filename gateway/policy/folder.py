@@ -78,6 +78,8 @@ def _unread(root: Path) -> Iterator[Problem]:
     """Files that look like data and are none."""
     for path in sorted(root.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+        if path.suffix.lower() == ".rego" and path.suffix != ".rego" and not hidden:
+            yield Problem(str(path), 0, "The file is not read: policies are named *.rego.", "Rename it.", "warning")
         looks_like_data = path.suffix.lower() in (".yaml", ".yml", ".json") and not path.name.endswith(".schema.json")
         if looks_like_data and path.name not in _DATA_NAMES and not hidden and path.is_file():
             mend = "Rename it to data.yaml or data.json, in a folder that names its place below `data`."

@@ -72,6 +72,22 @@ def mentions(grants: Any, place: Callable[[Path], tuple[str, int]]) -> Iterator[
                     yield mention("tool", tool, (*path, "servers", server, "tools", index), server)
 
 
+def out_of_reach(grants: Any, risks: Mapping[str, str]) -> Iterator[Fault]:
+    """Tools that a grant names although its own `max_risk` keeps them away. `risks` are by `server__tool`."""
+    for section, (whose, _) in _HOLDERS.items():
+        for holder, grant in _items(_get(grants, section)):
+            for server, entry in _items(_get(grant, "servers")):
+                highest = _get(entry, "max_risk")
+                for index, tool in _listed(entry, "tools") if highest in RISKS else ():
+                    risk = risks.get(f"{server}__{tool}")
+                    if risk in RISKS and RISKS.index(risk) > RISKS.index(highest):
+                        path: Path = (ROOT, section, holder, "servers", server, "tools", index)
+                        message = (
+                            f"{whose} {holder!r} does not get {server}__{tool}: its risk is {risk}, above max_risk."
+                        )
+                        yield Fault(path, message[0].upper() + message[1:], f"Write `max_risk: {risk}`, or remove it.")
+
+
 def _get(value: Any, key: str) -> Any:
     return value.get(key) if isinstance(value, dict) else None
 

@@ -6,6 +6,7 @@ a rule about it never fires. So it is a warning, with the name that was probably
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -17,7 +18,7 @@ from gateway.documents import Problem, suggest
 
 MAX_TOLD = 25  # of one kind; beyond that they are counted
 
-Match = Literal["is", "starts", "ends", "holds", "glob"]
+Match = Literal["is", "starts", "ends", "holds", "glob", "regex"]
 Kind = Literal["agent", "team", "tier", "use case", "target", "server", "tool", "model", "provider", "group"]
 
 
@@ -36,13 +37,15 @@ class Mention(NamedTuple):
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):
-    """What there is. `tools` are names by server, of servers that are switched off too.
+    """What there is. `tools` are names by server, of servers that are switched off too; `risks` are theirs, by
+    `server__tool`.
 
     `agents` may be less than all (`agents_complete` false) where those that were registered through the API can't be
     seen. The teams, tiers and use cases are those of the agents.
     """
 
     tools: Mapping[str, frozenset[str]]
+    risks: Mapping[str, str] = {}
     models: frozenset[str]
     providers: frozenset[str] = frozenset()
     agents: frozenset[str] = frozenset()
@@ -134,6 +137,15 @@ def _matches(one: Mention, names: frozenset[str]) -> bool:
             return any(value in name for name in names)
         case "glob":
             return "{" in value or any(fnmatchcase(name, value) for name in names)
+        case "regex":
+            return any(_finds(value, name) for name in names)
+
+
+def _finds(pattern: str, name: str) -> bool:
+    try:
+        return re.search(pattern, name) is not None
+    except re.error:  # the engine's patterns are not all Python's
+        return True
 
 
 def _may_be_undeclared(one: Mention, names: frozenset[str], known: Known) -> bool:
@@ -159,7 +171,13 @@ _SAID: dict[Kind, str] = {
     "provider": "There is no provider {value!r}",
     "group": "The group {value!r} is not declared",
 }
-_LIKE: dict[Match, str] = {"starts": "starting with", "ends": "ending in", "holds": "containing", "glob": "matching"}
+_LIKE: dict[Match, str] = {
+    "starts": "starting with",
+    "ends": "ending in",
+    "holds": "containing",
+    "glob": "matching",
+    "regex": "matching",
+}
 _ADD: dict[Kind, str] = {
     "agent": "Correct the name, or register the agent.",
     "team": "Correct the name, or register an agent of this team.",

@@ -17,6 +17,7 @@ from gateway.policy.dialect import Module
 from gateway.policy.places import DataFiles, Path
 
 _DEEP = 8  # steps from a name to what it means; more is a recursion
+_MOST = 50_000  # steps in all, some 5 for a rule; a folder that needs more is built to need them
 _MANY = 2000  # values of the data that are looked at in one place
 _LITERALS = frozenset({"String", "RawString", "Number", "Bool", "Null", "Set", "Array", "Object"})
 _GRANTS = ("grants",)  # have a check of their own
@@ -91,6 +92,7 @@ class Folder:
         self.modules = modules
         self._data = data
         self._files = files
+        self._left = _MOST
         self.rules: dict[tuple[str, ...], dict[str, list[tuple[Module, trees.Head]]]] = {}
         self._aliases: dict[str, dict[str, tuple[str, ...]]] = {}
         for module in modules:
@@ -119,6 +121,16 @@ class Folder:
                 return self.rules[package][step], path[end + 1 :]
         return [], ()
 
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether names were no longer followed, since the folder has too many ways to follow."""
+        return self._left < 0
+
+    def step(self, cost: int = 1) -> bool:
+        """Take a step to follow a name; False where no more are to be taken."""
+        self._left -= cost
+        return self._left >= 0
+
     def place(self, text: Text) -> tuple[str, int]:
         """File, as named in the folder, and line of a text."""
         return (text.file, text.line) if text.path is None else self._files.place(text.path)
@@ -128,8 +140,10 @@ class Folder:
     def fields(self, node: dict[str, Any], scope: Scope, deep: int = _DEEP) -> set[tuple[str, ...]]:
         """The paths below `input` that an expression may be; none if it is something else."""
         steps = trees.reference(node)
-        if steps is None or deep == 0:
+        if deep == 0 or not self.step():
             return set()
+        if steps is None:
+            return self._got(node, scope, deep)
         known = scope.locals.get(str(steps[0]))
         if known is not None:
             return {
@@ -150,6 +164,19 @@ class Folder:
             if head.value is not None and not head.function
             for path in self.fields(head.value, Scope(self, module, head.rule, {}), deep - 1)
         }
+
+    def _got(self, node: dict[str, Any], scope: Scope, deep: int) -> set[tuple[str, ...]]:
+        """Of `object.get(input.target, "id", "")`, the field."""
+        call = node.get("Call") or {}
+        parameters = call.get("params") or []
+        if len(parameters) != 3 or trees.reference(call["fcn"]) != ("object", "get"):
+            return set()
+        keys = (parameters[1].get("Array") or {"items": [parameters[1]]})["items"]
+        steps = [trees.text_of(key) for key in keys]
+        if None in steps:
+            return set()
+        whole = self.fields(parameters[0], scope, deep - 1)
+        return {(*path, *(str(step) for step in steps)) for path in whole}
 
     # ------------------------------------------------------------ literal texts
 
@@ -201,7 +228,7 @@ class Folder:
 
     def _found(self, node: dict[str, Any], scope: Scope, deep: int) -> Iterator[_Found]:
         """The literals that an expression may be."""
-        if deep == 0:
+        if deep == 0 or not self.step():
             return
         if node.keys() & _LITERALS:
             yield Bound(node, scope)

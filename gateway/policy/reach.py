@@ -7,7 +7,7 @@ and what it forbids is allowed.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gateway.documents import suggest
@@ -25,11 +25,13 @@ Rule = tuple[tuple[str, ...], str]  # package, name
 def unread(folder: Folder) -> Iterator[tuple[str, Fault, bool]]:
     """Verdicts that the decision does not depend on: file, fault, and whether it is only a warning.
 
-    An error in another package than the decision's. In its own it is a warning, and only where the decision reads
-    another of these sets: an entry point may be written that does without all of them.
+    An error in a package that the decision does not read at all. Where it reads other rules of the package, it is a
+    warning, and in its own package only where it reads another of these sets: an entry point may be written that does
+    without all of them.
     """
     reached = reachable(folder)
     reads_any = any((PACKAGE, verdict) in reached for verdict in VERDICTS)
+    packages = _packages_read(folder, reached)
     for package, rules in folder.rules.items():
         for name, places in rules.items():
             if (package, name) in reached or not any(_is_verdict(head) for _, head in places):
@@ -39,7 +41,29 @@ def unread(folder: Folder) -> Iterator[tuple[str, Fault, bool]]:
             files = dict.fromkeys(module.file for module, _ in places)
             for file in files:
                 line = next(head.line for module, head in places if module.file == file)
-                yield file, _fault(package, name, line), package == PACKAGE
+                yield file, _fault(package, name, line), package in packages
+
+
+def in_tests(tests: Sequence[Module]) -> Iterator[tuple[str, Fault]]:
+    """Verdicts of the decision's own package in files that are only read to be run as tests."""
+    for module in tests:
+        for head in trees.heads(module.tree) if module.package == PACKAGE else ():
+            if _is_verdict(head):
+                message = f"{head.name!r} has no effect: a file named *_test.rego is not part of the policy."
+                yield module.file, Fault(head.line, message, "Rename the file, or move the rule.")
+
+
+def _packages_read(folder: Folder, reached: set[Rule]) -> set[tuple[str, ...]]:
+    """The packages that the decision reads something of, or that a module imports of which it does."""
+    read = {package for package, _ in reached}
+    imported = {
+        path[1:]
+        for module in folder.modules
+        if module.package in read
+        for _, path, _ in trees.imports(module.tree, module.text.encode())
+        if path[:1] == ("data",)
+    }
+    return read | {package for package in folder.rules if any(package == one[: len(package)] for one in imported)}
 
 
 def _fault(package: tuple[str, ...], name: str, line: int) -> Fault:

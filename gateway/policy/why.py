@@ -41,7 +41,7 @@ def why(modules: Mapping[str, str], data: dict[str, Any], module: Module, head: 
     writer = Writer(module.text.encode())
     try:
         return _Search(modules, data, module).find(bodies[0]["query"]["stmts"], writer, [], _DEEP)
-    except (UnknownSyntax, RegoFault, KeyError, ValueError):
+    except (UnknownSyntax, RegoFault, KeyError, TypeError, ValueError, RecursionError):
         return None
 
 

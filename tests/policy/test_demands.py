@@ -104,6 +104,7 @@ def test_obligations_are_followed_to_where_they_are_written(text: str, line: int
         ('escalate contains {"rule": "a", "reason": "b", "obligation": []}', "error", "Did you mean 'obligations'?"),
         ('deny contains {"reason": "b"}', "error", "no 'rule'"),
         ('deny contains {"rule": "a", "note": "b"}', "error", "no 'reason'"),
+        ('deny contains {"rule": "a", "reason": "b", "severity": 3}', "warning", "Nothing reads it"),
         ('deny contains "no"', "error", "must be an object"),
         ('deny contains {"rule": "", "reason": "b"}', "error", "'rule' must be a text"),
         ('deny contains {"rule": "a", "reason": 5}', "error", "'reason' must be a text"),

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gateway.documents import Problem, errors
@@ -137,6 +138,16 @@ def test_a_name_that_does_not_exist_is_a_warning(data: str, line: int, message: 
     assert (found.severity, found.file, found.line) == ("warning", str(tmp_path / "grants/data.yaml"), line)
     assert message in found.message
     assert mend in found.mend
+
+
+def test_a_tool_above_the_risk_of_its_grant_is_told(tmp_path: Path) -> None:
+    data = f"{SERVER}      crm:\n        max_risk: low\n        tools:\n          - find\n          - send_mail\n"
+    engine, problems = load(granting(tmp_path, data))
+    assert engine is not None, problems
+    known = msgspec.structs.replace(KNOWN, risks={"crm__find": "low", "crm__send_mail": "high"})
+    ((_, line, said),) = told(engine.unknown_names(known), tmp_path)
+    assert line == 8
+    assert "its risk is high, above max_risk" in said
 
 
 def test_names_are_told_beside_errors(tmp_path: Path) -> None:

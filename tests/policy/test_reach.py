@@ -89,9 +89,23 @@ def test_a_verdict_that_only_something_unread_reads_is_an_error(tmp_path: Path) 
     files = {
         "crm.rego": f"package crm\n\nours(x) if x == 1\n{DENY}",
         "other.rego": "package other\n\nall contains entry if some entry in data.crm.deny\n",
-        "use.rego": f"package gateway\n\nimport data.crm\n\ndeny contains {RULE} if crm.ours(2)\n",
     }
     assert [(one[0], one[2]) for one in loaded(tmp_path, files)] == [("crm.rego", "error")]
+
+
+@pytest.mark.parametrize("use", ["crm.ours(2)", "input.user"])
+def test_a_verdict_beside_helpers_that_are_imported_is_a_warning(use: str, tmp_path: Path) -> None:
+    files = {
+        "crm.rego": f"package crm\n\nours(x) if x == 1\n{DENY}",
+        "use.rego": f"package gateway\n\nimport data.crm\n\ndeny contains {RULE} if {use}\n",
+    }
+    assert [(one[0], one[2]) for one in loaded(tmp_path, files)] == [("crm.rego", "warning")]
+
+
+def test_a_verdict_in_a_file_of_tests_is_told(tmp_path: Path) -> None:
+    ((file, line, severity, said),) = loaded(tmp_path, {"mail_test.rego": f"package gateway\n{DENY}"})
+    assert (file, line, severity) == ("mail_test.rego", 3, "warning")
+    assert "not part of the policy" in said
 
 
 def test_tests_are_exempt_and_do_not_count_as_readers(tmp_path: Path) -> None:

@@ -141,7 +141,20 @@ def test_no_other_spelling_of_a_field_passes_at_any_level(path: tuple[str, ...],
 
 @pytest.mark.parametrize(
     "key",
-    ["model_list", "mode", "_model", "model_", "nn", "\u043c\u043edel", "x", "", "top_k", "ns", "t\u00f3ols", "\U0001f600"],
+    [
+        "model_list",
+        "mode",
+        "_model",
+        "model_",
+        "nn",
+        "\u043c\u043edel",
+        "x",
+        "",
+        "top_k",
+        "ns",
+        "t\u00f3ols",
+        "\U0001f600",
+    ],
 )
 def test_other_fields_survive_whatever_they_are_called(key: str) -> None:
     quoted = json.dumps(key)
