@@ -148,9 +148,8 @@ async def test_a_name_that_is_taken_is_not_given_twice(shell: Shell) -> None:
 async def test_an_agents_words_move_neither_the_terminal_nor_the_draft(shell: Shell) -> None:
     words = '\x1b[2J\u202e"\nenabled: false\n# '
     hostile = {"type": "function", "function": {"name": "look", "description": words, "parameters": {words: 1}}}
-    unnameable = {"type": "function", "function": {"name": f"x{words}", "description": ""}}
     agent = await shell.running.agent()
-    await chat(agent, "Hello", hostile, unnameable)
+    await chat(agent, "Hello", hostile)
     for command in (["tools", "seen"], ["tools", "adopt", "--agent", "reader"]):
         out = (await shell(*command)).out
         assert "\x1b" not in out
@@ -159,5 +158,4 @@ async def test_an_agents_words_move_neither_the_terminal_nor_the_draft(shell: Sh
     assert set(made) == {"version", "server", "kind", "title", "owner", "tools"}
     assert list(made["tools"]) == ["look"]
     only = await shell("tools", "adopt", "--agent", "reader", "--tool", f"x{words}", exit_code=1)
-    assert "plain names" in only.err
     assert "\x1b" not in only.err

@@ -421,7 +421,7 @@ allow contains {"rule": "people_said_so", "reason": "People have approved it."} 
 	count(input.approval.votes) > 0
 }
 """
-LARGE_RULE = 'escalate contains {"rule": "ledger_large_transfer", "reason": reason} if {'
+LARGE_RULE = 'escalate contains {"rule": "ledger_large_transfer", "reason": reason, "note": note} if {'
 
 
 @pytest.mark.parametrize("changed", [False, True])

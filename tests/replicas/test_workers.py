@@ -243,7 +243,8 @@ def test_a_second_is_refused_and_none_outlives_a_killed_supervisor(workers: Work
     workers.until((workers.data_dir / "worker-1").exists, "the beginning of the first")
     workers.process.send_signal(signal.SIGHUP)  # which ends who does not listen for it yet
     first = workers.until(workers.two, "two replicas")
-    assert workers.logged() == []
+    # The shipped policies name tool servers that this gateway does not have.
+    assert [line for line in workers.logged() if line["event"] != "configuration_warning"] == []
     url, token = workers.url, (workers.data_dir / "operator.token").read_text()
     second = workers.command("serve", "--workers", "2", "--port", "0")
     assert second.returncode == 1
