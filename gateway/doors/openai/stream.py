@@ -262,7 +262,9 @@ class ChatStream:
             raw = {**raw, "delta": delta}
         if "finish_reason" in raw:
             raw = {**raw, "finish_reason": finish}
-        raw.pop("message", None)  # of a complete answer; openai-node takes it for all that came so far
+        message = raw.pop("message", None)  # of a complete answer; openai-node takes it for all that came so far
+        if isinstance(message, dict) and isinstance(message.get("role"), str) and isinstance(delta, dict):
+            raw["delta"] = delta = {"role": message["role"], **delta}
         self._begun.add(index)
         if finish is not None:
             self._finished.add(index)
@@ -284,7 +286,7 @@ class ChatStream:
         if said or (finish is None and any(raw[key] is not None for key in raw if key not in _PLAIN_KEYS)):
             return {**raw, "delta": delta, "finish_reason": None}
         if isinstance(delta, dict) and isinstance(delta.get("role"), str):
-            if self._choices > 1 and finish is None:  # openai-python wants the first choice to begin first
+            if finish is None:  # openai-python wants the first choice to begin first
                 return {**raw, "delta": {"role": delta["role"]}}
             held.role = delta["role"]
         return None
