@@ -50,6 +50,7 @@ async def status(parts: Parts) -> dict[str, Any]:
             for one in conditions
         ],
         "policy": {"revision": parts.policy.revision},
+        "console": {"own_host": parts.site.shares_host is None, "warning": parts.site.shares_host},
         "audit": {
             "size": log.size,
             "signed_size": log.signed_size,
