@@ -127,19 +127,18 @@ async def test_nothing_tells_the_consoles_host(running: Running, capfd: pytest.C
     assert secret not in said.out + said.err
 
 
-@pytest.mark.parametrize("path", [*HOT, *COLD])
-async def test_another_host_is_refused_on_every_path(running: Running, path: str) -> None:
+async def test_another_host_is_refused_on_every_path(running: Running) -> None:
     agent = await running.agent()
-    async with running.client(running.operator_token, host=EVIL) as operator:
-        for client in (agent, operator):
-            answer = await client.get(path, headers={"host": EVIL})
-            assert answer.status_code == 421
-            assert "GATEWAY_ALLOWED_HOSTS" in answer.text
-            if path in HOT:
-                error = answer.json()["error"]
-                assert "wrong_host" in (error.get("code"), error.get("data", {}).get("gateway/code"))
-            else:
-                assert answer.json()["code"] == "wrong_host"
+    async with running.client(running.operator_token) as operator:
+        for path in (*HOT, *COLD):
+            for client in (agent, operator):
+                answer = await client.get(path, headers={"host": EVIL})
+                assert answer.status_code == 421, path
+                assert "GATEWAY_ALLOWED_HOSTS" in answer.text
+                told = answer.json()
+                error = told.get("error", told)
+                assert "wrong_host" in (error.get("code"), error.get("data", {}).get("gateway/code")), path
+                assert ("error" in told) == (path in HOT)
 
 
 async def test_probes_are_answered_under_any_name(running: Running) -> None:
@@ -200,9 +199,8 @@ async def test_the_page_that_was_wanted_is_shown_after_the_sign_in(running: Runn
         assert check_page(late).form("/console/login")["next"] == "/console/approvals/x"
 
 
-@pytest.mark.parametrize(
-    "elsewhere",
-    [
+async def test_a_sign_in_leads_nowhere_else(running: Running) -> None:
+    pages = (
         *(
             "https://evil.example/",
             "//evil.example",
@@ -212,18 +210,17 @@ async def test_the_page_that_was_wanted_is_shown_after_the_sign_in(running: Runn
         ),
         *("/console/login?token=x", "/console/logout", "/console/%2e%2e/x", "javascript:alert(1)", "/console\r\nx: y"),
         *("/consolex", "/api/v1/status", "console/overview", "/console/overview#x", "/console/" + "a" * 3000),
-    ],
-)
-async def test_a_sign_in_leads_nowhere_else(running: Running, elsewhere: str) -> None:
-    link = await link_of(running)
-    async with running.client(host=link.netloc.decode()) as browser:
-        shown = await browser.get("/console/login", params={"token": link.params["token"], "next": elsewhere})
-        assert check_page(shown).form("/console/login")["next"] == ""
-        form = {"token": link.params["token"], "next": elsewhere}
-        answer = await browser.post("/console/login", data=form)
-    assert (answer.status_code, answer.headers["location"]) == (303, "/console/overview")
-    async with running.client(running.operator_token, host="127.0.0.1") as operator:
-        assert (await operator.post("/api/v1/sign-in", json={"next": elsewhere})).status_code == 400
+    )
+    for page in pages:
+        link = await link_of(running)
+        async with running.client(host=link.netloc.decode()) as browser:
+            shown = await browser.get("/console/login", params={"token": link.params["token"], "next": page})
+            assert check_page(shown).form("/console/login")["next"] == "", page
+            form = {"token": link.params["token"], "next": page}
+            answer = await browser.post("/console/login", data=form)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/console/overview"), page
+        async with running.client(running.operator_token, host="127.0.0.1") as operator:
+            assert (await operator.post("/api/v1/sign-in", json={"next": page})).status_code == 400, page
 
 
 async def test_back_on_127_0_0_1_it_says_what_is_lost(opens: Opens) -> None:

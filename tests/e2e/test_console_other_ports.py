@@ -115,17 +115,17 @@ def test_another_port_and_another_site_get_no_cookie_read_nothing_and_change_not
         (cookie,) = [one for one in context.cookies() if one["name"] == COOKIE]
         assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
         page = context.new_page()
-        page.goto(base)
         # Of the console's own address such a page knows nothing; suppose that it was told.
         for address in (house.gateway.url, origin):
+            page.goto(base)
             assert page.evaluate(TRIES, [address, agent.name]) == []
             assert page.evaluate("document.cookie") == ""
             with context.expect_page() as opened:
                 page.evaluate("(url) => { window.opened = window.open(url + '/console/overview'); }", address)
             window = opened.value
             window.wait_for_load_state()
-            told = "try { return window.opened.document.title } catch { return null }"
-            assert page.evaluate(f"() => {{ {told} }}") is None
+            told = "() => { try { return window.opened.document.title } catch { return null } }"
+            assert page.evaluate(told) is None
             window.close()
         assert is_active(house, agent)
         # In a frame there is no console at all.
@@ -152,14 +152,15 @@ def test_what_a_stranger_takes_from_its_own_requests_signs_nobody_in(
     with person(chromium, house.gateway) as operator:
         page = operator.page.context.new_page()
         page.goto(f"http://127.0.0.1:{stranger.port}/")
-    taken = [part.partition("=")[2] for sent in stranger.cookies for part in sent.split("; ")]
+    assert stranger.cookies
+    taken = [part.partition("=")[2] for sent in stranger.cookies for part in sent.split("; ") if part]
     with httpx.Client(base_url=house.gateway.url, trust_env=False, timeout=20) as thief:
         for secret in taken:
             answer = thief.get("/api/v1/people/me", headers={"authorization": f"Bearer {secret}"})
             assert answer.status_code == 401
             answer = thief.get("/api/v1/people/me", headers={"cookie": f"{COOKIE}={secret}"})
             assert answer.status_code == 401
-    assert taken == [""]
+    assert not taken
 
 
 def test_a_link_that_scanners_opened_signs_in_and_leads_to_the_wanted_page(house: House, chromium: Browser) -> None:
