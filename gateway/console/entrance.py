@@ -16,10 +16,7 @@ from gateway.identity.people import SESSION_VALID_S, Person
 from gateway.identity.signed_in import SignedIn, is_from_elsewhere
 
 FIRST_PAGE = "/console/overview"
-_OWN_ADDRESS = (
-    "This address is not the console's: nobody can be signed in here. Run `gateway login` on the machine that runs the"
-    " gateway, and open the link as it is printed."
-)
+_OWN_ADDRESS = "Nobody can sign in under this address. The console has its own: open the link as it is printed."
 
 
 async def login(parts: Parts, pages: Pages, request: Request) -> Response:

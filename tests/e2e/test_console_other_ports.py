@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,6 +16,8 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from gateway.identity.console_site import COOKIE
+from gateway.quickstart import note
+from tests.docs.pages import snippets
 from tests.e2e.browser import open_chromium, person
 from tests.e2e.fixtures import House
 from tests.e2e.gateway_process import Agent
@@ -191,6 +196,16 @@ def test_a_link_that_scanners_opened_signs_in_and_leads_to_the_wanted_page(house
     context.close()
 
 
+def test_the_pages_commands_for_scripts_open_the_console_as_pasted(house: House, tmp_path: Path) -> None:
+    (snippet,) = [one for one in snippets("bash") if "--connect-to" in one.text]
+    (tmp_path / "var").mkdir()
+    note.write(tmp_path / "var", {"GATEWAY_CONSOLE": house.gateway.sign_in_link()})
+    script = ["bash", "-euc", snippet.text]
+    done = subprocess.run(script, cwd=tmp_path, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert '<a href="/console/overview" aria-current="page">' in done.stdout
+
+
 def test_a_page_that_needs_a_sign_in_is_shown_once_its_link_is_pasted(house: House, chromium: Browser) -> None:
     gateway = house.gateway
     with person(chromium, gateway) as operator:
@@ -204,7 +219,7 @@ def test_a_page_that_needs_a_sign_in_is_shown_once_its_link_is_pasted(house: Hou
     # A link on another site opens the page too, although the cookie does not come along at first.
     other = context.new_page()
     other.goto(f"http://127.0.0.1:{httpx.URL(gateway.url).port}/console/overview")
-    expect(other.get_by_text("This address is not the console's")).to_be_visible()
+    expect(other.get_by_text("Nobody can sign in under this address")).to_be_visible()
     other.evaluate(
         "(url) => { const a = document.createElement('a'); a.href = url; document.body.append(a); a.click() }",
         f"{origin}/console/tools",
