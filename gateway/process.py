@@ -116,6 +116,12 @@ def _half_scaled(given: Mapping[str, str]) -> Iterator[Problem]:
             yield Problem("environment", 0, f"{variable(field)} is no address of that kind of server.", mend)
 
 
+def secret_files(environ: Mapping[str, str] = os.environ) -> list[Path]:
+    """The files that process settings refer to, such as one with the address and password of the database."""
+    given = (environ.get(variable(field), "") for field in sorted(_SECRETS))
+    return [Path(text.removeprefix("file:")) for text in given if text.startswith("file:/")]
+
+
 def child_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What a child process gets of our environment: where programs and its home are, and no secret of ours."""
     return {name: environ[name] for name in ("PATH", "HOME") if name in environ}

@@ -41,11 +41,13 @@ OnReady = Callable[[App, str], Awaitable[None]]
 
 @dataclass(frozen=True)
 class AmongWorkers:
-    """What a worker is given: the socket that all share, its own by which it alone is reached, the operator's token."""
+    """What a worker is given: the socket that all share, its own by which it alone is reached, the operator's token and
+    the data directory that all share."""
 
     listening: socket.socket
     own: socket.socket
     operator_token: str
+    common_dir: Path
 
 
 class _Server(uvicorn.Server):
@@ -75,7 +77,10 @@ def serve(process: Process, *, on_ready: OnReady | None = None, among: AmongWork
 async def _serve(process: Process, logs: Logs, on_ready: OnReady | None, among: AmongWorkers | None) -> None:
     sockets = [listen(process.host, process.port)] if among is None else [among.listening, among.own]
     try:
-        app = App(process, operator_token=None if among is None else among.operator_token)
+        if among is None:
+            app = App(process)
+        else:
+            app = App(process, operator_token=among.operator_token, common_dir=among.common_dir)
         logs.on_drop = app.metrics.log_line_dropped
         await app.start()
         logs.also = app.export.put_line

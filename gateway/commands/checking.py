@@ -40,10 +40,11 @@ def check(config: ConfigFile = CONFIG, as_json: Json = False) -> None:
 
 def look(config: Path) -> tuple[list[Problem], str]:
     """All problems, and what was found if there are none. One broken file does not hide those of the others."""
-    from gateway import documents, process, settings
+    from gateway import documents, process, settings, stdio_servers
     from gateway.catalog.registry import read_registry, switched_off
     from gateway.documents import Problem
     from gateway.policy import load, test
+    from gateway.upstreams.confinement.support import support
 
     own, problems = process.load()
     if own is not None and own.data_dir.is_dir() and own.data_dir.stat().st_mode & 0o077:
@@ -77,6 +78,8 @@ def look(config: Path) -> tuple[list[Problem], str]:
                 for one in trials
                 if not one.passed
             ]
+    if found is not None and own is not None and manifests is not None:
+        problems += stdio_servers.problems(own.model_copy(update={"config": config}), found, support())
     if found is not None:
         problems += _who_decides(config, found, None if own is None else own.data_dir)
     unique = list(dict.fromkeys(problems))

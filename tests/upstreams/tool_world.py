@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ from gateway.actions import Reply
 from gateway.clock import SystemClock
 from gateway.errors import Refusal
 from gateway.references import resolve, resolve_text
+from gateway.upstreams.confinement.support import support
 from gateway.upstreams.tool_link import Patience
 from gateway.upstreams.tool_servers import HttpServerConfig, ServerConfig, StdioServerConfig, ToolServers
 from gateway.upstreams.wire import Wire
@@ -35,11 +37,14 @@ class World:
         self._patience = patience
         self._tasks: set[asyncio.Task[None]] = set()
         self.wire = Wire()
+        self._folder = tempfile.TemporaryDirectory()
         self.servers = ToolServers(
             transport=self.wire,
             resolve=resolve,
             resolve_text=resolve_text,
             child_environment={"PATH": "/usr/bin:/bin", "HOME": "/nowhere"},
+            homes=Path(self._folder.name),
+            support=support(),
             learn=self._learn,
             report=self._report,
             clock=SystemClock(),
@@ -54,6 +59,7 @@ class World:
     ) -> None:
         await self.servers.aclose()
         await self.wire.aclose()
+        self._folder.cleanup()
 
     async def connect(self, config: ServerConfig) -> None:
         """Configure one server and wait until it is connected."""
