@@ -83,8 +83,10 @@ async def start(wanted: Wanted, base: Mapping[str, str], how: How) -> Started:
             raise NotStarted(f"it can't be started ({failure})")
     except BaseException:
         if started is not None:
-            started.transport.close()  # kills it, too
+            with contextlib.suppress(ProcessLookupError):
+                started.process.kill()
             await started.process.wait()
+            started.transport.close()
         await asyncio.to_thread(own.remove)
         raise
     finally:
