@@ -101,7 +101,7 @@ def _of_server(
         yield document.problem((*place, "confinement"), message, "Remove one of them.", warning=True)
     user = transport.user or settings.user
     if user is not None:
-        yield from _of_user(document, user)
+        yield from _of_user(document, (*place, "user") if transport.user else place, user)
     if mode == "off":
         message = f"The tool server {manifest.server} is not confined: it reads and writes what the gateway's user can."
         yield document.problem(place, message, "Fine if you trust its program like the gateway's own.", warning=True)
@@ -127,15 +127,15 @@ def _of_server(
         )
 
 
-def _of_user(document: Document, user: str) -> Iterator[Problem]:
+def _of_user(document: Document, place: tuple[str, ...], user: str) -> Iterator[Problem]:
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
-        yield document.problem(("transport",), f"This system has no user {user}.", "Correct `user`.")
+        yield document.problem(place, f"This system has no user {user}.", "Correct `user`.")
         return
     if os.geteuid() not in (0, entry.pw_uid):
         message = f"Only a gateway that runs as root can run a tool server as {user}."
-        yield document.problem(("transport",), message, "Run the gateway as root, or unset `user`.", warning=True)
+        yield document.problem(place, message, "Run the gateway as root, or unset `user`.", warning=True)
 
 
 def _wanted(manifest: Manifest, transport: Stdio, environ: Mapping[str, str]) -> Wanted:

@@ -113,7 +113,8 @@ async def test_the_fetch_server_from_pypi() -> None:
         async with World() as world:
             # Where it finds Node, it installs packages of npm beside its own code first; else it does without.
             env = {"PATH": str(program.parent), "NO_PROXY": "localhost"}
-            await world.connect(server(found(str(program)), "--allow-private-ips", **env))
+            own = server(found(str(program)), "--allow-private-ips")
+            await world.connect(own._replace(env=tuple(env.items())))
             assert "A paragraph to find again." in str(await world.call("fetch", url=url))
 
 
