@@ -17,12 +17,15 @@ from typing import Any
 
 import pytest
 
-from gateway.upstreams.confinement import landlock
+from gateway.upstreams.confinement import landlock, starting
+from gateway.upstreams.confinement.launcher import HEAD_BYTES
 from gateway.upstreams.confinement.plan import CODE, Guarded
+from gateway.upstreams.confinement.program import SYSTEM
 from gateway.upstreams.confinement.support import LEAST_ABI, SCOPED_ABI, Support, support
 from gateway.upstreams.tool_servers import StdioServerConfig
 from tests.upstreams.tool_world import World
 
+ROOT = Path(__file__).parents[2]
 SERVER = Path(__file__).with_name("malicious_server.py")
 REFUSED = {"EACCES", "EPERM"}
 NOTHING = Support(0, "Landlock is missing or forbidden here")
@@ -185,6 +188,72 @@ async def test_without_landlock_dropped_capabilities_still_close_memory_that_for
                 assert await it.try_to("read", path=f"/proc/{process.pid}/{name}") in REFUSED, name
             assert await it.try_to("attach", pid=process.pid) in REFUSED
         process.kill()
+
+
+@needs_landlock
+def test_the_launcher_confines_a_plain_user_as_well(tmp_path: Path) -> None:
+    """Most gateways are not run by root; nor is this one, then, nor the process beside it."""
+    python = shutil.which("python3", path="/usr/bin:/bin")
+    if python is None:
+        pytest.skip("this system has no python3 that every user may execute")
+    plain: dict[str, Any] = (
+        {} if os.geteuid() != 0 else {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []}
+    )
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.is_relative_to(tempfile.gettempdir()) and folder != Path(tempfile.gettempdir()):
+            folder.chmod(0o755)
+    script, secret = tmp_path / "server.py", tmp_path / "secret"
+    shutil.copy(SERVER, script)
+    secret.write_text("secret")
+    reading, writing = os.pipe()
+    waiting = [python, "-c", "import sys; print(flush=True); sys.stdin.read()"]
+    with (
+        subprocess.Popen(
+            waiting, env={"TOKEN": "s"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **plain
+        ) as sibling,
+        subprocess.Popen(
+            [python, "-I", "-S", "-c", starting._LAUNCHER, str(ROOT), str(writing)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=(writing,),
+            cwd="/",
+            **plain,
+        ) as launched,
+    ):
+        os.close(writing)
+        assert sibling.stdout is not None
+        sibling.stdout.readline()
+        rules = [(str(path.resolve()), landlock.READ) for path in (*SYSTEM, script) if path.exists()]
+        orders: dict[str, Any] = {
+            "program": python,
+            "command": [python, "-S", str(script)],
+            "env": {},
+            "cwd": "/",
+            "user": None,
+        }
+        line = json.dumps({**orders, "landlock": support().landlock, "rules": rules}).encode()
+        calls = [
+            {"how": "status"},
+            {"how": "read", "path": str(secret)},
+            *({"how": "read", "path": f"/proc/{sibling.pid}/{name}"} for name in ("environ", "mem", "maps")),
+            {"how": "attach", "pid": sibling.pid},
+        ]
+        messages = [{"id": n, "method": "tools/call", "params": {"arguments": call}} for n, call in enumerate(calls)]
+        told, _ = launched.communicate(
+            len(line).to_bytes(HEAD_BYTES, "big")
+            + line
+            + b"".join(json.dumps(one).encode() + b"\n" for one in messages),
+            timeout=30,
+        )
+        assert os.read(reading, 1000) == b"", "the launcher says nothing where all is well"
+        os.close(reading)
+        answers = [json.loads(json.loads(one)["result"]["content"][0]["text"]) for one in told.splitlines()]
+        sibling.kill()
+    status, *attempts = answers
+    assert {int(status["did"][name], 16) for name in ("CapPrm", "CapEff", "CapInh", "CapAmb")} == {0}
+    assert status["did"]["NoNewPrivs"] == "1"
+    assert len(attempts) == len(calls) - 1
+    assert {one.get("failed") for one in attempts} <= REFUSED
 
 
 # ---------------------------------------------------------------- what it does get
