@@ -1,6 +1,7 @@
 """Settings of the process, from the environment: what cannot change while it runs.
 
-The only reader of the environment beside `gateway/references.py`; the `Field` descriptions are the documentation.
+The only reader of the environment beside `gateway/references.py`, and `gateway/environment.py`, which takes it out of
+sight; the `Field` descriptions are the documentation.
 """
 
 from __future__ import annotations
