@@ -325,6 +325,35 @@ async def test_a_secret_file_in_a_system_folder_is_left_out(tmp_path: Path) -> N
         assert await it.try_to("read", path=str(venv / "secrets" / "open")) == "secret"
 
 
+@needs_landlock
+async def test_a_server_can_not_widen_what_its_next_start_gives_it(tmp_path: Path) -> None:
+    """It owns its working folder, and with it links, a script's first line and the description of an environment."""
+    work, secret = tmp_path / "work", tmp_path / "private"
+    secret.mkdir()
+    (secret / "key").write_text("secret")
+    (secret / "bin").mkdir()
+    (secret / "bin" / "key").write_text("secret")
+    venv = work / "venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").symlink_to("/usr/bin/python3")
+    (venv / "pyvenv.cfg").write_text(f"home = {work / 'fake'}\n")
+    (work / "fake").mkdir()
+    (work / "fake" / "python3").symlink_to(secret / "key")
+    (work / "shared").symlink_to(secret)
+    (work / "argument").symlink_to(secret / "key")
+    (work / "server.py").symlink_to(SERVER)
+    if not Path("/usr/bin/python3").exists():
+        pytest.skip("this system has no /usr/bin/python3")
+    data_dir = data_dir_in(tmp_path)
+    async with World(homes=data_dir / "tool-servers") as world:
+        own = config(work, data_dir, read=(str(work / "shared"), str(SERVER)), write=(str(work / "shared" / "bin"),))
+        command = (str(venv / "bin" / "python"), "-S", str(work / "server.py"), str(work / "argument"))
+        await world.connect(own._replace(command=command))
+        it = Cell(world, data_dir, work)
+        for path in (secret / "key", secret / "bin" / "key", work / "shared" / "key", work / "argument"):
+            assert await it.try_to("read", path=str(path)) in REFUSED, path
+
+
 @needs_root
 @pytest.mark.parametrize("lacks", [None, NOTHING])
 async def test_it_runs_as_another_user_where_that_is_configured(tmp_path: Path, lacks: Support | None) -> None:

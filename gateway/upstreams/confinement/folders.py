@@ -44,7 +44,8 @@ def make(homes: Path, server: str, owner: tuple[int, int] | None) -> Folders:
     temporary.mkdir(mode=0o700)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     if owner is not None:
-        for folder in (root, temporary, home):
+        root.chmod(0o711)
+        for folder in (temporary, home):
             os.chown(folder, *owner)
     return Folders(home.resolve(), temporary.resolve(), lock)
 
@@ -71,8 +72,9 @@ def _sweep() -> None:
         except OSError:
             continue
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove(root)
+            if os.fstat(lock).st_uid == os.geteuid():
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(root)
         except OSError:
             continue  # somebody's run
         finally:
@@ -81,13 +83,12 @@ def _sweep() -> None:
 
 def _remove(root: Path) -> None:
     shutil.rmtree(root, ignore_errors=True)
-    if not root.exists():
-        return
-    for folder, inside, _ in os.walk(root):  # a server may have closed a folder of its own to itself
-        for name in inside:
-            with contextlib.suppress(OSError):
-                if not Path(folder, name).is_symlink():
-                    Path(folder, name).chmod(0o700)
-    shutil.rmtree(root, ignore_errors=True)
+    if root.exists() and os.geteuid() != 0:  # root needs no mode, and could be led to change another file's
+        for folder, inside, _ in os.walk(root):  # a server may have closed a folder of its own to itself
+            for name in inside:
+                with contextlib.suppress(OSError):
+                    if not Path(folder, name).is_symlink():
+                        Path(folder, name).chmod(0o700)
+        shutil.rmtree(root, ignore_errors=True)
     if root.exists():
         _log.warning("the temporary folder %s of a tool server can't be removed", root)

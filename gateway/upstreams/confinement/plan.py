@@ -73,19 +73,22 @@ def rules(
     wanted: Wanted, executable: Path, search_path: str, own: Iterable[Path], guarded: Guarded, reader: Reader
 ) -> list[Rule]:
     """The allow-list of a server that runs as `reader`; `own` are folders that it has to itself."""
+    writable = [*own, *wanted.write, *([] if wanted.cwd is None else [wanted.cwd])]
+    changeable = tuple(map(_real, writable))
     readable = {*program.SYSTEM, *program.KERNEL, *program.public_configuration(reader)}
-    readable |= program.folders_of(executable, search_path)
-    for word in wanted.command[1:]:
-        if word.startswith("/") and Path(word).is_file():
-            readable |= {program.package_of(Path(word)), program.package_of(_real(Path(word)))}
+    readable |= program.folders_of(executable, search_path, lambda path: _leads_through(path, changeable))
+    for path in map(Path, wanted.command[1:]):
+        if path.is_absolute() and path.is_file() and not _leads_through(path, changeable):
+            readable |= {program.package_of(path), program.package_of(_real(path))}
     secret = tuple(map(_real, guarded.secret))
     found: dict[Rule, None] = {}
     for path in sorted(_real(one) for one in readable):
         found.update(dict.fromkeys((str(part), READ) for part in _without(path, secret)))
     found.update(dict.fromkeys((str(path), DEVICE) for path in program.DEVICES))
-    found.update(dict.fromkeys((str(_real(path)), READ) for path in wanted.read))
-    writable = [*own, *wanted.write, *([] if wanted.cwd is None else [wanted.cwd])]
-    found.update(dict.fromkeys((str(_real(path)), WRITE) for path in writable))
+    for kind, paths in ((READ, wanted.read), (WRITE, writable)):
+        # One inside a folder that the server writes is its own already, and may by now be a link to anything.
+        named = (path for path in paths if not _leads_through(path.parent, changeable))
+        found.update(dict.fromkeys((str(_real(path)), kind) for path in named))
     return list(found)
 
 
@@ -122,6 +125,12 @@ def _overlap(one: Path, other: Path) -> bool:
 
 def _how(path: Path, other: Path) -> str:
     return "is" if _real(path) == _real(other) else "contains" if _real(other).is_relative_to(_real(path)) else "is in"
+
+
+def _leads_through(path: Path, folders: tuple[Path, ...]) -> bool:
+    """Whether something in one of the folders, which are real paths, decides where `path` leads."""
+    steps = {_real(step) for step in (path, *path.parents)}
+    return any(step.is_relative_to(folder) for step in steps for folder in folders)
 
 
 def _without(path: Path, secret: tuple[Path, ...]) -> Iterator[Path]:

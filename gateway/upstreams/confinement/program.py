@@ -11,7 +11,7 @@ import itertools
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,13 +44,16 @@ def find(word: str, cwd: Path, path: str) -> Path | None:
     return None if named is None else Path(named).absolute()
 
 
-def folders_of(program: Path, path: str) -> set[Path]:
-    """The files and folders that a program is read and executed from, beside those of the system."""
+def folders_of(program: Path, path: str, is_changeable: Callable[[Path], bool]) -> set[Path]:
+    """The files and folders that a program is read and executed from, beside those of the system.
+
+    What `is_changeable` by the server is not followed: its first line or a link in it could name anything by now.
+    """
     found: set[Path] = set()
     waiting, seen = [program], set[Path]()
     while waiting and len(seen) < _MOST_HOPS:
         one = waiting.pop()
-        if one in seen:
+        if one in seen or is_changeable(one):
             continue
         seen.add(one)
         found |= _around(one)
@@ -71,10 +74,9 @@ class Reader(NamedTuple):
     groups: frozenset[int]
 
     def may(self, found: os.stat_result, everybody: int) -> bool:
-        """Whether the mode of a file grants this user what `everybody` says in bits of others."""
-        if found.st_uid == self.user:
-            return found.st_mode & (everybody << 6) != 0
-        return found.st_mode & (everybody << 3 if found.st_gid in self.groups else everybody) != 0
+        """Whether this user can have what `everybody` says in bits of others; an owner can, who may change the mode."""
+        bits = everybody << 3 if found.st_gid in self.groups else everybody
+        return found.st_uid == self.user or found.st_mode & bits != 0
 
 
 def public_configuration(reader: Reader) -> Iterator[Path]:
