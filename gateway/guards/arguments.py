@@ -1,18 +1,20 @@
 """Arguments of a tool call against the tool's own `inputSchema` (JSON Schema; 2020-12 where it does not say).
 
-A server's schema is a stranger's text: no reference leaves it, a pattern has a bounded number of steps, and one that
-does not compile refuses the call. What an agent is told names the argument and what would pass, not its value.
+A server's schema is a stranger's text: no reference leaves it, the steps of a check are bounded before it begins
+(`schema_cost`), and one that does not compile refuses the call. What an agent is told names the argument and what would
+pass, not its value.
 """
 
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import jsonschema_rs
 
 from gateway.actions import Action, Kind, Target, ToolTarget
 from gateway.errors import Refusal
+from gateway.schema_cost import MAX_UNITS, Costs, Unusable
 
 INPUT_SCHEMA = "input_schema"
 
@@ -23,16 +25,25 @@ _MAX_TOLD = 3  # violations in one message
 # what does not fit, once for each place, and holds the event loop meanwhile.
 _MAX_SEARCHED = 200
 _MAX_SEARCHED_CHARS = 20_000
+# What does not fit is searched for only where that takes few steps: listing it follows every branch.
+_MAX_SEARCHED_UNITS = 20_000
 _MAX_MESSAGE = 300  # characters for each
 # Steps that one pattern may take on one value, and bytes that it may compile to.
-_PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000, size_limit=1_000_000)
+_PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=2_000, size_limit=1_000_000)
+
+
+class _Check(NamedTuple):
+    """A schema, compiled, and what checking by it costs."""
+
+    validator: jsonschema_rs.Validator
+    costs: Costs
 
 
 class Guards:
     """All guards on input. Validators are kept by the digest of the definition that they come from."""
 
     def __init__(self) -> None:
-        self._validators: dict[str, jsonschema_rs.Validator | Refusal] = {}
+        self._checks: dict[str, _Check | Refusal] = {}
 
     def inspect_input(self, action: Action, target: Target) -> tuple[str, ...]:
         """The names of the guards that inspected the action; none where there is nothing to inspect it by.
@@ -45,38 +56,52 @@ class Guards:
         schema = target.definition.get("inputSchema")
         if schema is None or schema in ({}, True):
             return ()  # it says nothing, so nothing would be inspected
-        validator = self._validator(target, schema)
+        validator, costs = self._check(target, schema)
+        units = _units(costs, action.arguments, target)
+        if units > MAX_UNITS:
+            raise _too_much(target)
         if not _is_valid(validator, action.arguments, target):
-            raise _misfit(validator, action.arguments, target)
+            raise _misfit(validator, action.arguments, target, units)
         return (INPUT_SCHEMA,)
 
-    def _validator(self, target: ToolTarget, schema: Any) -> jsonschema_rs.Validator:
+    def _check(self, target: ToolTarget, schema: Any) -> _Check:
         digest = target.definition_digest
-        found = self._validators.get(digest) if digest is not None else None
+        found = self._checks.get(digest) if digest is not None else None
         if found is None:
             found = _compile(target, schema)
             if digest is not None:
-                while len(self._validators) >= _MAX_CACHED:
-                    del self._validators[next(iter(self._validators))]
-                self._validators[digest] = found
+                while len(self._checks) >= _MAX_CACHED:
+                    del self._checks[next(iter(self._checks))]
+                self._checks[digest] = found
         if isinstance(found, Refusal):
             raise _unusable(target, found.detail["fault"])
         return found
 
 
-def _compile(target: ToolTarget, schema: Any) -> jsonschema_rs.Validator | Refusal:
+def _compile(target: ToolTarget, schema: Any) -> _Check | Refusal:
     if not isinstance(schema, dict):
         return _unusable(target, "it is not an object")
     try:
-        return jsonschema_rs.validator_for(
-            schema,
+        costs = Costs(schema)
+        validator = jsonschema_rs.validator_for(
+            costs.bounded,
             validate_formats=False,  # annotations in 2020-12, and servers use formats of their own
             pattern_options=_PATTERNS,
             mask="it",
             offline=True,
         )
+        return _Check(validator, costs)
+    except Unusable as fault:
+        return _unusable(target, str(fault))
     except (ValueError, TypeError, RecursionError) as error:
         return _unusable(target, _short(str(getattr(error, "message", error))))
+
+
+def _units(costs: Costs, arguments: dict[str, Any], target: ToolTarget) -> int:
+    try:
+        return costs.units(arguments)
+    except TypeError:
+        raise _unreadable(target) from None
 
 
 def _is_valid(validator: jsonschema_rs.Validator, arguments: dict[str, Any], target: ToolTarget) -> bool:
@@ -86,8 +111,8 @@ def _is_valid(validator: jsonschema_rs.Validator, arguments: dict[str, Any], tar
         raise _unreadable(target) from None
 
 
-def _misfit(validator: jsonschema_rs.Validator, arguments: dict[str, Any], target: ToolTarget) -> Refusal:
-    if not _small(arguments):
+def _misfit(validator: jsonschema_rs.Validator, arguments: dict[str, Any], target: ToolTarget, units: int) -> Refusal:
+    if units > _MAX_SEARCHED_UNITS or not _small(arguments):
         return Refusal(
             "malformed",
             f"The arguments do not fit {target.id}, and are too many to say where; compare them with its inputSchema.",
@@ -102,6 +127,15 @@ def _misfit(validator: jsonschema_rs.Validator, arguments: dict[str, Any], targe
         "malformed",
         f"The arguments do not fit {target.id}: {sentence} Correct them and call again.",
         reasons=tuple(told),
+        detail={"guard": INPUT_SCHEMA},
+    )
+
+
+def _too_much(target: ToolTarget) -> Refusal:
+    return Refusal(
+        "malformed",
+        f"The arguments of {target.id} have more values, or are nested deeper, than can be checked by its inputSchema"
+        " at once; send fewer in one call.",
         detail={"guard": INPUT_SCHEMA},
     )
 

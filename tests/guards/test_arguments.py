@@ -170,7 +170,6 @@ def test_references_within_the_schema_are_followed_even_in_circles() -> None:
     schema = {"$defs": {"node": node}, "$ref": "#/$defs/node"}
     assert inspect(schema, {"next": {"next": {}}}) == (INPUT_SCHEMA,)
     assert "`next.next`" in refused(schema, {"next": {"next": {"x": 1}}}).message
-    assert inspect({"$ref": "#"}, {"x": 1}) == (INPUT_SCHEMA,)
 
 
 @pytest.mark.parametrize("pattern", ["^(a+)+$", "^(?!x)(a|aa)+$", "^(a|a)*?b$", r"^(?=(a+))\1*$"])
@@ -210,7 +209,7 @@ def test_only_so_many_validators_are_kept() -> None:
     guards = Guards()
     for number in range(1_100):
         inspect({"required": ["a"]}, {"a": 1}, guards, f"d{number}")
-    assert len(guards._validators) <= 1024
+    assert len(guards._checks) <= 1024
     assert inspect({"required": ["a"]}, {"a": 1}, guards, "d0") == (INPUT_SCHEMA,)
 
 
