@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 from gateway.actions import (
     Action,
@@ -33,6 +34,7 @@ from gateway.rooms import Approvals, Audit, Dialect, ProposalStream
 from gateway.running import Kept, Running
 from gateway.taping import KeptStream, Tape, check_size
 
+LARGE_ANSWER_BYTES = 64 * 1024
 FIRST_SILENCE_S = 15.0
 """How long an answer may arrive without a byte for the client, before its head goes out."""
 
@@ -61,12 +63,15 @@ class Answering:
         if not isinstance(target, ModelTarget):
             return reply
         dialect = self._dialects[action.door]
-        body, proposals = dialect.proposals(reply.body, action.body)
+        large = len(reply.body) > LARGE_ANSWER_BYTES  # is read and written in a thread, so that others run meanwhile
+        read = partial(dialect.proposals, reply.body, action.body)
+        body, proposals = await asyncio.to_thread(read) if large else read()
         if proposals:
             verdicts = await self._judge(running, proposals, lambda: _whole(reply))
             if running.withheld is not None:
                 raise running.withheld
-            body = dialect.release(body, verdicts)
+            write = partial(dialect.release, body, verdicts)
+            body = await asyncio.to_thread(write) if large else write()
         return Reply(status=reply.status, body=body, headers=reply.headers)
 
     async def _judge(self, running: Running, proposals: list[Proposal], whole: Callable[[], bytes]) -> list[Verdict]:

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 
 from gateway.actions import Usage
 from gateway.doors.openai.calls import MAX_CALLS, TOO_LARGE, TOO_MANY, Call, Calls, fallback_id
-from gateway.doors.openai.events import EventReader, broke_off, data_of, unreadable_answer
+from gateway.doors.openai.events import EventReader, broke_off, data_of, too_long, unreadable_answer
 from gateway.doors.openai.plain import (
     CALL_REASONS,
     carries_calls,
@@ -34,10 +34,23 @@ from gateway.doors.openai.plain import (
 from gateway.proposals import Proposal, Verdict
 from gateway.usage import usage_of
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Judge = Callable[[list[Proposal]], Awaitable[list[Verdict]]]
 
 MAX_HELD_BYTES = 16 * 1024 * 1024
 MAX_PREFACE_BYTES = 64 * 1024
+MAX_STREAM_BYTES = 256 * 1024 * 1024
+MAX_EVENTS = 1_000_000
+MAX_REST_BYTES = 64 * 1024
+STEP_BYTES = 16 * 1024
+"""How much of a stream is worked on before others run; it may hold thousands of events."""
+PIECE_BYTES = 48  # what a piece costs beside its bytes
+LARGE_EVENT_BYTES = 64 * 1024
+MAX_TEMPLATE_BYTES = 4096
+"""What is around a call is repeated for each call of the choice; more than this only once."""
+_SMALL_MEMBER_BYTES = 256
+_SMALL_MEMBERS = 16
 END_SILENCE_S = 5.0
 """After the last finish reason, this much silence is the end of an answer whose calls are held."""
 
@@ -99,10 +112,11 @@ class ChatStream:
         self._held: dict[int, _HeldChoice] = {}
         self._held_bytes = 0
         self._held_usage = b""  # the usage chunk, where calls must come before it
-        self._begun: set[int] = set()  # choices that said something
+        self._unfinished: set[int] = set()  # choices that said something, and gave no finish reason
         self._finished: set[int] = set()  # choices that gave a finish reason
         self._usage_so_far: Usage | None = None
         self._over = False
+        self._bytes = self._event_count = 0
         self._exhausted = False  # the provider's stream came to its end
         self.usage: Usage | None = None
 
@@ -112,20 +126,38 @@ class ChatStream:
         return not self._over and (bool(self._held) or self._preface is not None)
 
     async def run(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Yield what may be sent, as soon as it may. Raises `upstream_failed`."""
+        """Yield what may be sent, as soon as it may. Others run in between, however much comes at once.
+
+        Raises `upstream_failed`.
+        """
         source = aiter(chunks)
+        worked = 0  # on this many bytes since others could run
         while (piece := await self._next(source)) is not None:
-            out = self._read(self._events.feed(piece))
-            if self._over:
-                yield await self._end(out, _END)
-                while await self._next(source) is not None:
-                    pass  # nothing counts after [DONE]; reading on keeps the connection usable
-                return
-            if out:
-                yield out
-        out = self._read(self._events.rest()) if self._exhausted else b""
+            self._bytes += len(piece)
+            if self._bytes > MAX_STREAM_BYTES:
+                raise too_long(f"{MAX_STREAM_BYTES // 1024 // 1024} MiB")
+            for step in (piece,) if len(piece) <= STEP_BYTES else _steps(piece):
+                if events := self._events.feed(step):
+                    out = await self._read(events)
+                    if self._over:
+                        yield await self._end(out, _END)
+                        await self._read_rest(source)
+                        return
+                    if out:
+                        yield out
+                worked += len(step) + PIECE_BYTES
+                if worked >= STEP_BYTES:
+                    worked = 0
+                    await asyncio.sleep(0)
+        out = await self._read(self._events.rest()) if self._exhausted else b""
         if out := await self._end(out, self._ending):
             yield out
+
+    async def _read_rest(self, source: AsyncIterator[bytes]) -> None:
+        """Nothing counts after [DONE]; reading a little of it keeps the connection usable."""
+        room = MAX_REST_BYTES
+        while room > 0 and (piece := await self._next(source)) is not None:
+            room -= len(piece) + 1
 
     async def _next(self, source: AsyncIterator[bytes]) -> bytes | None:
         """The next piece; None at the end of the stream, or after silence where the answer is complete."""
@@ -148,14 +180,19 @@ class ChatStream:
     @property
     def _is_complete(self) -> bool:
         """Whether calls are held, and every choice has given its finish reason."""
-        return bool(self._held) and len(self._finished) >= self._choices and self._begun <= self._finished
+        return bool(self._held) and len(self._finished) >= self._choices and not self._unfinished
 
     # ------------------------------------------------------------ what flows
 
-    def _read(self, events: list[bytes]) -> bytes:
+    async def _read(self, events: list[bytes]) -> bytes:
+        self._event_count += len(events)
+        if self._event_count > MAX_EVENTS:
+            raise too_long(f"{MAX_EVENTS} events")
         out = b""
         for event in events:
-            shown = self._event(event)
+            # A large one is walked in a thread: this stream waits for it, others do not.
+            large = len(event) > LARGE_EVENT_BYTES
+            shown = await asyncio.to_thread(self._event, event) if large else self._event(event)
             if self._over:
                 break
             if self._preface is not None:
@@ -226,10 +263,11 @@ class ChatStream:
         return event
 
     def _note(self, index: int, finish: str | None) -> None:
-        if index not in self._begun:
-            self._begun.add(index)
         if finish is not None:
             self._finished.add(index)
+            self._unfinished.discard(index)
+        elif index not in self._finished:
+            self._unfinished.add(index)
 
     # ------------------------------------------------------------ what is held
 
@@ -299,13 +337,40 @@ class ChatStream:
         held = [(index, choice, choice.calls.calls) for index, choice in sorted(self._held.items())]
         released = b""
         if held:
-            proposals = [call.proposal for _, _, calls in held for call in calls]
+            proposals = await _worked_out(self._held_bytes, _proposals, held)
             verdicts = iter(await self._judge(proposals) if proposals else ())
             for index, choice, calls in held:
                 judged = [(call, next(verdicts)) for call in calls]
-                released += b"".join(map(_data, _written(index, choice, judged)))
+                released += await _worked_out(self._held_bytes, _released, index, choice, judged)
         preface, self._preface = self._preface or b"", None
         return preface + out + released + self._held_usage + ending
+
+
+async def _worked_out(size: int, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """What `work` gives; where there is much to do, in a thread, so that others run meanwhile."""
+    if size > LARGE_EVENT_BYTES:
+        return await asyncio.to_thread(work, *args, **kwargs)
+    return work(*args, **kwargs)
+
+
+def _steps(piece: bytes) -> list[bytes]:
+    return [piece[start : start + STEP_BYTES] for start in range(0, len(piece), STEP_BYTES)]
+
+
+def _proposals(held: list[tuple[int, _HeldChoice, list[Call]]]) -> list[Proposal]:
+    return [call.proposal for _, _, calls in held for call in calls]
+
+
+def _released(index: int, choice: _HeldChoice, judged: list[tuple[Call, Verdict]]) -> bytes:
+    return b"".join(map(_data, _written(index, choice, judged)))
+
+
+def _brief(template: dict[str, Any]) -> dict[str, Any]:
+    """What is around the second and each further call of a choice: all, or its small members where all is much."""
+    if len(dumps(template)) <= MAX_TEMPLATE_BYTES:
+        return template
+    small = [(key, value) for key, value in template.items() if len(key) + len(dumps(value)) <= _SMALL_MEMBER_BYTES]
+    return dict(small[:_SMALL_MEMBERS])
 
 
 def _written(index: int, choice: _HeldChoice, judged: list[tuple[Call, Verdict]]) -> list[dict[str, Any]]:
@@ -327,8 +392,10 @@ def _written(index: int, choice: _HeldChoice, judged: list[tuple[Call, Verdict]]
         deltas.append({"content": "\n".join(left_out)})
     if deltas and choice.role is not None:
         deltas[0] = {"role": choice.role, **deltas[0]}
+    around = [choice.template, *[_brief(choice.template)] * len(deltas)]
     chunks = [
-        {**choice.template, "choices": [{"index": index, "delta": delta, "finish_reason": None}]} for delta in deltas
+        {**template, "choices": [{"index": index, "delta": delta, "finish_reason": None}]}
+        for template, delta in zip(around, deltas, strict=False)
     ]
     if choice.finish is not None:
         last = choice.finish["choices"][0]

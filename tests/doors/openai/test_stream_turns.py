@@ -1,0 +1,116 @@
+"""However much a provider sends at once, and however it is cut: time grows with the bytes, and others run in between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from gateway.doors.openai import stream as stream_module
+from gateway.doors.openai.calls import MAX_CALLS
+from gateway.doors.openai.stream import ChatStream
+from gateway.errors import Refusal
+from tests.heartbeat import heartbeat
+
+from .streams import Judge, call, chunk, fn, read, sse, streamed
+
+DONE = "[DONE]"
+END = chunk({}, "tool_calls")
+STALL_S = 0.1
+
+
+async def relayed(*pieces: bytes) -> bytes:
+    async def source() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    return b"".join([out async for out in ChatStream(Judge(), keep_usage=True).run(source())])
+
+
+async def test_a_stream_of_single_bytes_costs_no_more_than_its_bytes() -> None:
+    """1.5 MB took 21.6 s, and four times that for twice as much."""
+    body = sse(chunk({"content": "x" * 300_000}), chunk({}, "stop"), DONE)
+    began_s = time.process_time()
+    out = await streamed(body, size=1)
+    assert time.process_time() - began_s < 2
+    assert len(read(out).text) == 300_000
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        sse(*[chunk({"content": "x"})] * 40_000, DONE),
+        b"data:{}\n\n" * 100_000,
+        b":\n\n" * 200_000,
+        sse({**chunk({"content": "x"}), "x_call": [[1]] * 150_000}, DONE),
+        sse({**chunk(call(fn("a", "{}", index=0, id="1"))), "x": "y" * 3_000_000}, END, DONE),
+        sse(chunk(call(fn("a", '{"x":[' + "1," * 400_000 + "1]}", index=0, id="1"))), END, DONE),
+    ],
+    ids=["a kept answer", "tiny events", "comments", "a large event", "a large event with a call", "large arguments"],
+)
+async def test_what_comes_in_one_piece_is_worked_on_in_turns(piece: bytes) -> None:
+    async with heartbeat() as beating:
+        await relayed(piece)
+    assert beating.beats > 5
+    assert beating.longest_s < STALL_S
+
+
+async def test_members_that_nobody_knows_are_joined_in_time_that_grows_with_them() -> None:
+    parts = [chunk(call({"index": 0, f"x{number}": number})) for number in range(8000)]
+    first = chunk(call(fn("a", "{}", index=0, id="1")))
+    began_s = time.process_time()
+    out = await relayed(sse(first, *parts, END, DONE))
+    assert time.process_time() - began_s < 2
+    assert read(out).raw[0]["x7999"] == 7999
+
+
+async def test_choices_without_number_are_counted_in_time_that_grows_with_them() -> None:
+    held = chunk(call(fn("a", "{}", index=0, id="1")))
+    finished = [sse(chunk({"content": "x"}, "stop", index=number)) for number in range(1, 6000)]
+    began_s = time.process_time()
+    await relayed(sse(held), sse(END), *finished)
+    assert time.process_time() - began_s < 2
+
+
+async def test_what_is_around_calls_is_not_multiplied_by_them() -> None:
+    calls = [fn(f"t{number}", "{}", index=number, id=f"c{number}") for number in range(MAX_CALLS)]
+    out = await relayed(sse({**chunk(call(*calls)), "x_vendor": "y" * 100_000}, END, DONE))
+    found = read(out)
+    assert len(found.calls) == MAX_CALLS
+    assert b"x_vendor" in out
+    assert len(out) < 1_000_000
+
+
+async def test_one_call_has_no_larger_arguments_than_at_the_other_doors() -> None:
+    judge = Judge()
+    parts = [chunk(call(fn("", "x" * 60_000, index=0))) for _ in range(20)]
+    await streamed(sse(chunk(call(fn("a", "", index=0, id="1"))), *parts, END, DONE), judge)
+    assert [(one.arguments, one.fault) for one in judge.asked] == [
+        (None, "Its arguments are too large. Propose it again with smaller ones.")
+    ]
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MAX_EVENTS", 100), ("MAX_STREAM_BYTES", 10_000)])
+async def test_an_answer_without_end_is_ended(monkeypatch: pytest.MonkeyPatch, limit: str, value: int) -> None:
+    monkeypatch.setattr(stream_module, limit, value)
+    with pytest.raises(Refusal) as caught:
+        await relayed(*[sse(chunk({"content": "x"}))] * 1000)
+    assert caught.value.code == "upstream_failed"
+    assert "longer than" in caught.value.message
+
+
+async def test_after_the_end_only_a_little_is_read() -> None:
+    taken = 0
+
+    async def source() -> AsyncIterator[bytes]:
+        nonlocal taken
+        yield sse(chunk({"content": "x"}), DONE)
+        while True:
+            taken += 1
+            yield b"x" * 1000
+
+    out: list[Any] = [piece async for piece in ChatStream(Judge(), keep_usage=True).run(source())]
+    assert out
+    assert taken < 100
