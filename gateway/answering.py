@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 
 from gateway.actions import (
     Action,
@@ -25,6 +24,7 @@ from gateway.actions import (
     Target,
 )
 from gateway.approvals.case import KeptAnswer
+from gateway.aside import worked
 from gateway.errors import Refusal
 from gateway.escalating import BEAT_S, Escalating
 from gateway.judging import Judging
@@ -34,7 +34,6 @@ from gateway.rooms import Approvals, Audit, Dialect, ProposalStream
 from gateway.running import Kept, Running
 from gateway.taping import KeptStream, Tape, check_size
 
-LARGE_ANSWER_BYTES = 64 * 1024
 FIRST_SILENCE_S = 15.0
 """How long an answer may arrive without a byte for the client, before its head goes out."""
 
@@ -63,15 +62,13 @@ class Answering:
         if not isinstance(target, ModelTarget):
             return reply
         dialect = self._dialects[action.door]
-        large = len(reply.body) > LARGE_ANSWER_BYTES  # is read and written in a thread, so that others run meanwhile
-        read = partial(dialect.proposals, reply.body, action.body)
-        body, proposals = await asyncio.to_thread(read) if large else read()
+        size = len(reply.body)
+        body, proposals = await worked(size, dialect.proposals, reply.body, action.body)
         if proposals:
             verdicts = await self._judge(running, proposals, lambda: _whole(reply))
             if running.withheld is not None:
                 raise running.withheld
-            write = partial(dialect.release, body, verdicts)
-            body = await asyncio.to_thread(write) if large else write()
+            body = await worked(size, dialect.release, body, verdicts)
         return Reply(status=reply.status, body=body, headers=reply.headers)
 
     async def _judge(self, running: Running, proposals: list[Proposal], whole: Callable[[], bytes]) -> list[Verdict]:

@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gateway.actions import Reply
+from gateway.aside import worked
 from gateway.errors import Refusal
 from gateway.upstreams import mcp_faults as faults
 from gateway.upstreams import mcp_messages as messages
+from gateway.upstreams.budget import AnswerBudget, full
 from gateway.upstreams.lines import Lines
 from gateway.upstreams.mcp_conversation import Conversation, Outcome, Outgoing
 from gateway.upstreams.mcp_messages import Message, NotJsonRpc, RpcError
@@ -57,7 +59,15 @@ class StdioSpec(NamedTuple):
 class StdioServer:
     """One run of the child: opened once, closed once, never restarted (`tool_servers` makes a new one)."""
 
-    def __init__(self, spec: StdioSpec, *, changed: Callable[[], None], lost: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        spec: StdioSpec,
+        *,
+        changed: Callable[[], None],
+        lost: Callable[[str], None],
+        budget: AnswerBudget | None = None,
+    ) -> None:
+        self._budget = budget or AnswerBudget()
         self._spec = spec
         self._changed = changed
         self._lost = lost
@@ -161,6 +171,8 @@ class StdioServer:
             self._write(line)
             async with asyncio.timeout(timeout_s):
                 message = await future
+            if outgoing.once and not self._budget.of_task().add(message.size):
+                raise full(f"The tool server {self._spec.server}", {"server": self._spec.server})
         except TimeoutError:
             self._give_up(rpc_id, outgoing)
             if outgoing.once:
@@ -226,19 +238,27 @@ class StdioServer:
         stdout = self._process.stdout
         lines, turns = Lines(MAX_ANSWER_BYTES), Turns()
         reason = "it closed its output"
+        holding = self._budget.holding()
         try:
             while chunk := await stdout.read(_READ_BYTES):
                 await turns.after(len(chunk))
                 for line, whole in lines.feed(chunk):
                     if whole:
-                        if not self._take(line):
+                        if not await self._take(line):
                             await self._pace.wait()
-                    elif not self._too_large(line):
+                    elif not self._give_up_answer(line, self._larger()):
                         self._end(f"it wrote a line of more than {MAX_ANSWER_BYTES} bytes")
+                        self._signal(signal.SIGKILL)
+                holding.give_back()
+                if not holding.at_least(lines.size):
+                    no_room = full(f"The tool server {self._spec.server}", {"server": self._spec.server})
+                    if not self._give_up_answer(lines.cut(), no_room):
+                        self._end("it wrote a large line while the gateway had no room for it")
                         self._signal(signal.SIGKILL)
         except OSError as error:
             reason = f"its output broke ({error.strerror})"
         finally:
+            holding.give_back()
             if self._over is None:
                 code = await self._reap()
                 self._end(f"{reason} (exit status {code})" if code is not None else reason)
@@ -252,12 +272,12 @@ class StdioServer:
         self._signal(signal.SIGKILL)
         return None
 
-    def _take(self, line: bytes) -> bool:
+    async def _take(self, line: bytes) -> bool:
         """Whether the line is the answer to a call."""
         if not line.strip():
             return False
         try:
-            message = messages.decode(line)
+            message = await worked(len(line), messages.decode, line)
         except NotJsonRpc:
             self._note_garbage()
             return False
@@ -288,15 +308,17 @@ class StdioServer:
             with contextlib.suppress(Refusal):
                 self._write(line)
 
-    def _too_large(self, start: bytes) -> bool:
-        """Fail only the call that the giant line answers, where its start tells which; else False."""
+    def _larger(self) -> Refusal:
+        return faults.failed(self._spec.server, f"its answer is larger than {MAX_ANSWER_BYTES} bytes")
+
+    def _give_up_answer(self, start: bytes, why: Refusal) -> bool:
+        """Fail only the call that a line answers which is not read on, where its start tells which; else False."""
         found = _ID_AT_START.match(start)
         waiting = self._pending.get(int(found[1])) if found else None
         if waiting is None:
             return False
         if not waiting.done():
-            what = f"its answer is larger than {MAX_ANSWER_BYTES} bytes"
-            waiting.set_exception(faults.failed(self._spec.server, what))
+            waiting.set_exception(why)
         return True
 
     async def _read_stderr(self) -> None:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from gateway.actions import Reply
 from gateway.clock import Clock
 from gateway.upstreams import mcp_faults as faults
+from gateway.upstreams.budget import AnswerBudget
 from gateway.upstreams.credential import Credential, Resolve
 from gateway.upstreams.mcp_http import HttpServer, HttpSpec
 from gateway.upstreams.mcp_stdio import StdioServer, StdioSpec
@@ -63,6 +64,7 @@ class ToolServers:
         learn: Callable[[str, list[dict[str, Any]]], Awaitable[object]],
         report: Callable[[str, str, str], None],
         clock: Clock,
+        budget: AnswerBudget | None = None,
         patience: Patience = Patience(),  # noqa: B008 - a constant
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -77,6 +79,7 @@ class ToolServers:
         self._child_environment = dict(child_environment)
         self._learn = learn
         self._report = report
+        self._budget = budget or AnswerBudget()
         self._timing = Timing(patience, clock, jitter)
         self._links: dict[str, ToolLink[ServerConfig]] = {}
         self._retiring: dict[asyncio.Task[None], ToolLink[ServerConfig]] = {}
@@ -145,10 +148,18 @@ class ToolServers:
                 url = self._resolve_text(config.url)
                 spec = HttpSpec(config.server, url, config.connect_timeout_s)
                 credential = Credential(config.credential, self._resolve, of=f"tool server {config.server}")
-                return HttpServer(spec, transport=self._transport, credential=credential, changed=changed, lost=lost)
+                return HttpServer(
+                    spec,
+                    transport=self._transport,
+                    credential=credential,
+                    changed=changed,
+                    lost=lost,
+                    budget=self._budget,
+                )
             command = tuple(self._resolve_text(word) for word in config.command)
             env = self._child_environment | {name: self._resolve_text(value) for name, value in config.env}
         except (ValueError, OSError) as fault:
             _log.warning("a reference of tool server %s leads nowhere: %s", config.server, fault)
             raise faults.failed(config.server, "a reference of its manifest leads nowhere", dispatched=False) from None
-        return StdioServer(StdioSpec(config.server, command, env, config.cwd), changed=changed, lost=lost)
+        spec_of_child = StdioSpec(config.server, command, env, config.cwd)
+        return StdioServer(spec_of_child, changed=changed, lost=lost, budget=self._budget)

@@ -16,6 +16,7 @@ from gateway.actions import Reply
 from gateway.clock import SystemClock
 from gateway.errors import Refusal
 from gateway.references import resolve, resolve_text
+from gateway.upstreams.budget import AnswerBudget
 from gateway.upstreams.tool_link import Patience
 from gateway.upstreams.tool_servers import HttpServerConfig, ServerConfig, StdioServerConfig, ToolServers
 from gateway.upstreams.wire import Wire
@@ -28,7 +29,8 @@ WAIT_S = 15.0
 class World:
     """`async with World() as world`: connect servers, call tools, see what the catalog would be told."""
 
-    def __init__(self, patience: Patience = QUICK) -> None:
+    def __init__(self, patience: Patience = QUICK, budget: AnswerBudget | None = None) -> None:
+        self.budget = budget or AnswerBudget()
         self.reports: list[tuple[str, str, str]] = []
         self.learned: list[tuple[str, list[dict[str, Any]]]] = []
         self._news = asyncio.Condition()
@@ -36,6 +38,7 @@ class World:
         self._tasks: set[asyncio.Task[None]] = set()
         self.wire = Wire()
         self.servers = ToolServers(
+            budget=self.budget,
             transport=self.wire,
             resolve=resolve,
             resolve_text=resolve_text,

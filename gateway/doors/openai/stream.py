@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import msgspec
 
 from gateway.actions import Usage
+from gateway.aside import worked
 from gateway.doors.openai.calls import MAX_CALLS, TOO_LARGE, TOO_MANY, Call, Calls, fallback_id
 from gateway.doors.openai.events import EventReader, broke_off, data_of, too_long, unreadable_answer
 from gateway.doors.openai.plain import (
@@ -34,11 +35,9 @@ from gateway.doors.openai.plain import (
 from gateway.proposals import Proposal, Verdict
 from gateway.usage import usage_of
 
-P = ParamSpec("P")
-T = TypeVar("T")
 Judge = Callable[[list[Proposal]], Awaitable[list[Verdict]]]
 
-MAX_HELD_BYTES = 16 * 1024 * 1024
+MAX_HELD_BYTES = 4 * 1024 * 1024
 MAX_PREFACE_BYTES = 64 * 1024
 MAX_STREAM_BYTES = 256 * 1024 * 1024
 MAX_EVENTS = 1_000_000
@@ -46,7 +45,6 @@ MAX_REST_BYTES = 64 * 1024
 STEP_BYTES = 16 * 1024
 """How much of a stream is worked on before others run; it may hold thousands of events."""
 PIECE_BYTES = 48  # what a piece costs beside its bytes
-LARGE_EVENT_BYTES = 64 * 1024
 MAX_TEMPLATE_BYTES = 4096
 """What is around a call is repeated for each call of the choice; more than this only once."""
 _SMALL_MEMBER_BYTES = 256
@@ -190,9 +188,7 @@ class ChatStream:
             raise too_long(f"{MAX_EVENTS} events")
         out = b""
         for event in events:
-            # A large one is walked in a thread: this stream waits for it, others do not.
-            large = len(event) > LARGE_EVENT_BYTES
-            shown = await asyncio.to_thread(self._event, event) if large else self._event(event)
+            shown = await worked(len(event), self._event, event)
             if self._over:
                 break
             if self._preface is not None:
@@ -337,20 +333,13 @@ class ChatStream:
         held = [(index, choice, choice.calls.calls) for index, choice in sorted(self._held.items())]
         released = b""
         if held:
-            proposals = await _worked_out(self._held_bytes, _proposals, held)
+            proposals = await worked(self._held_bytes, _proposals, held)
             verdicts = iter(await self._judge(proposals) if proposals else ())
             for index, choice, calls in held:
                 judged = [(call, next(verdicts)) for call in calls]
-                released += await _worked_out(self._held_bytes, _released, index, choice, judged)
+                released += await worked(self._held_bytes, _released, index, choice, judged)
         preface, self._preface = self._preface or b"", None
         return preface + out + released + self._held_usage + ending
-
-
-async def _worked_out(size: int, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """What `work` gives; where there is much to do, in a thread, so that others run meanwhile."""
-    if size > LARGE_EVENT_BYTES:
-        return await asyncio.to_thread(work, *args, **kwargs)
-    return work(*args, **kwargs)
 
 
 def _steps(piece: bytes) -> list[bytes]:
