@@ -49,7 +49,7 @@ from gateway.errors import Refusal
 from gateway.footing import footing_of, sealing
 from gateway.govern import Governor
 from gateway.guards import Guards
-from gateway.identity import now as identity_now
+from gateway.identity.now import Now
 from gateway.identity.registry import Registry
 from gateway.keys import session_key
 from gateway.limits.soft import SoftBudget
@@ -147,18 +147,22 @@ class App:
         self.writer = self.footing.writer
         self.writer.on_commit = self.metrics.audit_committed
         self.trail = Trail(self.log)
-        self.registry = Registry(journal=self._journal, clock=self.clock, ids=self.ids, on_suspend=self._suspended)
+        self.registry = Registry(
+            journal=self._journal, macs=self.log.macs, clock=self.clock, ids=self.ids, on_suspend=self._suspended
+        )
+        now = Now(self.log.macs)
         self.approvals = Approvals(
             store=self.writer,
             records=self.trail,
             sealing=sealing(self.footing),
+            macs=self.log.macs,
             clock=self.clock,
             ids=self.ids,
             sentence=render_sentence,
             standing=self.registry.people.standing,
-            standing_in=identity_now.standing,
+            standing_in=now.standing,
             owners=self._owners,
-            active=identity_now.is_active,
+            active=now.is_active,
             settings=config.approvals,
             replica=self.footing.replica,
         )
@@ -304,6 +308,7 @@ class App:
         self.health.add("audit", lambda: self.writer.latched, needed=True)
         for name, (fault, needed) in (self.footing.faults() | self.engines.faults()).items():
             self.health.add(name, fault, needed=needed)
+        self.health.add("rows", lambda: self.log.macs.fault)
         self.health.add("audit_trail", lambda: self.reverification.fault)
         self.health.add("configuration", self._configuration_fault)
         self.health.add("tool_servers", self._tool_server_fault)

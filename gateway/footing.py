@@ -20,7 +20,8 @@ from gateway.audit.source import FileSource, Source
 from gateway.clock import Clock, Ids
 from gateway.config import Config
 from gateway.identity.registry import Registry
-from gateway.limits import Limits, MemoryLimits, read_spend, table_of
+from gateway.limits import Limits, MemoryLimits, table_of
+from gateway.limits.spend import SpendTable
 from gateway.process import Process
 from gateway.store import Writer
 from gateway.store.interface import Connection
@@ -133,13 +134,14 @@ class Embedded:
             clock=self._clock,
             ids=self._ids,
         )
+        self.limits.spend_table = SpendTable(self.log.macs)
         return self.log
 
     async def begin(self, settle: Settle, lost: Lost) -> None:
         """See `Footing.begin`."""
         await self.log.start(settle, lost)
-        windows = self.limits.windows()
-        self.limits.restore(await self.writer.read(lambda db: read_spend(db, windows)))
+        windows, table = self.limits.windows(), self.limits.spend_table
+        self.limits.restore(await self.writer.read(lambda db: table.read(db, windows)))
 
     async def join(
         self,

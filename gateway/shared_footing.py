@@ -24,7 +24,7 @@ from gateway.identity.registry import Registry
 from gateway.keys import fingerprints
 from gateway.limits import table_of
 from gateway.limits.redis import RedisLimits
-from gateway.limits.spend import read_all_spend
+from gateway.limits.spend import SpendTable
 from gateway.process import Process
 from gateway.replicas import Replicas, described
 from gateway.signals import Signals
@@ -105,6 +105,7 @@ class Shared:
                 await self.writer.close()
             self._lock.release()
             raise
+        self.limits.spend_table = SpendTable(self.log.macs)
         return self.log
 
     async def _reach(self) -> None:
@@ -240,7 +241,7 @@ class Shared:
     # ------------------------------------------------------------ limits
 
     async def _read_spend(self, windows: Sequence[str]) -> Iterable[tuple[str, str, str, str, int, int]]:
-        return await self.writer.read(partial(read_all_spend, windows=windows))
+        return await self.writer.read(partial(self.limits.spend_table.read_all, windows=windows))
 
     async def _release(self, replica: str) -> None:
         mine = [row for row in await self._read_spend(self.limits.window_names()) if row[3] == replica]

@@ -24,6 +24,7 @@ from gateway.clock import Clock, Ids
 from gateway.config import Approvals as Settings
 from gateway.errors import Refusal
 from gateway.store.interface import Connection
+from gateway.store.macs import RowMacs
 
 T = TypeVar("T")
 NANOS = 1_000_000_000
@@ -70,6 +71,7 @@ class Changing(Looking):
         store: Stores,
         records: Records,
         sealing: Sealing,
+        macs: RowMacs,
         clock: Clock,
         ids: Ids,
         sentence: Sentence,
@@ -83,7 +85,7 @@ class Changing(Looking):
         """`replica`: who carries out here, '' where there is one gateway only. `standing_in` and `active` look inside
         a transaction: what a person may do, whether an agent may act.
         """
-        rows = Rows(sealing)
+        rows = Rows(sealing, macs)
         super().__init__(store, rows)
         self._store = store
         self._records = records
@@ -179,6 +181,7 @@ class Changing(Looking):
         self.on_told(case.id)
 
     def _heard(self, case: Case) -> None:
+        self._rows.saw(case)
         self._known.tell(case.id, keys_of(case), case.state, case.told_until_ns)
         self._wakeups.changed(case)
 

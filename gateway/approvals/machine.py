@@ -97,12 +97,8 @@ class Machine:
                 guidance=guidance,
                 ts_ns=self._clock.now_ns(),
             )
-            db.execute(
-                "INSERT INTO case_vote (id, case_id, person, choice, presented_digest, reason, guidance, ts_ns)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (vote.id, case.id, person, choice.value, presented_digest, reason, guidance, vote.ts_ns),
-            )
-            moved = self._counted(case, [*votes, vote], standings)
+            self._rows.add_vote(db, case.id, vote)
+            moved = self._counted(_replace(case, votes=case.votes + 1), [*votes, vote], standings)
             self._move(db, case, moved)
             labels = {"choice": choice.value, "presented_digest": presented_digest, "vote": vote.id}
             if reason:
@@ -141,10 +137,7 @@ class Machine:
 
         def change(db: Connection) -> Note:
             self._load(db, case_id)
-            db.execute(
-                "INSERT INTO case_comment (id, case_id, person, text, ts_ns) VALUES (?, ?, ?, ?, ?)",
-                (comment.id, case_id, comment.person, comment.text, comment.ts_ns),
-            )
+            self._rows.add_comment(db, case_id, comment)
             return Note("case.commented", {"comment": comment.id})
 
         return change

@@ -21,6 +21,7 @@ from gateway.audit.view import Filter, Page, Refused, View
 from gateway.clock import Clock, Ids
 from gateway.errors import Refusal
 from gateway.store.interface import Connection, Group, Store
+from gateway.store.macs import RowMacs
 
 _REMEMBERED = 4096  # refused actions kept apart, so that one action counts once
 
@@ -43,6 +44,8 @@ class Appending:
     ) -> None:
         self.tenant = tenant
         self.writer = store
+        self.macs = RowMacs(keys.rows)
+        """What tells rows that a gateway with these keys wrote from others."""
         self.vkey = keys.signer.verifier.vkey
         self.vault = vault
         self._group = group

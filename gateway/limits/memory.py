@@ -7,7 +7,6 @@ overspend. More than one process needs the shared implementation; `serve` refuse
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import partial
 from typing import Any, NamedTuple
 
 from gateway.actions import Action, Cost, ModelTarget, Reservation, Target
@@ -21,7 +20,7 @@ from gateway.limits.bounds import bound_nanousd, input_bound, output_bound
 from gateway.limits.interface import Persist, SpendRow
 from gateway.limits.levels import Accounts
 from gateway.limits.soft import SoftBudget, TellsSoftBudget, tell_nobody
-from gateway.limits.spend import add_nothing, add_spend
+from gateway.limits.spend import LOCAL, Booking, SpendTable, add_nothing
 from gateway.limits.windows import Windows, windows_at
 
 
@@ -40,6 +39,8 @@ class MemoryLimits:
     """The embedded `Limits`. Belongs to the event loop's thread."""
 
     def __init__(self, clock: Clock, table: AllowanceTable | None = None) -> None:
+        self.spend_table: SpendTable = LOCAL
+        """Where settlements are booked. Set it as soon as the log's keys are read."""
         self.on_soft_budget: TellsSoftBudget = tell_nobody
         """Told once of each soft budget that is passed, in each window."""
         self._clock = clock
@@ -153,7 +154,7 @@ class MemoryLimits:
             account.tokens.correct(bucket, more_tokens)
         if not nanousd and not tokens:
             return add_nothing
-        return partial(add_spend, rows)
+        return Booking(self.spend_table, rows)
 
     def _passed(self, account: Account, spend: Spend) -> None:
         """A soft budget was passed: tell it, once."""
@@ -185,7 +186,7 @@ class MemoryLimits:
             spend.tokens += tokens
             spend.booked_nanousd += nanousd
             spend.booked_tokens += tokens
-        return partial(add_spend, rows)
+        return Booking(self.spend_table, rows)
 
     def _rows_of_unknown(self, reservation: Reservation, now_ns: int, tenant: str) -> list[SpendRow]:
         """The whole of a reservation, in the windows of its time. Its minute is over by the time anybody is dead."""

@@ -10,7 +10,8 @@ import pytest
 from gateway.actions import Agent
 from gateway.audit.check import verify_data_dir
 from gateway.errors import Refusal
-from gateway.identity import Role, now
+from gateway.identity import Role
+from gateway.identity.now import Now
 from gateway.identity.people import LINK_VALID_S, SESSION_VALID_S
 from gateway.identity.signed_in import COOKIE, same_origin, signed_in
 
@@ -179,7 +180,7 @@ async def test_what_a_person_may_decide_is_known_at_once_and_after_a_restart(hou
         assert ada is not None
         assert (olga.reviewer, olga.groups) == (True, ("risk", "treasury"))
         assert (ada.reviewer, ada.groups) == (False, ("risk",))
-    durable = await house.writer.read(lambda db: now.standing(db, "olga"))
+    durable = await house.writer.read(lambda db: Now(house.log.macs).standing(db, "olga"))
     assert durable == (True, ("risk", "treasury"))
 
 
@@ -201,7 +202,7 @@ async def test_who_was_removed_decides_nothing(house: House) -> None:
     await people.add("olga", name="Olga", roles=[Role.REVIEWER], groups=["treasury"], by="operator")
     await people.remove("olga", by="operator")
     assert people.standing("olga") is None
-    assert await house.writer.read(lambda db: now.standing(db, "olga")) is None
+    assert await house.writer.read(lambda db: Now(house.log.macs).standing(db, "olga")) is None
 
 
 async def test_the_local_operator_stays_an_operator(house: House) -> None:
@@ -230,7 +231,9 @@ async def test_a_removed_or_suspended_agent_is_not_active(house: House) -> None:
     agents = house.registry.agents
     await agents.declare([Agent(id="reader"), Agent(id="payer")])
     await agents.suspend("payer", person="operator", reason="")
-    active = await house.writer.read(lambda db: [now.is_active(db, one) for one in ("reader", "payer", "nobody")])
+    active = await house.writer.read(
+        lambda db: [Now(house.log.macs).is_active(db, one) for one in ("reader", "payer", "nobody")]
+    )
     assert active == [True, False, False]
     await agents.declare([])
-    assert not await house.writer.read(lambda db: now.is_active(db, "reader"))
+    assert not await house.writer.read(lambda db: Now(house.log.macs).is_active(db, "reader"))
