@@ -53,6 +53,7 @@ from gateway.identity.now import Now
 from gateway.identity.registry import Registry
 from gateway.keys import session_key
 from gateway.limits.soft import SoftBudget
+from gateway.limits.windows import names_in
 from gateway.policy import Decider
 from gateway.process import Process
 from gateway.settings import child_environment, resolve, resolve_text
@@ -109,7 +110,7 @@ class App:
         self.health = Health(self.clock)
         self.health.on_change = _told_of_part
         self.engines = Engines(process.opa_url, self.clock, self._was_in_force)
-        self.reverification = Reverification(self.footing.source())
+        self.reverification = Reverification(self.footing.source(), names_in)
         self._prices: Any = {}
         self._installed_ns = 0  # when the state in force came into force
         self._has_learned = False  # a tool server has told its tools since what was approved was last tried
@@ -166,7 +167,7 @@ class App:
             settings=config.approvals,
             replica=self.footing.replica,
         )
-        await self.footing.begin(self._settle_unknown, self._lost_call)
+        self.registry.agents.suspended_on_record = await self.footing.begin(self._settle_unknown, self._lost_call)
         await self.registry.load(self.writer)
         await self.approvals.load()
         await self.footing.join(self.registry, self.approvals, self._told, self._doubted)

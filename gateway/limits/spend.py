@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.limits.interface import SpendRow
@@ -24,6 +24,7 @@ _FORGET = """
 DELETE FROM spend WHERE tenant = ? AND level = ? AND "window" >= 'minute:' AND "window" < ? AND replica = ?
 """
 
+_KEPT_ALWAYS = ("agent:", "user:")  # their days and months are counted whether or not they are limited
 _FOUND_AT_ONCE = 500
 _REMEMBERED = 10_000
 
@@ -62,7 +63,7 @@ class SpendTable:
         connection.executemany(_WRITE, rows)
         if len(self._written) > _REMEMBERED:
             self._written.clear()
-        self._written.update({key: row for key, row in zip(more, rows, strict=True)})
+        self._written.update(zip(more, rows, strict=True))
         past = [(tenant, level, window, replica) for tenant, level, window, replica in keys if _is_minute(window)]
         if past:
             connection.executemany(_FORGET, past)
@@ -72,11 +73,15 @@ class SpendTable:
         marks = ", ".join(["(?, ?, ?, ?)"] * len(keys))
         return connection.execute(f"{_FIND}{marks})", [part for key in keys for part in key]).fetchall()
 
-    def read(self, connection: Connection, windows: Windows) -> list[SpendRow]:
-        """What was spent in these windows, by whichever replica, for `Limits.restore`."""
+    def read(
+        self, connection: Connection, windows: Windows, recorded: Mapping[_Key, tuple[int, int]] | None = None
+    ) -> list[SpendRow]:
+        """What was spent in these windows, by whichever replica, for `Limits.restore`; see `at_least`."""
         totals: dict[tuple[str, str, str], list[int]] = {}
-        named = (windows.minute, windows.day, windows.month)
-        for tenant, level, window, _, nanousd, tokens in self.read_all(connection, named):
+        rows = self.read_all(connection, (windows.minute, windows.day, windows.month))
+        if recorded is not None:
+            rows = self.at_least(connection, rows, recorded)
+        for tenant, level, window, _, nanousd, tokens in rows:
             total = totals.setdefault((tenant, level, window), [0, 0])
             total[0] += nanousd
             total[1] += tokens
@@ -91,6 +96,37 @@ class SpendTable:
                 connection, "spend", 'WHERE "window" = ?', (name,)
             )
         ]
+
+    def at_least(
+        self, connection: Connection, rows: Sequence[ReplicaSpend], recorded: Mapping[_Key, tuple[int, int]]
+    ) -> list[ReplicaSpend]:
+        """`rows`, and where the log's costs come to more than a row says, those: the higher spend counts.
+
+        A row of an agent or a user that says less is reported; of the other levels no record says which windows were
+        counted, so a budget that was added in the middle of its window counts what was spent there before.
+        """
+        merged = {row[:4]: (row[4], row[5]) for row in rows}
+        turned = self._turned(connection)
+        for key, said in recorded.items():
+            tenant, level, window, _ = key
+            stands = merged.get(key, (0, 0))
+            if said[0] <= stands[0] and said[1] <= stands[1]:
+                continue
+            if (tenant, level, _month(window)) in turned:
+                continue
+            merged[key] = (max(said[0], stands[0]), max(said[1], stands[1]))
+            if level.startswith(_KEPT_ALWAYS):
+                told = f"{stands[0]} nano-USD and {stands[1]} tokens, and on record are {said[0]} and {said[1]}"
+                self._macs.report("spend", "/".join(key), f"says that less was spent than is on record: {told}")
+        return [(*key, *total) for key, total in merged.items()]
+
+    def _turned(self, connection: Connection) -> set[tuple[str, str, str]]:
+        """Months in which a level was counted in several time zones: windows were begun in their middle."""
+        zones: dict[tuple[str, str, str], set[str]] = {}
+        months = self._macs.read(connection, "spend", "WHERE \"window\" >= 'month:'")
+        for tenant, level, window, *_ in months:
+            zones.setdefault((tenant, level, _month(window)), set()).add(window)
+        return {key for key, found in zones.items() if len(found) > 1}
 
 
 class Booking:
@@ -136,6 +172,11 @@ def read_all_spend(connection: Connection, windows: Sequence[str], table: SpendT
 
 def add_nothing(_connection: Connection) -> None:
     """What a settlement returns that has nothing to book."""
+
+
+def _month(window: str) -> str:
+    """The month that a day or a month lies in, such as 2026-11."""
+    return window.partition(":")[2][:7]
 
 
 def _is_minute(window: str) -> bool:

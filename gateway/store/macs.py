@@ -141,10 +141,9 @@ class RowMacs:
             self.report(table, key_of(table, row), "was not written by this gateway, or was changed since")
             return False
         floor = self._floors.get((table, key_of(table, row))) if self._floors else None
-        if floor is not None:
-            if covered.age(row) < floor:
-                self.report(table, key_of(table, row), "is an older state of the row that was put back")
-                return False
+        if floor is not None and covered.age(row) < floor:
+            self.report(table, key_of(table, row), "is an older state of the row that was put back")
+            return False
         return True
 
     # ------------------------------------------------------------ writing

@@ -99,10 +99,12 @@ async def test_an_append_is_all_or_nothing_with_what_rides_along(house: House) -
         connection.execute("INSERT INTO spend VALUES ('t', 'a', 'day', '', 1, 1, NULL)")
         raise ValueError("no")
 
-    def spends(connection: Connection) -> None:
-        connection.execute("INSERT INTO spend VALUES ('t', 'a', 'day', '', 1, 1, NULL)")
-
     async with house.log() as log:
+
+        def spends(connection: Connection) -> None:
+            row = {"tenant": "t", "level": "a", "window": "day", "replica": "", "nanousd": 1, "tokens": 1}
+            log.macs.insert(connection, "spend", **row)
+
         one, two = house.action(), house.action()
         bad = house.intent(two)
         bad.also = boom
