@@ -164,6 +164,7 @@ class App:
             standing_in=now.standing,
             owners=self._owners,
             active=now.is_active,
+            on_record=self.log.case_on_record,
             settings=config.approvals,
             replica=self.footing.replica,
         )

@@ -94,7 +94,8 @@ async def a_running_gateway(request: pytest.FixtureRequest, tmp_path: Path) -> A
     (tmp_path / "gateway.yaml").write_text(CONFIG)
     app = App(process_in(tmp_path, request))
     await app.start()
+    running = Running(app, tmp_path)
     try:
-        yield Running(app, tmp_path)
+        yield running
     finally:
-        await app.stop(1)
+        await running.app.stop(1)  # the one that runs by then

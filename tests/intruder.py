@@ -8,6 +8,7 @@ from contextlib import closing
 from typing import Any
 
 import psycopg
+import redis
 
 from gateway.process import Process
 from gateway.store.connections import DATABASE_NAME
@@ -47,6 +48,12 @@ class Intruder:
         """Add a row."""
         names = ", ".join(f'"{name}"' for name in row)
         self.run(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(row))})", list(row.values()))
+
+    def empty_redis(self) -> None:
+        """Counters that replicas share outlive a restart; the embedded gateway has none."""
+        if self._process.redis_url is not None:
+            with closing(redis.Redis.from_url(self._process.redis_url.get_secret_value())) as client:
+                client.flushdb()
 
     def put_back(self, table: str, row: Row, key: str = "id") -> None:
         """Replace a row by an older copy of it."""

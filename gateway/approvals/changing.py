@@ -16,7 +16,7 @@ from gateway.approvals.deciders import Stands
 from gateway.approvals.kept import KeptAnswers
 from gateway.approvals.known import Known
 from gateway.approvals.looking import Looking, Reads
-from gateway.approvals.machine import Change, Machine
+from gateway.approvals.machine import Change, Machine, OnRecord
 from gateway.approvals.rows import Rows, idempotency_of
 from gateway.approvals.sealing import Sealing
 from gateway.approvals.wakeups import Listener, Wakeups
@@ -79,11 +79,12 @@ class Changing(Looking):
         standing_in: Callable[[Connection, str], Stands | None],
         owners: Callable[[str], Iterable[str]],
         active: Callable[[Connection, str], bool],
+        on_record: OnRecord,
         settings: Settings,
         replica: str = "",
     ) -> None:
         """`replica`: who carries out here, '' where there is one gateway only. `standing_in` and `active` look inside
-        a transaction: what a person may do, whether an agent may act.
+        a transaction: what a person may do, whether an agent may act. `on_record`: what the log says of an open case.
         """
         rows = Rows(sealing, macs)
         super().__init__(store, rows)
@@ -102,6 +103,7 @@ class Changing(Looking):
             owners=owners,
             active=active,
             replay_s=lambda: self._settings.replay_s,
+            on_record=on_record,
             replica=replica,
         )
         self._replica = replica

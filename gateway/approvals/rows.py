@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import structlog
@@ -104,6 +104,11 @@ class Rows:
         """A case as it is durable: an older state of its row counts no more. Call it after the commit."""
         self._macs.saw(_CASE, case.id, case.version)
         self._seen_until_ns[case.id] = max(case.expires_ns, self._seen_until_ns.get(case.id, 0))
+
+    def outdated(self, case: Case, reason: str) -> NoReturn:
+        """The log says otherwise than a case's row, which therefore counts no more. Raises `store_unavailable`."""
+        self._macs.distrust(_CASE, tuple(self._row(case).values()), reason, for_ever=True)
+        raise _foreign(case.id)
 
     def forget_old(self, now_ns: int) -> None:
         """Cases whose every state has expired need not be remembered."""

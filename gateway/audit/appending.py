@@ -174,6 +174,11 @@ class Appending:
         compare(recorded, connection, self.macs)
         return recorded
 
+    def case_on_record(self, connection: Connection, case_id: str) -> tuple[int, int] | None:
+        """The attempts and votes of an open case as the log has them, inside a transaction; None where it has ended."""
+        said = self.recorder.case(connection, case_id, self._waiting_bodies(connection))
+        return None if said is None else (said.attempts, said.votes)
+
     def _waiting_bodies(self, connection: Connection) -> list[bytes]:
         """Durable records that have no place in the log yet."""
         return []

@@ -107,7 +107,7 @@ def _cases(recorded: Recorded, db: Connection, macs: RowMacs) -> None:
         of = dict(zip(columns, row, strict=True))
         said = recorded.state.cases.get(of["id"])
         if said is None:
-            macs.distrust("approval_case", row, f"is {of['state']}, and has ended on record")
+            macs.distrust("approval_case", row, f"is {of['state']}, and has ended on record", for_ever=True)
         elif of["state"] not in said.states:
             on_record = " or ".join(sorted(said.states))
             macs.distrust("approval_case", row, f"is {of['state']}, and on record it is {on_record}")
@@ -117,6 +117,8 @@ def _cases(recorded: Recorded, db: Connection, macs: RowMacs) -> None:
                 row,
                 f"has {of['fence']} attempts and {of['votes']} votes, and on record {said.attempts} and {said.votes}",
             )
+        else:
+            macs.saw("approval_case", of["id"], of["version"])
     there = {row[0] for row in db.execute("SELECT id FROM approval_case")}
     for case in recorded.state.cases.keys() - there:
         macs.report("approval_case", case, "is open on record, and was deleted")

@@ -27,6 +27,7 @@ from gateway.store.macs import RowMacs
 _NANOS = 10**9
 _MINUTE_NS = 60 * _NANOS
 _STEP = 1000
+_STEPS = 4  # that are read in a row beside the work
 _SAVE_EVERY = 5000  # records that a start may have to read anew
 _HAS_AN_END = -1  # a key that was replaced; older records do not say when it ends
 ROWS_SEALED = "rows"
@@ -295,19 +296,45 @@ class Recorder:
     def read(self, db: Connection, *, limit: int | None = None) -> Recorded:
         """What the records say that have their place as `db` sees them; at most `limit` more than before."""
         with self._lock:
-            if self._known is None:
-                self._known = self._load(db)
-            known, end = self._known, None if limit is None else self._known.size + limit
-            while end is None or known.size < end:
-                step = _STEP if end is None else min(_STEP, end - known.size)
-                rows = db.execute(
-                    "SELECT CAST(body AS BLOB) FROM leaf WHERE idx >= ? ORDER BY idx LIMIT ?", (known.size, step)
-                ).fetchall()
-                for (body,) in rows:
-                    known.add(bytes(body))
-                if len(rows) < step:
-                    break
-            return known
+            return self._read(db, limit)
+
+    def _read(self, db: Connection, limit: int | None) -> Recorded:
+        known = self._known
+        if known is None or (self._shared and self._is_far_behind(db, known)):
+            self._known = known = self._load(db, known)
+        end = None if limit is None else known.size + limit
+        while end is None or known.size < end:
+            step = _STEP if end is None else min(_STEP, end - known.size)
+            rows = db.execute(
+                "SELECT CAST(body AS BLOB) FROM leaf WHERE idx >= ? ORDER BY idx LIMIT ?", (known.size, step)
+            ).fetchall()
+            for (body,) in rows:
+                known.add(bytes(body))
+            if len(rows) < step:
+                break
+        return known
+
+    @staticmethod
+    def _is_far_behind(db: Connection, known: Recorded) -> bool:
+        """Whether another replica may have kept what this one would have to read."""
+        (last,) = db.execute("SELECT max(idx) FROM leaf").fetchone()
+        return last is not None and int(last) - known.size > _SAVE_EVERY
+
+    def case(self, db: Connection, case_id: str, waiting: list[bytes]) -> CaseSaid | None:
+        """What the log says of an open case, inside a transaction; None where it has ended or was never opened.
+
+        `waiting`: bodies of records that have no place yet.
+        """
+        with self._lock:
+            known = self._read(db, None)
+            said = known.state.cases.get(case_id)
+            of_it = Recorded("", lambda now_ns: (), shared=False)
+            if said is not None:
+                of_it.state.cases[case_id] = copy.copy(said)
+        for body in waiting:
+            if case_id.encode() in body:
+                of_it.add(body)
+        return of_it.state.cases.get(case_id)
 
     async def catch_up(self) -> None:
         """Read all that has its place by now, in steps of which each takes a moment."""
@@ -317,7 +344,11 @@ class Recorder:
 
     async def follow(self, now_ns: int, *, saves: bool = False) -> None:
         """Read a little more; keep it once enough is new, or where `saves`. Raises Refusal where that can't be."""
-        known = await self._store.read(lambda db: self.read(db, limit=_STEP))
+        for _ in range(_STEPS):
+            size = 0 if self._known is None else self._known.size
+            known = await self._store.read(lambda db: self.read(db, limit=_STEP))
+            if known.size < size + _STEP:
+                break
         if known.size - self._saved >= (1 if saves else _SAVE_EVERY):
             await self._save(known, now_ns)
 
@@ -342,17 +373,17 @@ class Recorder:
         await self._store.write(write)
         self._saved = size
 
-    def _load(self, db: Connection) -> Recorded:
+    def _load(self, db: Connection, before: Recorded | None) -> Recorded:
         names = partial(self.names_in, self._zone)
         for _, size, state in self._macs.read(db, "recorded", "WHERE tenant = ?", (self._tenant,)):
             try:
                 known = _decode_state(state)
             except msgspec.DecodeError:  # of another version
                 continue
-            if known.zone == self._zone:
+            if known.zone == self._zone and (before is None or size > before.size):
                 self._saved = size
                 return Recorded(self._zone, names, shared=self._shared, state=known, size=size)
-        return Recorded(self._zone, names, shared=self._shared)
+        return before or Recorded(self._zone, names, shared=self._shared)
 
 
 def nanoseconds(ts: str) -> int:

@@ -118,10 +118,12 @@ class SpendCheck:
     def wrong(self) -> Iterator[Wrong]:
         """All records were seen."""
         rows: dict[tuple[str, str, str], tuple[int, int]] = {}
+        replicas: dict[tuple[str, str, str], list[str]] = {}
         zones: dict[tuple[str, str], set[str]] = {}
-        for tenant, level, window, nanousd, tokens in self._connection.execute(
-            'SELECT tenant, level, "window", nanousd, tokens FROM spend'
+        for tenant, level, window, replica, nanousd, tokens in self._connection.execute(
+            'SELECT tenant, level, "window", replica, nanousd, tokens FROM spend'
         ):
+            replicas.setdefault((tenant, level, window), []).append(replica)
             had = rows.get((tenant, level, window), (0, 0))
             rows[tenant, level, window] = (had[0] + nanousd, had[1] + tokens)
             zones.setdefault((tenant, level), set()).add(str(window).partition("@")[2])
@@ -136,7 +138,9 @@ class SpendCheck:
             stands = rows.get((tenant, level, window), (0, 0))
             if stands[0] < said[0] or stands[1] < said[1]:
                 fault = f"says that less was spent ({stands[0]} nano-USD, {stands[1]} tokens) than is on record"
-                yield Wrong("spend", f"{tenant}/{level}/{window}", f"{fault} ({said[0]}, {said[1]})")
+                fault = f"{tenant}/{level}/{window} {fault} ({said[0]}, {said[1]})"
+                for replica in replicas.get((tenant, level, window), ("",)):
+                    yield Wrong("spend", f"{tenant}/{level}/{window}/{replica}", fault)
 
 
 def zones_of(connection: Connection) -> set[str]:

@@ -93,7 +93,7 @@ def migrate(config: ConfigFile = CONFIG, data_dir: DataDir = DATA_DIR, as_json: 
     os.umask(_UMASK)
     process = _process(config, None, None, data_dir)
     if process.is_scaled:
-        changed = _migrate_shared(process)
+        changed = migrate_shared(process)
     else:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = DirectoryLock(data_dir)
@@ -105,7 +105,8 @@ def migrate(config: ConfigFile = CONFIG, data_dir: DataDir = DATA_DIR, as_json: 
     show({"id": schema.HEAD, "revision": schema.HEAD, "changed": changed}, as_json, text)
 
 
-def _migrate_shared(process: Process) -> bool:
+def migrate_shared(process: Process) -> bool:
+    """Bring the database that replicas share up to date, with its keys and codes of rows. Raises CommandError."""
     from gateway import settings
     from gateway.audit import keys as audit_keys
     from gateway.keys import make_keys

@@ -184,10 +184,10 @@ class RowMacs:
         """An older state of this row can do no harm any more."""
         self._floors.pop((table, key), None)
 
-    def distrust(self, table: str, row: Sequence[Any], reason: str) -> None:
-        """The log contradicts this row: it is reported, and only a newer state of it counts from now on."""
+    def distrust(self, table: str, row: Sequence[Any], reason: str, *, for_ever: bool = False) -> None:
+        """The log contradicts this row: it is reported, and only a newer state of it counts from now on, if any."""
         covered = COVERED[table]
-        has_age = covered.counter is not None or covered.ends is not None
+        has_age = not for_ever and (covered.counter is not None or covered.ends is not None)
         self.saw(table, key_of(table, row), covered.age(row) + 1 if has_age else _NEVER)
         self.report(table, key_of(table, row), reason)
 

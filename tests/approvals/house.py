@@ -97,6 +97,7 @@ class House:
             standing_in=self.now.standing,
             owners=lambda agent_id: self.owners,
             active=self.now.is_active,
+            on_record=self.log.case_on_record,
             settings=self.settings,
             replica=replica,
         )
