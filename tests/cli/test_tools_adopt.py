@@ -150,6 +150,10 @@ async def test_an_agents_words_move_neither_the_terminal_nor_the_draft(shell: Sh
     hostile = {"type": "function", "function": {"name": "look", "description": words, "parameters": {words: 1}}}
     agent = await shell.running.agent()
     await chat(agent, "Hello", hostile)
+    unnameable = {"type": "function", "function": {"name": f"x{words}", "description": ""}}
+    body = {"model": "demo", "messages": [{"role": "user", "content": "Hello"}], "tools": [unnameable]}
+    refused = await agent.post("/v1/chat/completions", json=body)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "tools[0].function.name")
     for command in (["tools", "seen"], ["tools", "adopt", "--agent", "reader"]):
         out = (await shell(*command)).out
         assert "\x1b" not in out
@@ -158,4 +162,5 @@ async def test_an_agents_words_move_neither_the_terminal_nor_the_draft(shell: Sh
     assert set(made) == {"version", "server", "kind", "title", "owner", "tools"}
     assert list(made["tools"]) == ["look"]
     only = await shell("tools", "adopt", "--agent", "reader", "--tool", f"x{words}", exit_code=1)
+    assert "was not seen to declare" in only.err
     assert "\x1b" not in only.err
