@@ -233,8 +233,6 @@ class _Check:
             if not self._may_fail() and upstream_reading().error is None:
                 yield f"fails: {reading.error}"
             return
-        if self._reader.needs_object and self._sent.unnamed:
-            return
         yield from self._too_few()
         yield from self._unlike_read()
         yield from self._other_text()
@@ -244,6 +242,8 @@ class _Check:
         unfinished = _UNFINISHED & set(self._sent.finish.values())
         return (
             (self._reader.fails_on_custom and "custom" in kinds)
+            # without `object` it read nothing of the upstream's, and so had nothing to fail on
+            or (self._reader.needs_object and "no object" in self._upstream.oddities and "custom" in kinds)
             or (self._reader.refuses_unfinished and bool(unfinished))
             or not self._sent.finish  # some SDKs take an answer without a finish reason for one that broke off
         )

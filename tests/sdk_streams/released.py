@@ -34,7 +34,6 @@ class Released:
     finish: dict[int, str] = field(default_factory=dict)
     ended: bool = False
     misplaced: bool = False  # some text is of no choice or no type that can be told
-    unnamed: bool = False  # some chunk does not say that it is one (`object`)
 
     @property
     def all_calls(self) -> list[Call]:
@@ -62,7 +61,6 @@ def read_stream(data: bytes) -> Released:
             continue
         chunk = _loads(event.removeprefix("data: "))
         _refuse_strays(chunk, "delta")
-        found.unnamed |= chunk.get("object") != "chat.completion.chunk"
         for choice in chunk.get("choices") or ():
             _note_delta(found, choice)
     return found

@@ -52,6 +52,7 @@ class _Choice(msgspec.Struct, gc=False):
 
 
 class _Chunk(msgspec.Struct):
+    object: Any = None
     choices: list[_Choice] | None = None
     usage: msgspec.Raw = _NULL
     error: Any = None
@@ -101,6 +102,7 @@ class ChatStream:
         self._held_bytes = 0
         self._held_usage = b""  # the usage chunk, where calls must come before it
         self._begun: set[int] = set()  # choices that said something
+        self._shown: set[int] = set()  # choices that the agent was sent something of
         self._finished: set[int] = set()  # choices that gave a finish reason
         self._counted = StreamUsage()
         self._over = False
@@ -207,12 +209,28 @@ class ChatStream:
             self._counted.add(data, chunk.usage)
         if has_usage and not chunk.choices:
             return self._show_usage(b"data: " + data + b"\n\n")
+        if chunk.object != _OBJECT and chunk.choices:
+            return self._take(loads(data), 0)
+        opening = b""
         for choice in chunk.choices or ():
             if choice.finish_reason is not None:
                 return self._finish(chunk, data)
-            if choice.index not in self._begun:
+            if choice.index not in self._shown:
                 self._begun.add(choice.index or 0)
-        return b"data: " + data + b"\n\n"
+                opening += self._open(choice.index or 0, data)
+        return opening + b"data: " + data + b"\n\n"
+
+    def _open(self, index: int, data: bytes | dict[str, Any]) -> bytes:
+        """What comes before the first event of a choice: openai-python wants choices to begin in their order."""
+        missing = [below for below in range(min(index, self._choices)) if below not in self._shown]
+        self._shown.update(missing, (index,))
+        if not missing:
+            return b""
+        event = loads(data) if isinstance(data, bytes) else data
+        around = {key: value for key, value in event.items() if key not in ("choices", "usage")} | {"object": _OBJECT}
+        return b"".join(
+            _data({**around, "choices": [{"index": below, "delta": {}, "finish_reason": None}]}) for below in missing
+        )
 
     def _finish(self, chunk: _Chunk, data: bytes) -> bytes:
         """A finish chunk waits for the end of the answer, as calls may come after it; then it goes out as it came."""
@@ -251,25 +269,27 @@ class ChatStream:
         if len(flowing) < len(choices) and event.get("usage") is not None:
             self._show_usage(_data({**event, "choices": []}))
             event = {key: value for key, value in event.items() if key != "usage"}
-        return _data({**event, "choices": flowing}) if flowing or not choices else b""
+        if not choices:
+            return _data(event)
+        opening = b"".join(self._open(place_of(one), event) for one in flowing)
+        return opening + _data({**event, "object": _OBJECT, "choices": flowing}) if flowing else b""
 
     def _hold(self, event: dict[str, Any], raw: dict[str, Any], size: int) -> dict[str, Any] | None:
         """Keep the calls of a choice and the finish that follows them; give what of it may flow, or None."""
         index, finish = place_of(raw), finish_reason(raw)
         delta = raw.get("delta")
-        if isinstance(delta, dict):
-            delta = without_empty_calls(delta)
-            raw = {**raw, "delta": delta}
+        delta = without_empty_calls(delta) if isinstance(delta, dict) else {}  # LangChain fails on other deltas
+        raw = {**raw, "delta": delta}
         if "finish_reason" in raw:
             raw = {**raw, "finish_reason": finish}
         message = raw.pop("message", None)  # of a complete answer; openai-node takes it for all that came so far
-        if isinstance(message, dict) and isinstance(message.get("role"), str) and isinstance(delta, dict):
+        if isinstance(message, dict) and isinstance(message.get("role"), str):
             raw["delta"] = delta = {"role": message["role"], **delta}
         self._begun.add(index)
         if finish is not None:
             self._finished.add(index)
         held = self._held.get(index)
-        if isinstance(delta, dict) and carries_calls(delta):
+        if carries_calls(delta):
             held = self._held.setdefault(index, held or _HeldChoice())
             self._hold_calls(held, event, delta, size)
             delta = {key: value for key, value in delta.items() if key not in ("tool_calls", "function_call")}
@@ -278,15 +298,15 @@ class ChatStream:
         else:
             held = self._held.setdefault(index, held or _HeldChoice())
         held.verbatim = b""
-        said = isinstance(delta, dict) and any(value not in (None, "") for key, value in delta.items() if key != "role")
+        said = any(value not in (None, "") for key, value in delta.items() if key != "role")
         if finish is not None:
             last = {"finish_reason": finish} if said else raw
-            held.finish = {**event, "choices": [{**last, "index": index, "delta": {}}]}
+            held.finish = {**event, "object": _OBJECT, "choices": [{**last, "index": index, "delta": {}}]}
             held.finish.pop("usage", None)
         if said or (finish is None and any(raw[key] is not None for key in raw if key not in _PLAIN_KEYS)):
             return {**raw, "delta": delta, "finish_reason": None}
-        if isinstance(delta, dict) and isinstance(delta.get("role"), str):
-            if finish is None:  # openai-python wants the first choice to begin first
+        if isinstance(delta.get("role"), str):
+            if finish is None:
                 return {**raw, "delta": {"role": delta["role"]}}
             held.role = delta["role"]
         return None
@@ -321,7 +341,9 @@ class ChatStream:
             for index, choice, calls in held:
                 judged = [(call, next(verdicts)) for call in calls]
                 verbatim = choice.verbatim if not judged else b""
-                released += verbatim or b"".join(map(_data, _written(index, choice, judged, ids)))
+                written = verbatim or b"".join(map(_data, _written(index, choice, judged, ids)))
+                if written:
+                    released += self._open(index, choice.template or choice.finish or {}) + written
         preface, self._preface = self._preface or b"", None
         return preface + out + released + self._held_usage + ending
 
@@ -345,7 +367,7 @@ def _written(index: int, choice: _HeldChoice, judged: list[tuple[Call, Verdict]]
     role = {} if choice.role is None else {"role": choice.role}
     if deltas:
         deltas[0], role = role | deltas[0], {}
-    around = {"object": "chat.completion.chunk", **choice.template}  # openai-python passes over other objects
+    around = {**choice.template, "object": _OBJECT}
     chunks = [{**around, "choices": [{"index": index, "delta": delta, "finish_reason": None}]} for delta in deltas]
     if choice.finish is not None:
         last = choice.finish["choices"][0]
@@ -356,17 +378,18 @@ def _written(index: int, choice: _HeldChoice, judged: list[tuple[Call, Verdict]]
 
 
 _COMMENT = b":\n\n"
+_OBJECT = "chat.completion.chunk"  # openai-python passes over chunks that are another object
 _PLAIN_KEYS = frozenset({"index", "delta", "finish_reason"})
 
 
-def _says_nothing(event: bytes) -> bool:
-    """Whether an event, as it is sent, holds only the role, or empty text."""
+def _says_nothing(events: bytes) -> bool:
+    """Whether events, as they are sent, hold only roles, or empty text."""
     try:
-        choices = _decode(event.removeprefix(b"data: "))["choices"]
         return all(
             choice.get("finish_reason") is None
             and all(key == "role" or not value for key, value in choice["delta"].items())
-            for choice in choices
+            for event in events.split(b"\n\n")[:-1]
+            for choice in _decode(event.removeprefix(b"data: "))["choices"]
         )
     except (msgspec.DecodeError, UnicodeDecodeError, LookupError, TypeError, AttributeError):
         return False  # only the client understands it

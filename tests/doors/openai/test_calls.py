@@ -278,6 +278,25 @@ async def test_text_flows_while_calls_are_held() -> None:
     assert b"tool_calls" not in seen[0]
 
 
+# openai-python fails where a choice begins before the one below it, and passes over chunks without `object`.
+BEGINNINGS = {
+    "the second choice comes first": [chunk({"content": "b"}, index=1), chunk({"content": "a"})],
+    "the first finishes with its role": [chunk({"role": "assistant"}, "length"), chunk({"content": "b"}, index=1)],
+    "the second is a call": [chunk(call(fn("b", "{}", index=0, id="2")), "tool_calls", index=1)],
+    "no object": [{"choices": [{"index": 1, "delta": {"content": "b"}}]}, {"object": "", **END}],
+    "a delta that is none": [chunk(call(fn("a", "{}", index=0, id="1"))), {"choices": [{"index": 1, "delta": True}]}],
+}
+
+
+@pytest.mark.parametrize("events", BEGINNINGS.values(), ids=BEGINNINGS)
+async def test_choices_begin_in_their_order_and_every_chunk_is_one(events: list[dict[str, Any]]) -> None:
+    shown = events_of(await streamed(sse(*events, DONE), choices=2))
+    assert {event["object"] for event in shown} == {"chat.completion.chunk"}
+    indices = [choice["index"] for event in shown for choice in event["choices"]]
+    assert indices.index(0) < indices.index(1)
+    assert all(isinstance(choice["delta"], dict) for event in shown for choice in event["choices"])
+
+
 async def test_usage_comes_after_the_calls_and_their_finish() -> None:
     usage = {"prompt_tokens": 7, "completion_tokens": 3}
     inside = {**END, "usage": usage}
