@@ -55,6 +55,7 @@ class Load:
         self.claims = Claims()
         self.probes: list[Probe] = []
         self.person_is_away = False
+        self._at_the_desk = asyncio.Lock()
         self._house = house
         self._gateways = house.topology.gateways
         self._numbers = itertools.count(1)
@@ -78,6 +79,7 @@ class Load:
     async def stop(self) -> None:
         """Let every call end, and leave."""
         self._stopping.set()
+        self.person_is_away = False
         await asyncio.gather(*self._tasks)  # while the person goes on: a call may wait for one
         if self._person is not None:
             self._person.cancel()
@@ -200,9 +202,15 @@ class Load:
         for gateway in itertools.cycle(self._gateways):
             # Where it is down, the other one is asked next.
             with contextlib.suppress(httpx.HTTPError, OSError, KeyError, json.JSONDecodeError):
-                if not self.person_is_away:
-                    await self.approve_all(gateway)
+                async with self._at_the_desk:
+                    if not self.person_is_away:
+                        await self.approve_all(gateway)
             await asyncio.sleep(0.2)
+
+    async def send_person_away(self) -> None:
+        """Nobody approves from here on: a round of approvals that is under way is over first."""
+        async with self._at_the_desk:
+            self.person_is_away = True
 
     async def approve_all(self, gateway: GatewayServer) -> int:
         """Approve what waits, at one replica; how many that were."""

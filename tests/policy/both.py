@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import re
 from typing import Any
 
 import msgspec
@@ -151,8 +152,9 @@ def readable(document: bytes) -> bool:
 
 
 def said(decision: Decision) -> dict[str, Any]:
-    """What two engines must agree in. What a fault is called is each engine's own."""
+    """What two engines must agree in. What a fault is called, and which of several it meets first, is its own."""
     whole = msgspec.to_builtins(decision)
     if decision.rules == ("policy_error",):
         whole["reasons"] = []
+        whole["notes"] = tuple(re.sub(r"\.rego:\d+", ".rego", note) for note in whole["notes"])
     return {name: whole[name] for name in ("effect", "rules", "reasons", "notes", "obligations", "hidden")}
