@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import rfc8785
 
 from gateway.actions import Action, Decision, ToolTarget
 from gateway.approvals.case import Card, Requirement
 from gateway.errors import Refusal
+from gateway.protocols.canonical_json import canonical_json
 
 Sentence = Callable[[ToolTarget, dict[str, Any]], str | None]
 
@@ -58,7 +58,7 @@ def card_of(
 
 
 def presented_digest(card: Card) -> str:
-    """`sha256:` and the hex of SHA-256 over the card's RFC 8785 bytes. Raises Refusal(malformed).
+    """`sha256:` and the hex of SHA-256 over the card's canonical JSON. Raises Refusal(malformed).
 
     A card without notes has the digest that it had before there were notes.
     """
@@ -66,11 +66,10 @@ def presented_digest(card: Card) -> str:
     if not card.notes:
         del shown["notes"]
     try:
-        packed = rfc8785.dumps(shown)
-    except (rfc8785.CanonicalizationError, UnicodeError, RecursionError, ValueError, TypeError) as error:
+        packed = canonical_json(shown)
+    except (ValueError, TypeError) as error:
         raise Refusal(
             "malformed",
-            "The arguments have no canonical JSON form, so no vote could be bound to them: send large numbers as"
-            " strings.",
+            "No vote could be bound to the arguments, because they hold NaN, an infinity or half of a character.",
         ) from error
     return f"sha256:{hashlib.sha256(packed).hexdigest()}"

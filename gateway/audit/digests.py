@@ -10,9 +10,9 @@ import re
 from typing import Any, NoReturn
 
 import msgspec
-import rfc8785
 
 from gateway.errors import Refusal
+from gateway.protocols.canonical_json import canonical_json
 
 _PREFIX = "hmac-sha256:"
 _LONG_NUMBER = re.compile(rb"[0-9]{16}")
@@ -37,7 +37,7 @@ def _ascii_keys(value: Any) -> bool:
 
 
 def canonical(value: dict[str, Any]) -> bytes:
-    """RFC 8785 bytes of a JSON object.
+    """RFC 8785 bytes of a JSON object, in which integers keep their digits.
 
     Takes the fast encoder's output when reading it back gives the same value with no float, no large integer
     and no key outside ASCII: there it equals RFC 8785 (a NaN, written as null, does not read back the same).
@@ -49,14 +49,13 @@ def canonical(value: dict[str, Any]) -> bytes:
         if same and (packed.isascii() or _ascii_keys(value)):
             return packed
     except (_OutsideError, TypeError, ValueError, msgspec.MsgspecError, OverflowError):
-        pass  # the strict library below decides, and says why not
+        pass  # the strict writer below decides, and says why not
     try:
-        return rfc8785.dumps(value)
-    except (rfc8785.CanonicalizationError, UnicodeError, RecursionError, ValueError, TypeError) as error:
+        return canonical_json(value)
+    except (ValueError, TypeError) as error:
         raise Refusal(
             "malformed",
-            "The arguments have no canonical JSON form (an integer beyond 2^53, NaN, or broken Unicode): "
-            "send large numbers as strings.",
+            "The arguments have no canonical JSON form, because they hold NaN, an infinity or half of a character.",
         ) from error
 
 

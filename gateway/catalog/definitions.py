@@ -1,6 +1,6 @@
 """Live definitions: what a tool server says of a tool, taken raw, and its digest.
 
-The digest is SHA-256 over the RFC 8785 bytes of the whole definition, fields that nobody here knows included:
+The digest is SHA-256 over the canonical JSON of the whole definition, fields that nobody here knows included:
 a server can't change what an agent reads about a tool without changing the digest.
 """
 
@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any, NamedTuple
 
-import rfc8785
-
+from gateway.protocols.canonical_json import canonical_json
 from gateway.protocols.tool_names import TOOL_NAME_RULE, is_tool_name
 
 MAX_SHOWN_NAME = 64  # characters of a name that no tool may have
@@ -36,8 +35,8 @@ class Read(NamedTuple):
 
 
 def definition_digest(definition: dict[str, Any]) -> str:
-    """'sha256:<hex>' of a raw definition. Raises ValueError for what RFC 8785 can't write (NaN, 2^53 and more)."""
-    return "sha256:" + hashlib.sha256(_canonical(definition)).hexdigest()
+    """'sha256:<hex>' of a raw definition. Raises ValueError for what has no canonical JSON (NaN)."""
+    return "sha256:" + hashlib.sha256(canonical_json(definition)).hexdigest()
 
 
 def read_definitions(definitions: list[Any]) -> Read:
@@ -64,7 +63,7 @@ def read_definitions(definitions: list[Any]) -> Read:
 
 def _digest_into(good: dict[str, Definition], bad: dict[str, str], name: str, raw: dict[str, Any]) -> None:
     try:
-        body = _canonical(raw)
+        body = canonical_json(raw)
     except ValueError as error:
         bad[name] = f"Its definition has no canonical form: {error}."
         return
@@ -78,12 +77,3 @@ def _shown(name: str) -> str:
     escaped = name[:MAX_SHOWN_NAME].encode("ascii", "backslashreplace").decode()
     plain = "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in escaped)
     return plain if len(name) <= MAX_SHOWN_NAME else f"{plain} ..."  # the space: no tool can have this name
-
-
-def _canonical(definition: dict[str, Any]) -> bytes:
-    try:
-        return bytes(rfc8785.dumps(definition))
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    except UnicodeEncodeError:
-        raise ValueError("it holds half a character") from None

@@ -158,7 +158,6 @@ def test_the_digest_does_not_depend_on_the_order_of_keys() -> None:
         ([definition("look"), definition("look"), definition("look")], "two tools of this name"),
         ([{"name": "look"}], "inputSchema"),
         ([{"name": "look", "inputSchema": []}], "inputSchema"),
-        ([definition("look", n=2**53)], "canonical"),
         ([definition("look", n=float("nan"))], "canonical"),
         ([definition("look", n="\ud800")], "canonical"),
         ([definition("look", n="x" * 300_000)], "larger than"),

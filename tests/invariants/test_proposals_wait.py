@@ -4,6 +4,7 @@ once, kept, and released once a person has approved it, to this answer and to no
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -365,15 +366,18 @@ async def test_a_retry_that_waited_and_was_then_given_the_answer_was_not_refused
 # ------------------------------------------------------------ the same answer, other arguments
 
 
-async def test_arguments_without_a_canonical_form_are_left_out_and_the_rest_of_the_answer_stays(desk: Desk) -> None:
-    """A large integer, such as an id of 64 bits, has none; the provider was paid, and the other calls are well."""
-    play = desk.answers(refund("call_1", order=2**60), refund("call_2", "look_up"), text="Both.")
-    answer = await desk.told(play)
-    assert released(answer) == ["look_up"]
-    assert "send large numbers as strings" in answer.message["content"]
-    assert await desk.cases() == []
-    (refused,) = await desk.records(kind="tool.propose", type="action.refused")
-    assert refused["result"]["code"] == "malformed"
+async def test_an_id_of_64_bits_is_shown_and_released_with_all_its_digits(desk: Desk) -> None:
+    """RFC 8785 has no form for it, so digests and cards have their own."""
+    play = desk.answers(refund("call_1", order=2**60 + 1), refund("call_2", "look_up", order=2**63), text="Both.")
+    waiting = desk.call(play)
+    await desk.held()
+    (case,) = await desk.cases()
+    assert case.card.arguments["order"] == 2**60 + 1
+    await desk.decide(APPROVE)
+    answer = await waiting.end()
+    assert released(answer) == ["issue_refund", "look_up"]
+    orders = [json.loads(call["function"]["arguments"])["order"] for call in answer.message["tool_calls"]]
+    assert orders == [2**60 + 1, 2**63]
     await paid_once(desk, play)
 
 
