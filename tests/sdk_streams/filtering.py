@@ -106,6 +106,7 @@ def _action(upstream: Upstream) -> Action:
         session=Session("s", "minted"),
         trace=Trace("0" * 32, "0" * 16),
         target="m",
+        arguments={"n": upstream.choices},
         request_id="r",
         received_ns=0,
         body=json.dumps(upstream.request).encode(),
