@@ -104,8 +104,8 @@ def load(path: str | Path) -> tuple[Document | None, list[Problem]]:
     return parse(raw, file)
 
 
-def parse(raw: bytes, file: str) -> tuple[Document | None, list[Problem]]:
-    """As `load`, for bytes in hand; `file` is the name that problems bear."""
+def parse(raw: bytes, file: str, *, is_versioned: bool = True) -> tuple[Document | None, list[Problem]]:
+    """As `load`, for bytes in hand; `file` is the name that problems bear. Documents of ours have a `version`."""
     if len(raw) > MAX_BYTES:
         return None, [Problem(file, 0, f"Larger than {MAX_BYTES} bytes.", "Split it.")]
     try:
@@ -116,9 +116,11 @@ def parse(raw: bytes, file: str) -> tuple[Document | None, list[Problem]]:
     root, faults = yaml_lines.parse(text)
     problems = [Problem(file, fault.line, fault.message, fault.mend) for fault in faults]
     if root is None and not problems:
-        problems.append(Problem(file, 1, "The file is empty.", "Write at least `version: 1`."))
+        mend = "Write at least `version: 1`." if is_versioned else "Write `{}`, or remove the file."
+        problems.append(Problem(file, 1, "The file is empty.", mend))
     if root is not None and not isinstance(root.value, dict):
-        problems.append(Problem(file, root.line, "The file is not a mapping.", "Start with `version: 1`."))
+        mend = "Start with `version: 1`." if is_versioned else "Write names with values, such as `limit_cents: 100`."
+        problems.append(Problem(file, root.line, "The file is not a mapping.", mend))
         root = None
     return (None if root is None or problems else Document(file, root)), problems
 

@@ -23,9 +23,7 @@ def add_data(file: str, raw: bytes, *, into: dict[str, Any], files: DataFiles) -
         value, faults = _json(raw)
         read = DataFile(file, prefix, text=raw.decode(errors="replace"))
     else:
-        if not raw.strip():
-            return
-        document, problems = documents.parse(raw, file)
+        document, problems = documents.parse(raw, file, is_versioned=False)
         faults = [Fault(one.line, one.message, one.mend) for one in problems]
         value = None if document is None else document.data
         read = DataFile(file, prefix, document)

@@ -17,6 +17,7 @@ from gateway.policy.reach import PACKAGE, reachable
 
 FIELDS = ("rule", "reason", "note", "obligations", "hidden")
 _NEEDED = ("rule", "reason")
+_SET = 'Write `{name} contains {{"rule": "its_name", "reason": "What is wrong, and what would pass."}} if {{ ... }}`.'
 _SETS = {f"{prefix}{verdict}": verdict for verdict in ("allow", "deny", "escalate") for prefix in ("", "otherwise_")}
 _TYPES: dict[str, tuple[frozenset[str], str]] = {
     "rule": (frozenset({"String", "RawString"}), "a text"),
@@ -46,9 +47,18 @@ def check(folder: Folder, read: set[str]) -> Iterator[Found]:
     reached = reachable(folder)
     for name, verdict in _SETS.items():
         for module, head in folder.rules.get(PACKAGE, {}).get(name, []):
-            if head.entry is not None and (PACKAGE, name) in reached:
-                scope = Scope(folder, module, head.rule, {})
-                yield from _entry(head.entry, scope, name, verdict, read)
+            if (PACKAGE, name) not in reached:
+                continue
+            if head.entry is None:
+                yield Found(module.file, Fault(head.line, _not_a_set(head), _SET.format(name=name)))
+                continue
+            scope = Scope(folder, module, head.rule, {})
+            yield from _entry(head.entry, scope, name, verdict, read)
+
+
+def _not_a_set(head: trees.Head) -> str:
+    kind = "a default" if head.is_default else "a function" if head.function else "one value"
+    return f"{head.name!r} is a set of entries, and here it is {kind}, so the decision fails."
 
 
 def fields_read(folder: Folder) -> set[str]:

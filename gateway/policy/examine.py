@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.documents import Problem, errors, suggest
-from gateway.policy import compared, demands, entries, grants, reach
+from gateway.policy import compared, demands, entries, grants, reach, shapes
 from gateway.policy import tree as trees
 from gateway.policy.dialect import Fault, Module, check
 from gateway.policy.engine import ENTRY_POINT
@@ -20,6 +20,7 @@ from gateway.policy.folder import Bundle, read_folder
 from gateway.policy.known import Known, Mention, unknown
 from gateway.policy.meaning import Folder
 from gateway.policy.names import Names
+from gateway.policy.own_fields import own_fields
 
 _PACKAGE = ("gateway",)
 _RULE = "decision"
@@ -75,6 +76,7 @@ class Examined:
     def _meaning(self) -> Iterator[Problem]:
         bundle, folder = self.bundle, self._folder
         read = entries.fields_read(folder)
+        yield from _faults(bundle, shapes.conflicts(folder))
         for file, fault, is_warning in reach.unread(folder):
             yield bundle.problem(file, *fault, warning=is_warning)
         for file, fault in reach.in_tests(bundle.tests):
@@ -87,7 +89,7 @@ class Examined:
         if folder.is_exhausted:
             message = "The rules refer to each other in too many ways, so not every name in them was checked."
             yield Problem(str(bundle.root), 0, message, "Use fewer helpers that call helpers.", "warning")
-        yield from _grants(bundle, read)
+        yield from _grants(bundle, folder)
         yield from _unread_data(bundle)
 
 
@@ -107,10 +109,10 @@ def test_rules(module: Module) -> Iterator[trees.Head]:
     return (head for head in trees.heads(module.tree) if head.name.startswith("test_"))
 
 
-def _grants(bundle: Bundle, own: set[str]) -> Iterator[Problem]:
+def _grants(bundle: Bundle, folder: Folder) -> Iterator[Problem]:
     if grants.ROOT not in bundle.data or not _reads(bundle.modules, grants.ROOT):
         return
-    for count, fault in enumerate(grants.check(bundle.data[grants.ROOT], own)):
+    for count, fault in enumerate(grants.check(bundle.data[grants.ROOT], own_fields(folder))):
         file, line = bundle.files.place(fault.path)
         if count == _MANY:
             yield bundle.problem(file, 0, "The grants have more errors.", "Fix those above first.")

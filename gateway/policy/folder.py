@@ -83,7 +83,9 @@ def _unread(root: Path) -> Iterator[Problem]:
         looks_like_data = path.suffix.lower() in (".yaml", ".yml", ".json") and not path.name.endswith(".schema.json")
         if looks_like_data and path.name not in _DATA_NAMES and not hidden and path.is_file():
             mend = "Rename it to data.yaml or data.json, in a folder that names its place below `data`."
-            yield Problem(str(path), 0, "The file is not read: only data.yaml and data.json are data.", mend, "warning")
+            yield Problem(
+                str(path), 0, "The file is not read: only data.yaml, data.yml and data.json are data.", mend, "warning"
+            )
 
 
 def _bytes(path: Path, bundle: Bundle) -> bytes | None:

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from gateway.documents import suggest
 from gateway.policy.compared import WORDS
 from gateway.policy.known import Kind, Mention
+from gateway.policy.own_fields import OwnFields
 from gateway.policy.places import Path
 
 ROOT: Final = "grants"
@@ -26,6 +27,7 @@ _HOLDERS: Final[dict[str, tuple[str, Kind]]] = {
 SECTIONS: Final = tuple((section,) for section in _HOLDERS)
 _OF_HOLDER: Final = ("models", "servers")
 _OF_SERVER: Final = ("max_risk", "tools", "unattended")
+_FIELDS: Final = frozenset((*_OF_HOLDER, *_OF_SERVER))
 _EXAMPLE: Final = "{max_risk: low}"
 
 
@@ -37,7 +39,7 @@ class Fault(NamedTuple):
     mend: str
 
 
-def check(grants: Any, own: set[str]) -> Iterator[Fault]:
+def check(grants: Any, own: OwnFields) -> Iterator[Fault]:
     """What is wrong with shape and values. `own` are fields that rules of the folder read, whatever they mean."""
     if not isinstance(grants, dict):
         yield Fault((ROOT,), "The grants are not a mapping.", "Write `agents:`, `teams:` and `tiers:`.")
@@ -45,13 +47,13 @@ def check(grants: Any, own: set[str]) -> Iterator[Fault]:
     for name, holders in grants.items():
         path: Path = (ROOT, name)
         if name not in _HOLDERS:
-            if name == ROOT or name not in own:
+            if name == ROOT or name in _FIELDS or name not in own.root:
                 yield Fault(path, f"Unknown key {name!r} in the grants.", _mend_of_root(name, holders))
         elif not isinstance(holders, dict):
             yield Fault(path, f"{name!r} must be a mapping of names to grants.", f"Write `{name}: {{}}` for none.")
         else:
             for holder, grant in holders.items():
-                yield from _holder(grant, (*path, holder), f"{_HOLDERS[name][0]} {holder!r}", own)
+                yield from _holder(grant, (*path, holder), f"{_HOLDERS[name][0]} {holder!r}", own.inner)
 
 
 def mentions(grants: Any, place: Callable[[Path], tuple[str, int]]) -> Iterator[Mention]:
@@ -113,7 +115,7 @@ def _mend_of_root(name: str, value: Any) -> str:
     return f"Did you mean {close!r}?" if close else f"Keys are: {', '.join(_HOLDERS)}."
 
 
-def _holder(grant: Any, path: Path, whose: str, own: set[str]) -> Iterator[Fault]:
+def _holder(grant: Any, path: Path, whose: str, own: frozenset[str]) -> Iterator[Fault]:
     if not isinstance(grant, dict):
         yield Fault(path, f"The grant of {whose} must be a mapping.", "Write `{}` for none, or `models:`, `servers:`.")
         return
@@ -134,7 +136,7 @@ def _holder(grant: Any, path: Path, whose: str, own: set[str]) -> Iterator[Fault
         yield from _server(entry, (*path, "servers", server), f"{whose} for the server {server!r}", own)
 
 
-def _server(entry: Any, path: Path, whose: str, own: set[str]) -> Iterator[Fault]:
+def _server(entry: Any, path: Path, whose: str, own: frozenset[str]) -> Iterator[Fault]:
     if path[-1] == "*":
         yield Fault(path, "'*' is not the name of a server.", "Name each server.")
     if not isinstance(entry, dict):
@@ -161,7 +163,12 @@ def _server(entry: Any, path: Path, whose: str, own: set[str]) -> Iterator[Fault
 
 
 def _unknown(
-    value: Mapping[str, Any], path: Path, what: str, known: tuple[str, ...], moved: Mapping[str, str], own: set[str]
+    value: Mapping[str, Any],
+    path: Path,
+    what: str,
+    known: tuple[str, ...],
+    moved: Mapping[str, str],
+    own: frozenset[str],
 ) -> Iterator[Fault]:
     """Keys that nothing reads there. Those of another level are misplaced; the folder's rules may read others."""
     for key in value:

@@ -95,11 +95,12 @@ def reachable(folder: Folder) -> set[Rule]:
             continue
         found.add(rule)
         for module, head in places:
-            todo += _read_by(folder, module, head.rule)
+            todo += read_by(folder, module, head.rule)
     return found
 
 
-def _read_by(folder: Folder, module: Module, rule: dict[str, Any]) -> Iterator[Rule]:
+def read_by(folder: Folder, module: Module, rule: dict[str, Any]) -> Iterator[Rule]:
+    """The rules that one piece of a rule reads or calls."""
     for steps, _ in trees.names(rule):
         meant = folder.meant(module, steps)
         if meant[0] == "data":

@@ -109,7 +109,19 @@ def imports(tree: dict[str, Any], source: bytes) -> Iterator[tuple[str, tuple[st
 class Head:
     """A rule's head: its name, line, and whether it is a default, a function, or may be added to piece by piece."""
 
-    __slots__ = ("arguments", "entry", "function", "grows", "is_default", "line", "name", "path", "rule", "value")
+    __slots__ = (
+        "arguments",
+        "entry",
+        "function",
+        "grows",
+        "is_default",
+        "is_whole",
+        "line",
+        "name",
+        "path",
+        "rule",
+        "value",
+    )
 
     def __init__(self, rule: dict[str, Any]) -> None:
         self.rule = rule
@@ -120,6 +132,7 @@ class Head:
             content = rule["Default"]
             self.is_default, self.grows, self.function = True, False, bool(content["args"])
             refr, self.value = content["refr"], content["value"]
+            self.arguments = content["args"] or []
         else:
             content = rule["Spec"]
             (tag, head), *_ = content["head"].items()
@@ -131,6 +144,7 @@ class Head:
             path = reference(refr) or ()
             self.grows = self.grows or len(path) > 1
         steps = reference(refr) or ("",)
+        self.is_whole = len(steps) == 1  # not a part of it, as a.b and a[x] are
         fixed = itertools.takewhile(lambda step: step is not None, steps)
         self.path = tuple(str(step) for step in fixed)  # of a.b[x]: a, b
         self.name = self.path[0]

@@ -17,6 +17,7 @@ from gateway.policy.rego import Machine, RegoFault
 from gateway.policy.why import Failure, why
 
 _MAX_EXPLAINED = 20  # failures whose values are looked for; each is evaluated again, line by line
+_NOT_EXPLAINED = f"Values are shown for the first {_MAX_EXPLAINED} failures only; fix those, and run the tests again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ def run(examined: Examined) -> tuple[list[Trial], list[Problem]]:
             trial = _try(machine, bundle, module, head)
             if not trial.passed and (failed := failed + 1) <= _MAX_EXPLAINED:
                 trial = _explained(trial, why(modules, bundle.data, module, head))
+            elif not trial.passed:
+                trial = replace(trial, message=f"{trial.message} {_NOT_EXPLAINED}")
             trials.append(trial)
     return trials, in_order(problems)
 

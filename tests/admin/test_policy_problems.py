@@ -111,6 +111,13 @@ async def test_an_agent_that_is_registered_meanwhile_is_known(own: Running) -> N
 # ---------------------------------------------------------------- tests of the policies
 
 
+async def checked(own: Running) -> list[str]:
+    """The severity of each problem of the tests that `gateway policy check` names."""
+    async with own.operator() as operator:
+        found = (await operator.post("/api/v1/policy/check")).json()
+    return [one["severity"] for one in found if one["file"].endswith("own_test.rego")]
+
+
 async def test_failing_tests_are_warnings_unless_they_are_required(own: Running) -> None:
     before = (await reloaded(own))["revision"]
     write(own, "policies/own_test.rego", FAILING)
@@ -125,6 +132,7 @@ async def test_failing_tests_are_warnings_unless_they_are_required(own: Running)
     refused = await reloaded(own, 422)
     assert 'expected "allow", got "deny"' in str(refused["errors"])
     now = await status(own)
+    assert await checked(own) == ["warning"]  # by the configuration that is active: there they are reported
     assert now["policy"]["revision"] == changed
     assert now["state"] == "degraded"
     reason = next(one["reason"] for one in now["components"] if one["id"] == "configuration")
@@ -132,6 +140,9 @@ async def test_failing_tests_are_warnings_unless_they_are_required(own: Running)
     write(own, "policies/own_test.rego", FAILING.replace('"allow"', '"deny"'))
     assert (await reloaded(own))["revision"] != changed
     assert (await status(own))["state"] == "ok"
+    assert await checked(own) == []
+    write(own, "policies/own_test.rego", FAILING)
+    assert await checked(own) == ["error"]  # a reload would be refused, so the check says so
 
 
 @pytest.mark.parametrize(

@@ -262,3 +262,48 @@ def test_a_file_full_of_errors_is_told_in_part(tmp_path: Path) -> None:
     unknown = Examined(tmp_path / "names").unknown_names(KNOWN)
     assert 20 < len(unknown) < 40
     assert "475 more" in unknown[0].message
+
+
+# ------------------------------------------------------------ fields that rules read themselves
+
+
+MISPLACED = {
+    "a server beside servers": f"{AGENT}    ledger: {{max_risk: high}}\nteams: {{}}",
+    "a word of an entry": f"{AGENT}    rule: x",
+    "a word of another data file": f"{AGENT}    payees: [acme-gmbh]",
+    "of a server": f"{SERVER}      crm: {{max_risk: low, unattended_limit_cents: 5}}",
+    "models at the top": "models: [demo]",
+    "a server at the top": "ledger: {max_risk: low}",
+}
+
+
+@pytest.mark.parametrize("text", MISPLACED.values(), ids=MISPLACED)
+def test_a_word_that_rules_read_elsewhere_is_no_field_of_a_grant(text: str, tmp_path: Path) -> None:
+    root = tmp_path / "policies"
+    shutil.copytree(POLICIES, root)
+    (root / "grants" / "data.yaml").write_text(text)
+    _, problems = load(root)
+    assert [Path(one.file).name for one in errors(problems)] == ["data.yaml"], problems
+
+
+OWN = {
+    "named outright": 'deny contains {"rule": "r", "reason": "R."} if data.grants.agents[input.agent.id].region == "x"',
+    "by a variable": 'deny contains {"rule": "r", "reason": "R."} if {\n\tsome grant in granted\n\tgrant.region == "x"\n}',
+    "by object.get": 'place := object.get(data.grants.agents[input.agent.id], "region", "")',
+    "through a rule": "mine := data.grants.agents[input.agent.id]\n\nplace := mine.region",
+    "in a function": "place := where(data.grants.agents[input.agent.id])\n\nwhere(grant) := grant.region",
+    "in another package": "import data.places\n\nplace := places.where(data.grants.agents[input.agent.id])",
+    "at the top": "place := data.grants.region",
+}
+
+
+@pytest.mark.parametrize("how", OWN)
+def test_a_field_that_a_rule_reads_of_the_grants_is_the_folders_own(how: str, tmp_path: Path) -> None:
+    root = tmp_path / "policies"
+    shutil.copytree(POLICIES, root)
+    text = "region: x" if how == "at the top" else f"{AGENT}    region: x"
+    (root / "grants" / "data.yaml").write_text(text)
+    (root / "own.rego").write_text(f"package gateway\n\n{OWN[how]}\n")
+    (root / "places.rego").write_text("package places\n\nwhere(grant) := grant.region\n")
+    _, problems = load(root)
+    assert errors(problems) == []

@@ -62,6 +62,9 @@ def test_the_folder_says_where_data_stand(tmp_path: Path) -> None:
     ("files", "file", "line", "word"),
     [
         ({"data.yaml": "a: 1\nb: 0.5\n"}, "data.yaml", 2, "fraction"),
+        ({"data.yaml": ""}, "data.yaml", 1, "Write `{}`"),
+        ({"data.yaml": "# nothing\n"}, "data.yaml", 1, "Write `{}`"),
+        ({"data.yaml": "[a]"}, "data.yaml", 1, "not a mapping. Write names"),
         ({"data.yaml": "a:\n  - 1\n  - 9007199254740993\n"}, "data.yaml", 3, "too large"),
         ({"data.yaml": "a: 1\na: 2\n"}, "data.yaml", 2, "twice"),
         ({"data.yaml": "- a\n"}, "data.yaml", 1, "mapping"),
@@ -85,7 +88,7 @@ def test_data_that_cannot_stand_are_told(
     engine, problems = load(folder(tmp_path, {"d.rego": ENTRY, **files}))
     assert engine is None
     assert [(Path(one.file).relative_to(tmp_path).as_posix(), one.line) for one in problems] == [(file, line)]
-    assert word in problems[0].message
+    assert word in f"{problems[0].message} {problems[0].mend}"
     assert problems[0].mend
 
 

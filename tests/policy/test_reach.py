@@ -134,3 +134,45 @@ def test_tests_in_a_file_that_is_not_named_so_are_told(tmp_path: Path) -> None:
     assert (file, line, severity) == ("mail_tests.rego", 5, "warning")
     assert "_test.rego" in said
     assert [one.name for one in run_tests(tmp_path)[0] if "mail" in one.name] == []
+
+
+# ------------------------------------------------------------ shapes
+
+
+@pytest.mark.parametrize(
+    ("rule", "shape"),
+    [
+        ('deny if input.agent.id == "nobody"', "one value"),
+        ("allow := true if input.user", "one value"),
+        ("default deny := false", "a default"),
+        (f'escalate["x"] := {RULE} if input.user', "one value"),
+        ("deny(_) if input.user", "a function"),
+    ],
+)
+def test_a_verdict_of_another_shape_than_a_set_is_an_error(rule: str, shape: str, tmp_path: Path) -> None:
+    """OPA refuses the bundle, and the embedded engine fails when the rule applies."""
+    found = loaded(tmp_path, {"x.rego": f"package gateway\n\n{rule}\n"})
+    said = [text for file, line, severity, text in found if (file, line, severity) == ("x.rego", 3, "error")]
+    assert any(shape in text and "contains" in text for text in said), found
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ("x if input.user\nx contains 1", "'x' is a set here, and one value in x.rego:2"),
+        ("x contains 1\nx.y := 2", "'x' is an object here, and a set in x.rego:2"),
+        ("default x := 1\nx contains 2", "'x' is a set here, and one value in x.rego:2"),
+        ("x(_) := 1\nx(_, _) := 2", "takes 2 arguments here, and 1 in x.rego:2"),
+        ("x(_) := 1\nx := 2", "'x' is one value here, and a function in x.rego:2"),
+        ("default x := 1\ndefault x := 2", "another default in x.rego:2"),
+        ("default x(_, _) := 1\nx(y) := 2 if y", "takes 1 arguments here, and 2 in x.rego:2"),
+    ],
+)
+def test_rules_of_one_name_that_opa_refuses_together_are_an_error(rules: str, message: str, tmp_path: Path) -> None:
+    found = loaded(tmp_path, {"x.rego": f"package gateway\n{rules}\n"})
+    assert any(one[:3] == ("x.rego", 3, "error") and message in one[3] for one in found), found
+
+
+@pytest.mark.parametrize("rules", ['x["a"] := 1\nx.b contains 2', "x := 1 if input.user\nx := 2 if not input.user"])
+def test_rules_of_one_name_that_go_together_are_none(rules: str, tmp_path: Path) -> None:
+    assert loaded(tmp_path, {"x.rego": f"package gateway\nimport future.keywords.not\n{rules}\n"}) == []

@@ -181,3 +181,11 @@ def test_the_shipped_tests_pass_whatever_was_granted(changed: str, tmp_path: Pat
     assert problems == []
     assert [f"{one.name}: {one.message}" for one in trials if not one.passed] == []
     assert len(trials) > 30
+
+
+def test_failures_beyond_the_first_ones_say_that_they_are_not_explained(tmp_path: Path) -> None:
+    tests = "".join(f"test_{number} if {number} == 99\n\n" for number in range(22))
+    trials, _ = run_tests(folder(tmp_path, {"d.rego": RULES, "d_test.rego": HEAD + tests, "data.yaml": "payees: [a]"}))
+    explained = [one for one in trials if "expected" in one.message]
+    assert (len(trials), len(explained)) == (22, 20)
+    assert all("the first 20 failures only" in one.message for one in trials if one not in explained)

@@ -20,7 +20,7 @@ from gateway.doors.admin.people_in import PartsDep, Person, Reader, anyone_signe
 from gateway.doors.admin.schemas import AgentId, In, Text
 from gateway.doors.admin.trail import record_read
 from gateway.errors import Refusal
-from gateway.policy import Examined, Explanation, build, test
+from gateway.policy import Examined, Explanation, build, failures, test
 from gateway.policy.bundle import MEDIA_TYPE
 from gateway.policy.known import Known
 from gateway.settings import UnresolvedReference
@@ -74,7 +74,8 @@ def _is_opa(request: Request, parts: Parts) -> bool:
 async def check_folder(parts: PartsDep, person: Person) -> list[dict[str, Any]]:
     """What is wrong with the policies that are in the folder now; they need not be active. Warnings, such as names that
     do not exist, do not keep them from becoming active."""
-    return [_problem(one) for one in await asyncio.to_thread(_check, _folder(parts), parts.known_names())]
+    tests = parts.configured.config.policy.tests
+    return [_problem(one) for one in await asyncio.to_thread(_check, _folder(parts), parts.known_names(), tests)]
 
 
 @routes.post("/test")
@@ -143,10 +144,12 @@ def _folder(parts: Parts) -> Path:
     return parts.configured.config.policy.path
 
 
-def _check(folder: Path, known: Known) -> list[Problem]:
+def _check(folder: Path, known: Known, tests: str) -> list[Problem]:
     # The engine that loading makes belongs to this thread and is thrown away with it.
     examined = Examined(folder)
-    _, problems = build(examined)
+    engine, problems = build(examined)
+    if engine is not None and tests != "off":
+        problems = [*problems, *failures(examined, is_error=tests == "required")]
     return [*problems, *examined.unknown_names(known)]
 
 
