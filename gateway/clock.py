@@ -86,4 +86,5 @@ class Ids:
 def rfc3339(ns: int) -> str:
     """Nanoseconds since the epoch as RFC 3339 UTC with microseconds, e.g. 2026-11-22T10:00:00.000000Z."""
     seconds, rest = divmod(ns, 1_000_000_000)
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{rest // 1000:06d}Z"
+    # Not strftime: its %Y writes years before 1000 without their zeros, and these texts are compared as texts.
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{rest // 1000:06d}Z"

@@ -106,7 +106,7 @@ class SeenTools:
         found = {
             tool.name: tool
             for tool in self._read(action)
-            if tool.name and len(tool.name) <= MAX_NAME and not self._described(tool)
+            if 0 < len(tool.name) <= MAX_NAME and "\x00" not in tool.name and not self._described(tool)
         }
         noted = [self._noted(action, tool) for tool in found.values()]
         seen = tuple(one for one in noted if one is not None)

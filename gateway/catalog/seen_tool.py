@@ -44,8 +44,8 @@ class SeenTool(msgspec.Struct):
 
 
 def cut(text: str) -> str:
-    """At most so much, and only what a database takes."""
-    return text[:MAX_DESCRIPTION].encode("utf-8", "replace").decode()
+    """At most MAX_DESCRIPTION characters, and only what every store takes: PostgreSQL's texts can't hold a NUL."""
+    return text[:MAX_DESCRIPTION].encode("utf-8", "replace").decode().replace("\x00", "\N{REPLACEMENT CHARACTER}")
 
 
 def names_or_whole(parameters: dict[str, Any] | None) -> str:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from gateway.app import App
+from gateway.catalog import seen_tool
 from gateway.identity import Role
 
 from ..gateway_house import Running
@@ -107,3 +108,15 @@ async def test_a_disk_that_has_failed_fails_no_list_and_no_note(running: Running
         running.app.writer.latch("the test says so")
         await running.app.seen.save()
         assert [one["tool"] for one in (await operator.get("/api/v1/tools/seen")).json()] == ["open_file"]
+
+
+async def test_what_no_database_can_hold_keeps_nobody_elses_tools_from_being_saved(running: Running) -> None:
+    reader, writer = await running.agent(), await running.agent("writer")
+    function = {"name": "open_file", "description": "a\x00b", "parameters": SCHEMA}
+    async with reader, writer:
+        await declare(reader, "a\x00b")
+        await declare(reader, tools=[{"type": "function", "function": function}])
+        await declare(writer, "paint")
+    await running.app.seen.save()
+    saved = await running.app.writer.read(seen_tool.rows)
+    assert sorted(one.id for one in saved) == ["reader:open_file", "writer:paint"]

@@ -246,7 +246,7 @@ async def test_what_was_seen_is_there_after_a_restart(writer: Writer, clock: Man
     await again.load()
     assert again.all() == noted.all()
     assert len(again.all()) == 121
-    assert again.all()[0].description == hostile
+    assert again.all()[0].description == hostile.replace("\x00", "\N{REPLACEMENT CHARACTER}")
     again.note(call(clock, function("a")))
     assert told(again.all())["reader:a"] == 3
 

@@ -23,6 +23,7 @@ MEDIA_TYPE = "application/problem+json"
 ERRORS_PATH = "/api/v1/errors"
 MAX_BODY_BYTES = 1024 * 1024
 _TOO_LARGE = f"The request body is larger than {MAX_BODY_BYTES} bytes; administration takes no more."
+_NUL_IN_ADDRESS = "The address has a NUL character (%00), which no name, id or cursor has; leave it out."
 _log = logging.getLogger("gateway.admin")
 
 
@@ -157,6 +158,9 @@ class _Frame:
         if wrong_host is not None:
             self._unauthenticated()
             await problem(wrong_host, request_id)(scope, receive, framed_send)
+            return
+        if "\x00" in scope["path"] or b"%00" in scope["query_string"]:  # PostgreSQL's texts can't hold it
+            await problem(Refusal("malformed", _NUL_IN_ADDRESS), request_id)(scope, receive, framed_send)
             return
         try:
             await self._app(scope, framed_receive, framed_send)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -17,6 +17,7 @@ from gateway.errors import Refusal
 from gateway.identity.signed_in import SignedIn
 
 routes = APIRouter(prefix="/audit", tags=["audit"])
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _Text = Annotated[str | None, Query(max_length=256)]
 
 
@@ -52,8 +53,8 @@ async def query_records(
 ) -> list[dict[str, Any]]:
     """Records as stored, newest first; everything given must hold."""
     wanted = Filter(
-        since_ns=_ns(since),
-        until_ns=_ns(until),
+        since_ns=_ns(since, "since"),
+        until_ns=_ns(until, "until"),
         agent=agent,
         user=user,
         session=session,
@@ -125,8 +126,14 @@ async def checkpoint(parts: Parts) -> dict[str, Any]:
     }
 
 
-def _ns(when: datetime | None) -> int | None:
+def _ns(when: datetime | None, name: str) -> int | None:
+    """Nanoseconds since the epoch; `name` is the parameter's. Raises `malformed` for a moment that UTC can't write."""
     if when is None:
         return None
-    moment = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1_000_000) * 1000
+    try:
+        moment = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    except OverflowError:
+        raise Refusal(
+            "malformed", f"`{name}` is before the year 1 or after the year 9999 in UTC; give a date between them."
+        ) from None
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000  # exact, where a float would round up past 9999

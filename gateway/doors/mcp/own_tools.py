@@ -81,7 +81,8 @@ DEFINITION: Final[dict[str, Any]] = {
 def asked(arguments: dict[str, Any]) -> tuple[str, float]:
     """The case and the seconds to wait that `arguments` ask for. Raises `malformed`."""
     case_id, wait_s = arguments.get("case_id"), arguments.get("wait_s", 0)
-    if type(case_id) is not str or not 0 < len(case_id) <= MAX_CASE_CHARS:
+    # Printable, because no store can look up a NUL or half a character.
+    if type(case_id) is not str or not 0 < len(case_id) <= MAX_CASE_CHARS or not case_id.isprintable():
         raise Refusal("malformed", '"case_id" must be the id of a case, as the answer says that told you to wait.')
     if type(wait_s) not in (int, float) or not 0 <= wait_s <= MAX_WAIT_S:
         raise Refusal("malformed", f'"wait_s" must be a number of seconds from 0 to {MAX_WAIT_S:g}.')

@@ -320,6 +320,7 @@ async def test_a_case_of_somebody_else_is_not_found(waiting: House) -> None:
         {"case_id": 7},
         {"case_id": ""},
         {"case_id": "x" * 129},
+        {"case_id": "\x00"},
         {"case_id": CASE, "wait_s": 51},
         {"case_id": CASE, "wait_s": -1},
         {"case_id": CASE, "wait_s": True},
