@@ -474,9 +474,9 @@ class App:
     def _price(self, model: str) -> Any:
         return self._prices.get(model)
 
-    def _learned(self, server: str, definitions: list[dict[str, Any]]) -> None:
+    async def _learned(self, server: str, definitions: list[dict[str, Any]]) -> None:
         """Take in what a server offers; a changed or quarantined tool is an event that auditors want to see."""
-        learned = self.catalog.learn(server, definitions)
+        learned = self.catalog.take(server, await asyncio.to_thread(self.catalog.read, server, definitions))
         self._has_learned = True
         changes = dict.fromkeys(learned.changed, "changed") | dict.fromkeys(learned.quarantined, "quarantined")
         for tool, change in changes.items():

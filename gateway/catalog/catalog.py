@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from gateway.actions import Action, Kind, ModelTarget, Target, ToolTarget
-from gateway.catalog.definitions import Read, read_definitions
+from gateway.catalog.definitions import NOTHING, Read, read_definitions
 from gateway.catalog.manifests import Manifest
 from gateway.catalog.models import PriceRow, model_targets
 from gateway.catalog.snapshot import EMPTY, Snapshot, build
@@ -58,11 +58,18 @@ class Catalog:
 
     def learn(self, server: str, definitions: list[dict[str, Any]]) -> Learned:
         """Take in the whole list of tools that a server sent; what it came to. Unknown servers are ignored."""
+        return self.take(server, self.read(server, definitions))
+
+    def read(self, server: str, definitions: list[dict[str, Any]]) -> Read:
+        """What a list of tools says. It changes nothing and may take seconds: any thread may do it."""
+        return read_definitions(definitions, self._live.get(server, NOTHING))
+
+    def take(self, server: str, read: Read) -> Learned:
+        """Take in what `read` gave."""
         manifest = self._now.manifests.get(server)
         if manifest is None:
             return Learned(server, (), {}, (), (), ())
         before = self._live.get(server)
-        read = read_definitions(definitions)
         self._live[server] = read
         self._now = self._build(self._now.models, self._now.manifests)
         status = next(one for one in self._now.servers if one.server == server)

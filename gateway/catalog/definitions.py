@@ -7,9 +7,12 @@ a server can't change what an agent reads about a tool without changing the dige
 from __future__ import annotations
 
 import hashlib
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from gateway.protocols.canonical_json import canonical_json
+from gateway.protocols.schema_cost import fault_of
 from gateway.protocols.tool_names import TOOL_NAME_RULE, is_tool_name
 
 MAX_SHOWN_NAME = 64  # characters of a name that no tool may have
@@ -34,13 +37,19 @@ class Read(NamedTuple):
     bad: dict[str, str]
 
 
+NOTHING: Final = Read({}, {})
+
+
 def definition_digest(definition: dict[str, Any]) -> str:
     """'sha256:<hex>' of a raw definition. Raises ValueError for what has no canonical JSON (NaN)."""
     return "sha256:" + hashlib.sha256(canonical_json(definition)).hexdigest()
 
 
-def read_definitions(definitions: list[Any]) -> Read:
-    """Sort the definitions of one `tools/list` into good and bad; two of one name are both bad."""
+def read_definitions(definitions: list[Any], before: Read = NOTHING) -> Read:
+    """Sort the definitions of one `tools/list` into good and bad; two of one name are both bad.
+
+    It takes seconds for a long list, so threads do it. `before`: what was read last, which saves reading it again.
+    """
     good: dict[str, Definition] = {}
     bad: dict[str, str] = {}
     for position, raw in enumerate(definitions):
@@ -56,9 +65,19 @@ def read_definitions(definitions: list[Any]) -> Read:
             bad[name] = "The server offers two tools of this name."
         elif not isinstance(raw.get("inputSchema"), dict):
             bad[name] = "Its inputSchema is not an object."
+        elif (known := before.good.get(name)) is not None and _same(known.raw, raw):
+            good[name] = known
         else:
             _digest_into(good, bad, name, raw)
     return Read(good, bad)
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether both are the same JSON; for `==` 1 and true would be."""
+    try:
+        return msgspec.json.encode(one) == msgspec.json.encode(other)
+    except (ValueError, OverflowError, RecursionError):
+        return False
 
 
 def _digest_into(good: dict[str, Definition], bad: dict[str, str], name: str, raw: dict[str, Any]) -> None:
@@ -69,6 +88,10 @@ def _digest_into(good: dict[str, Definition], bad: dict[str, str], name: str, ra
         return
     if len(body) > MAX_DEFINITION_BYTES:
         bad[name] = f"Its definition is larger than {MAX_DEFINITION_BYTES} bytes."
+        return
+    fault = fault_of(raw["inputSchema"])
+    if fault is not None:
+        bad[name] = f"Its inputSchema can't be used: {fault}."
         return
     good[name] = Definition(raw, "sha256:" + hashlib.sha256(body).hexdigest())
 

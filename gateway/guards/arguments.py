@@ -1,8 +1,9 @@
 """Arguments of a tool call: one spelling for each key (spelling.py), and the tool's own `inputSchema` (JSON Schema;
 2020-12 where it does not say).
 
-A server's schema is a stranger's text: no reference leaves it, a pattern has a bounded number of steps, and one that
-does not compile refuses the call. What an agent is told names the argument and what would pass, not its value.
+A server's schema is untrusted text: no reference leaves it, the steps of a check are bounded before it begins
+(protocols/schema_cost.py), and one that does not compile refuses the call. A refusal names the argument and what would
+pass, never its value.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from gateway.actions import Action, Kind, Target, ToolTarget
 from gateway.errors import Refusal
 from gateway.guards.schema_keys import SchemaKeys, UnreadableSchemaError
 from gateway.guards.spelling import check_proposal, keys_of, respelling_in
+from gateway.protocols.schema_cost import MAX_UNITS, Costs, Unusable
 
 INPUT_SCHEMA = "input_schema"
 ARGUMENT_NAMES = "argument_names"
@@ -27,15 +29,24 @@ _MAX_TOLD = 3  # violations in one message
 # what does not fit, once for each place, and holds the event loop meanwhile.
 _MAX_SEARCHED = 200
 _MAX_SEARCHED_CHARS = 20_000
+# What does not fit is searched for only where that takes few steps: listing it follows every branch.
+_MAX_SEARCHED_UNITS = 20_000
 _MAX_MESSAGE = 300  # characters for each
 # Steps that one pattern may take on one value, and bytes that it may compile to.
-_PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000, size_limit=1_000_000)
+_PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=2_000, size_limit=1_000_000)
+
+
+class _Check(NamedTuple):
+    """A schema, compiled, and what checking by it costs."""
+
+    validator: jsonschema_rs.Validator
+    costs: Costs
 
 
 class _Schema(NamedTuple):
-    """A tool's schema, ready to inspect by. `validator`: None where it says nothing, a Refusal where it is unusable."""
+    """A tool's schema, ready to inspect by. `check`: None where it says nothing, a Refusal where it is unusable."""
 
-    validator: jsonschema_rs.Validator | Refusal | None
+    check: _Check | Refusal | None
     keys: SchemaKeys
 
 
@@ -54,12 +65,10 @@ class Guards:
         if not isinstance(target, ToolTarget) or action.kind not in _KINDS:
             return ()
         schema = self._schema(target)
-        if isinstance(schema.validator, Refusal):
-            raise _unusable(target, schema.validator.detail["fault"])
-        if schema.validator is not None and not _is_valid(schema.validator, action.arguments, target):
-            raise _misfit(schema.validator, action.arguments, target)
+        if schema.check is not None:
+            _check_schema(schema.check, action.arguments, target)
         _check_names(action, target, schema.keys)
-        return (ARGUMENT_NAMES,) if schema.validator is None else (INPUT_SCHEMA, ARGUMENT_NAMES)
+        return (ARGUMENT_NAMES,) if schema.check is None else (INPUT_SCHEMA, ARGUMENT_NAMES)
 
     def inspect_proposal(
         self, arguments: dict[str, Any], declared: dict[str, Any] | None, target: ToolTarget
@@ -100,19 +109,40 @@ def _check_names(action: Action, target: ToolTarget, keys: SchemaKeys) -> None:
         )
 
 
-def _compile(target: ToolTarget, schema: Any) -> jsonschema_rs.Validator | Refusal:
+def _check_schema(check: _Check | Refusal, arguments: dict[str, Any], target: ToolTarget) -> None:
+    if isinstance(check, Refusal):
+        raise _unusable(target, check.detail["fault"])
+    units = _units(check.costs, arguments, target)
+    if units > MAX_UNITS:
+        raise _too_much(target)
+    if not _is_valid(check.validator, arguments, target):
+        raise _misfit(check.validator, arguments, target, units)
+
+
+def _compile(target: ToolTarget, schema: Any) -> _Check | Refusal:
     if not isinstance(schema, dict):
         return _unusable(target, "it is not an object")
     try:
-        return jsonschema_rs.validator_for(
-            schema,
+        costs = Costs(schema)
+        validator = jsonschema_rs.validator_for(
+            costs.bounded,
             validate_formats=False,  # annotations in 2020-12, and servers use formats of their own
             pattern_options=_PATTERNS,
             mask="it",
             offline=True,
         )
+        return _Check(validator, costs)
+    except Unusable as fault:
+        return _unusable(target, str(fault))
     except (ValueError, TypeError, RecursionError) as error:
         return _unusable(target, _short(str(getattr(error, "message", error))))
+
+
+def _units(costs: Costs, arguments: dict[str, Any], target: ToolTarget) -> int:
+    try:
+        return costs.units(arguments)
+    except TypeError:
+        raise _unreadable(target) from None
 
 
 def _is_valid(validator: jsonschema_rs.Validator, arguments: dict[str, Any], target: ToolTarget) -> bool:
@@ -122,8 +152,8 @@ def _is_valid(validator: jsonschema_rs.Validator, arguments: dict[str, Any], tar
         raise _unreadable(target) from None
 
 
-def _misfit(validator: jsonschema_rs.Validator, arguments: dict[str, Any], target: ToolTarget) -> Refusal:
-    if not _small(arguments):
+def _misfit(validator: jsonschema_rs.Validator, arguments: dict[str, Any], target: ToolTarget, units: int) -> Refusal:
+    if units > _MAX_SEARCHED_UNITS or not _small(arguments):
         return Refusal(
             "malformed",
             f"The arguments do not fit {target.id}, and are too many to say where; compare them with its inputSchema.",
@@ -138,6 +168,15 @@ def _misfit(validator: jsonschema_rs.Validator, arguments: dict[str, Any], targe
         "malformed",
         f"The arguments do not fit {target.id}: {sentence} Correct them and call again.",
         reasons=tuple(told),
+        detail={"guard": INPUT_SCHEMA},
+    )
+
+
+def _too_much(target: ToolTarget) -> Refusal:
+    return Refusal(
+        "malformed",
+        f"The arguments of {target.id} have more values, or are nested deeper, than can be checked by its inputSchema"
+        " at once; send fewer in one call.",
         detail={"guard": INPUT_SCHEMA},
     )
 

@@ -1,7 +1,7 @@
 """Keeps one tool server connected: a task that connects, lists its tools, waits for news, and starts again.
 
 Nobody can drive it: whatever a server or an agent does, tools are listed and connections attempted at most once
-every `Patience.least_s`, and after failures ever less often.
+every `Patience.least_s`, after failures ever less often, and a list that took long to read is not read again at once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from gateway.actions import Reply
@@ -20,6 +20,7 @@ from gateway.upstreams import mcp_faults as faults
 
 _log = logging.getLogger(__name__)
 
+REST = 9.0  # times as long as reading a list took, so that no server takes more than a tenth of a core by its lists
 OPEN_TIMEOUT_S = 20.0
 LIST_TIMEOUT_S = 20.0
 
@@ -69,7 +70,7 @@ class ToolLink(Generic[C]):
         config: C,
         *,
         make: Callable[[Callable[[], None], Callable[[str], None]], ToolServer],
-        learn: Callable[[list[dict[str, Any]]], object],
+        learn: Callable[[list[dict[str, Any]]], Awaitable[object]],
         report: Callable[[str, str], None],
         timing: Timing,
     ) -> None:
@@ -158,9 +159,12 @@ class ToolLink(Generic[C]):
             await server.open(OPEN_TIMEOUT_S)
             while not self._loss.is_set():
                 self._news.clear()
-                self._learn(await server.list_tools(LIST_TIMEOUT_S))
+                tools = await server.list_tools(LIST_TIMEOUT_S)
+                began_s = self._timing.clock.monotonic_s()
+                await self._learn(tools)
+                took_s = self._timing.clock.monotonic_s() - began_s
                 self._connected(server)
-                await self._pause(self._timing.patience.refresh_s)
+                await self._pause(self._timing.patience.refresh_s, REST * took_s)
         finally:
             self._server = None
             await server.aclose()
@@ -178,9 +182,9 @@ class ToolLink(Generic[C]):
             self._loss.set()
             self._news.set()
 
-    async def _pause(self, delay_s: float) -> None:
-        """Wait for `delay_s`: cut short by a loss at once, by other news after `least_s`."""
-        least_s = min(delay_s, self._timing.patience.least_s)
+    async def _pause(self, delay_s: float, rest_s: float = 0.0) -> None:
+        """Wait for `delay_s`: cut short by a loss at once, by other news after `least_s` or `rest_s`."""
+        least_s = min(delay_s, max(self._timing.patience.least_s, rest_s))
         if self._server is None:
             self._news.clear()
             await asyncio.sleep(least_s)

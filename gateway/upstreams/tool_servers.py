@@ -11,7 +11,7 @@ import asyncio
 import functools
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,7 +73,7 @@ class ToolServers:
         child_environment: Mapping[str, str],
         homes: Path,
         support: Support,
-        learn: Callable[[str, list[dict[str, Any]]], object],
+        learn: Callable[[str, list[dict[str, Any]]], Awaitable[object]],
         report: Callable[[str, str, str], None],
         clock: Clock,
         patience: Patience = Patience(),  # noqa: B008 - a constant

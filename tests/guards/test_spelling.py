@@ -163,7 +163,7 @@ def test_a_value_that_is_a_schema_itself_is_its_authors() -> None:
 
 
 def test_a_schema_that_cannot_be_told_refuses_the_call_as_its_servers_fault() -> None:
-    wide: dict[str, Any] = {"properties": {f"p{number}": {} for number in range(MAX_LOOKED_AT + 1)}}
+    wide: dict[str, Any] = {"properties": {f"p{number}": True for number in range(MAX_LOOKED_AT + 1)}}
     with pytest.raises(Refusal) as refused:
         Guards().inspect_input(action({"p0": 1}), tool(wide))
     assert refused.value.code == "upstream_failed"

@@ -91,7 +91,7 @@ class World:
         """The tools of the last list."""
         return [tool["name"] for tool in self.learned[-1][1]]
 
-    def _learn(self, server: str, tools: list[dict[str, Any]]) -> None:
+    async def _learn(self, server: str, tools: list[dict[str, Any]]) -> None:
         self.learned.append((server, tools))
         self._tell()
 
