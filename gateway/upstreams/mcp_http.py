@@ -20,8 +20,10 @@ from gateway.upstreams import mcp_messages as messages
 from gateway.upstreams.credential import Credential
 from gateway.upstreams.mcp_conversation import Conversation, Outcome, Outgoing
 from gateway.upstreams.mcp_messages import Message, NotJsonRpc, RpcError
+from gateway.upstreams.outbox import Outbox
+from gateway.upstreams.pacing import MOST_PER_CALL, Pace
 from gateway.upstreams.redaction import hidden, redact
-from gateway.upstreams.sse import SseData, SseTooLarge
+from gateway.upstreams.sse import SseTooLarge, data_of
 from gateway.upstreams.wire import Answer, Headers, Transport, WireError, WireFailed, WireTooLarge
 
 _log = logging.getLogger(__name__)
@@ -66,7 +68,9 @@ class HttpServer:
         self._hidden: tuple[bytes, ...] = ()  # the credential that was last sent
         self._session: bytes | None = None
         self._next_id = 0
-        self._side: set[asyncio.Task[None]] = set()
+        self._listening: asyncio.Task[None] | None = None
+        self._outbox = Outbox(self._post_aside)
+        self._pace = Pace()
         self._reopening = asyncio.Lock()
 
     # ------------------------------------------------------------ for the registry
@@ -77,7 +81,8 @@ class HttpServer:
         self._credential.forget()
         await self._conversation.open(timeout_s)
         if self._conversation.tells_of_changes:
-            self._aside(self._listen())
+            await self._stop_listening()
+            self._listening = asyncio.get_running_loop().create_task(self._listen())
 
     async def list_tools(self, timeout_s: float) -> list[dict[str, Any]]:
         """All definitions, raw. Raises Refusal."""
@@ -91,10 +96,8 @@ class HttpServer:
 
     async def aclose(self) -> None:
         """Stop listening, and end the session where there is one."""
-        side = tuple(self._side)
-        for task in side:
-            task.cancel()
-        await asyncio.gather(*side, return_exceptions=True)
+        await self._stop_listening()
+        await self._outbox.aclose()
         if self._session is not None:
             with contextlib.suppress(WireError, Refusal, TimeoutError):
                 async with asyncio.timeout(1.0):
@@ -189,14 +192,19 @@ class HttpServer:
         raise faults.of_status(self._spec.server, answer.status)
 
     async def _from_stream(self, rpc_id: int, answer: Answer) -> Message:
-        events = SseData(MAX_ANSWER_BYTES)
+        unasked = 0
         try:
-            async for piece in answer:
-                for data in events.feed(piece):
+            async with contextlib.aclosing(data_of(answer, MAX_ANSWER_BYTES)) as events:
+                async for data in events:
                     message = self._decode(data)
                     if message.is_response and message.id == rpc_id:
                         return message
-                    self._incoming(message)
+                    unasked += 1
+                    if unasked > MOST_PER_CALL:
+                        raise faults.failed(
+                            self._spec.server, f"it sent more than {MOST_PER_CALL} messages before its answer"
+                        )
+                    await self._incoming(message)
         except SseTooLarge:
             raise faults.failed(self._spec.server, f"its answer is larger than {MAX_ANSWER_BYTES} bytes") from None
         raise faults.failed(self._spec.server, "its stream ended before the answer came")
@@ -211,12 +219,13 @@ class HttpServer:
         """What the server says without the gateway's credential for it, should it repeat that."""
         return redact(raw, self._hidden)
 
-    def _incoming(self, message: Message) -> None:
+    async def _incoming(self, message: Message) -> None:
         """What the server says of its own accord."""
+        await self._pace.wait()
         if message.is_response:
             _log.debug("tool server %s answered a request that nobody waits for", self._spec.server)
         elif message.id is not None:
-            self._aside(self._post_aside(messages.answer_to(message)))
+            self._outbox.reply(messages.answer_to(message))
         elif message.method == "notifications/tools/list_changed":
             self._changed()
 
@@ -234,7 +243,7 @@ class HttpServer:
         """Tell a legacy server that nobody waits any more; a modern one saw the stream close."""
         if self._version != messages.MODERN and outgoing.method != "initialize":
             params = {"requestId": rpc_id, "reason": "The caller no longer waits."}
-            self._aside(self._post_aside(messages.request(None, "notifications/cancelled", params)))
+            self._outbox.notice(messages.request(None, "notifications/cancelled", params))
 
     async def _listen(self) -> None:
         """Hear of changed tools: a stream that the server keeps open; reopened when it ends."""
@@ -264,11 +273,16 @@ class HttpServer:
             await asyncio.sleep(_RELISTEN_S)
 
     async def _hear(self, answer: Answer) -> None:
-        events = SseData(_ERROR_CAP_BYTES)
         with contextlib.suppress(SseTooLarge, NotJsonRpc):
-            async for piece in answer:
-                for data in events.feed(piece):
-                    self._incoming(messages.decode(data))
+            async with contextlib.aclosing(data_of(answer, _ERROR_CAP_BYTES)) as events:
+                async for data in events:
+                    await self._incoming(messages.decode(data))
+
+    async def _stop_listening(self) -> None:
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
 
     async def _post_aside(self, body: bytes) -> None:
         """Post what has no answer. Raises nothing: nobody depends on it."""
@@ -277,11 +291,6 @@ class HttpServer:
             await answer.aclose()
         except (WireError, Refusal) as fault:
             _log.debug("tool server %s could not be told: %s", self._spec.server, fault)
-
-    def _aside(self, work: Any) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
-        self._side.add(task)
-        task.add_done_callback(self._side.discard)
 
     def _headers(self, outgoing: Outgoing | None) -> Headers:
         headers: Headers = [

@@ -26,6 +26,7 @@ from gateway.upstreams.confinement.starting import How, NotStarted, Started, sta
 from gateway.upstreams.lines import Lines
 from gateway.upstreams.mcp_conversation import Conversation, Outcome, Outgoing
 from gateway.upstreams.mcp_messages import Message, NotJsonRpc, RpcError
+from gateway.upstreams.pacing import Pace, Turns
 
 _log = logging.getLogger(__name__)
 
@@ -34,10 +35,14 @@ PROBE_TIMEOUT_S = 5.0  # how long a server may ignore `server/discover` before t
 ALIVE_TIMEOUT_S = 5.0  # a child that let a call time out must answer a ping, or it is started anew
 STOP_GRACE_S = 2.0
 _CHUNK_BYTES = 256 * 1024
+_READ_BYTES = 32 * 1024  # cut into lines in one go
 _UNREAD_CAP_BYTES = 8 * 1024 * 1024  # the child does not read its input: refuse rather than pile up
+_UNREAD_REPLIES_BYTES = 64 * 1024  # beyond this, the child's own requests are not answered
+_GARBAGE_LINES = 20  # logged, per start; beyond which they are only counted
 _STOPPED = "the gateway stopped it"
 _STDERR_LINES = 50  # kept; and logged at most, per start, beyond which they are only counted
 _STDERR_LINE_BYTES = 1000
+_STDERR_TURN = 500  # lines that are taken without letting others run
 _ID_AT_START = re.compile(rb'\s*\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(\d{1,18})\s*,')
 
 
@@ -70,6 +75,8 @@ class StdioServer:
         self._doubts: asyncio.Task[None] | None = None
         self._over: str | None = None  # why the run ended
         self._version = ""
+        self._pace = Pace()
+        self._garbage = 0
         self.stderr: deque[str] = deque(maxlen=_STDERR_LINES)
 
     # ------------------------------------------------------------ for the registry
@@ -213,13 +220,15 @@ class StdioServer:
         assert self._process is not None
         assert self._process.stdout is not None
         stdout = self._process.stdout
-        lines = Lines(MAX_ANSWER_BYTES)
+        lines, turns = Lines(MAX_ANSWER_BYTES), Turns()
         reason = "it closed its output"
         try:
-            while chunk := await stdout.read(_CHUNK_BYTES):
+            while chunk := await stdout.read(_READ_BYTES):
+                await turns.after(len(chunk))
                 for line, whole in lines.feed(chunk):
                     if whole:
-                        self._take(line)
+                        if not self._take(line):
+                            await self._pace.wait()
                     elif not self._too_large(line):
                         self._end(f"it wrote a line of more than {MAX_ANSWER_BYTES} bytes")
                         self._signal(signal.SIGKILL)
@@ -239,25 +248,41 @@ class StdioServer:
         self._signal(signal.SIGKILL)
         return None
 
-    def _take(self, line: bytes) -> None:
+    def _take(self, line: bytes) -> bool:
+        """Whether the line is the answer to a call."""
         if not line.strip():
-            return
+            return False
         try:
             message = messages.decode(line)
         except NotJsonRpc:
-            _log.warning("tool server %s wrote a line that is not JSON-RPC; it is ignored", self._server)
-            return
+            self._note_garbage()
+            return False
         if message.is_response:
             waiting = self._pending.get(message.id) if isinstance(message.id, int) else None
             if waiting is None:
                 _log.debug("tool server %s answered a request that nobody waits for", self._server)
-            elif not waiting.done():
+                return False
+            if not waiting.done():
                 waiting.set_result(message)
+                return True
         elif message.id is not None:
-            with contextlib.suppress(Refusal):
-                self._write(messages.answer_to(message))
+            self._reply(messages.answer_to(message))
         elif message.method == "notifications/tools/list_changed":
             self._changed()
+        return False
+
+    def _note_garbage(self) -> None:
+        self._garbage += 1
+        if self._garbage <= _GARBAGE_LINES:
+            _log.warning("tool server %s wrote a line that is not JSON-RPC; it is ignored", self._server)
+
+    def _reply(self, line: bytes) -> None:
+        """Answer a request of the child's own; not where it does not read, for nothing depends on it."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        if self._process.stdin.transport.get_write_buffer_size() + len(line) <= _UNREAD_REPLIES_BYTES:
+            with contextlib.suppress(Refusal):
+                self._write(line)
 
     def _too_large(self, start: bytes) -> bool:
         """Fail only the call that the giant line answers, where its start tells which; else False."""
@@ -273,15 +298,16 @@ class StdioServer:
     async def _read_stderr(self) -> None:
         assert self._process is not None
         assert self._process.stderr is not None
-        lines = Lines(_STDERR_LINE_BYTES)
+        lines, turns = Lines(_STDERR_LINE_BYTES), Turns(_STDERR_TURN)
         logged = 0
-        while chunk := await self._process.stderr.read(_CHUNK_BYTES):
+        while chunk := await self._process.stderr.read(_READ_BYTES):
             for line, _ in lines.feed(chunk):
                 text = line[:_STDERR_LINE_BYTES].decode("utf-8", "replace")
                 self.stderr.append(text)
                 logged += 1
                 if logged <= _STDERR_LINES:
                     _log.info("tool server %s: %s", self._server, text)
+                await turns.after(1)
         if self.stderr and self._over != _STOPPED:
             _log.warning("tool server %s ended; its last words: %s", self._server, " | ".join(self.stderr)[-2000:])
 

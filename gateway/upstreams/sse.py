@@ -5,6 +5,13 @@ Only `data` matters here: each event is one JSON-RPC message.
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterable
+
+from gateway.upstreams.pacing import Turns
+
+_STEP_BYTES = 16 * 1024  # of a piece at a time: it may hold thousands of events
+_LINE_BYTES = 8  # what a line of data costs beside its bytes, so that empty ones count too
+
 
 class SseTooLarge(Exception):  # noqa: N818 - says what the event is
     """An event larger than the cap."""
@@ -52,8 +59,19 @@ class SseData:
             value = line[6:] if line.startswith(b"data: ") else line[5:]
             self._check(len(value))
             self._data.append(value)
-            self._size += len(value) + 1
+            self._size += len(value) + _LINE_BYTES
 
     def _check(self, more: int) -> None:
         if self._size + more > self._cap:
             raise SseTooLarge
+
+
+async def data_of(pieces: AsyncIterable[bytes], cap: int) -> AsyncGenerator[bytes]:
+    """The data of each event of a body, while others run in between. Raises SseTooLarge, and what reading raises."""
+    events, turns = SseData(cap), Turns()
+    async for piece in pieces:
+        for start in range(0, len(piece), _STEP_BYTES):
+            step = piece[start : start + _STEP_BYTES]
+            for data in events.feed(step):
+                yield data
+            await turns.after(len(step))

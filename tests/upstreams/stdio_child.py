@@ -80,6 +80,8 @@ def act(message: dict[str, Any], how: str | None) -> None:
         answer(message, text(json.dumps([pong, json.loads(sys.stdin.readline())])))
     elif how == "cancelled":
         answer(message, text(json.dumps(json.loads(sys.stdin.readline()))))
+    elif how is not None and how.startswith("flood"):
+        flood(how)
     elif how == "grow":
         PAGES.append(["new"])
         say({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
@@ -93,6 +95,19 @@ def act(message: dict[str, Any], how: str | None) -> None:
             [sys.executable, "-c", "import signal; signal.signal(15, signal.SIG_IGN); signal.pause()"]
         )
         answer(message, text(str(child.pid)))
+
+
+def flood(how: str) -> None:
+    """For ever, as fast as the pipe takes it; standard input is not read meanwhile."""
+    said = {
+        "flood-pings": '{"jsonrpc": "2.0", "id": "p", "method": "ping"}',
+        "flood-lines": "1",
+        "flood-blank": "",
+        "flood-stderr": "",
+    }[how]
+    out = sys.stderr if how == "flood-stderr" else sys.stdout
+    while True:
+        out.write(f"{said}\n" * 10_000)
 
 
 def main() -> None:
