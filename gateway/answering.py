@@ -27,6 +27,7 @@ from gateway.approvals.case import KeptAnswer
 from gateway.errors import Refusal
 from gateway.escalating import BEAT_S, Escalating
 from gateway.judging import Judging
+from gateway.offload import run_sized
 from gateway.outcomes import cost_of_stream
 from gateway.proposals import Proposal, Verdict
 from gateway.rooms import Approvals, Audit, Dialect, ProposalStream
@@ -61,12 +62,13 @@ class Answering:
         if not isinstance(target, ModelTarget):
             return reply
         dialect = self._dialects[action.door]
-        body, proposals = dialect.proposals(reply.body, action.body)
+        size = len(reply.body)
+        body, proposals = await run_sized(size, dialect.proposals, reply.body, action.body)
         if proposals:
             verdicts = await self._judge(running, proposals, lambda: _whole(reply))
             if running.withheld is not None:
                 raise running.withheld
-            body = dialect.release(body, verdicts)
+            body = await run_sized(size, dialect.release, body, verdicts)
         return Reply(status=reply.status, body=body, headers=reply.headers)
 
     async def _judge(self, running: Running, proposals: list[Proposal], whole: Callable[[], bytes]) -> list[Verdict]:

@@ -27,6 +27,10 @@ _WRITTEN = frozenset({"index", "id", "type", "function", "custom"})
 _RESERVED = _WRITTEN | {"name", "arguments", "input", "tool_calls", "function_call"}
 _DEEPEST_MERGE = 8
 
+MAX_ARGUMENTS_CHARS: Final = 1024 * 1024
+MAX_ARGUMENTS_VALUES: Final = 50_000
+"""Of one call, as of a call at the MCP door: checking and digesting takes time for each."""
+
 TOO_MANY: Final = f"The answer proposes more than {MAX_CALLS} calls. Propose fewer at once."
 TOO_LARGE: Final = "Its arguments are too large. Propose it again with smaller ones."
 _NO_OBJECT = "It is not an object with a name and arguments."
@@ -38,7 +42,7 @@ _TWO_KINDS = "It is of two kinds at once, or of a kind other than function and c
 class Call:
     """One tool call, put together from its parts. `fault` says why it can't be read."""
 
-    __slots__ = ("arguments", "call_id", "extra", "fault", "index", "kind", "members", "name", "whole")
+    __slots__ = ("arguments", "call_id", "chars", "extra", "fault", "index", "kind", "members", "name", "whole")
 
     def __init__(self, index: int | None = None) -> None:
         self.index = index
@@ -47,6 +51,7 @@ class Call:
         self.name = ""
         self.members: set[str] = set()  # of `function` and `custom`, those that it has
         self.arguments: list[str] = []
+        self.chars = 0  # of the arguments
         self.whole = False  # the arguments came as an object, so nothing may follow them
         self.extra: dict[str, Any] = {}
         self.fault: str | None = None
@@ -65,6 +70,8 @@ class Call:
         text = self._text
         # A custom tool's input is its one argument.
         arguments = {"input": text} if "custom" in self.members else read_arguments(text)
+        if arguments is not None and not _few_values(arguments):
+            return Proposal(self.call_id, self.name, None, fault=TOO_LARGE)
         return Proposal(self.call_id, self.name, arguments)
 
     @property
@@ -116,7 +123,7 @@ class Call:
             if inner is not None:
                 self.members.add(member)
                 self.take_inner(inner, text)
-        self.extra = _merged(self.extra, {key: part[key] for key in part if not _is_reserved(key)})
+        _merge(self.extra, {key: part[key] for key in part if not _is_reserved(key)})
 
     def _take_id(self, call_id: Any) -> None:
         if call_id not in (None, ""):
@@ -136,12 +143,21 @@ class Call:
         if self.whole or not isinstance(value, str | dict):
             self.fault = self.fault or f"Its {text} can't be put together to one text."
         elif isinstance(value, str):
-            self.arguments.append(value)
+            self._append(value)
         else:
             if any(self.arguments):
                 self.fault = self.fault or f"Its {text} can't be put together to one text."
             self.whole = True
-            self.arguments = [compact(value)]
+            self.arguments, self.chars = [], 0
+            self._append(compact(value))
+
+    def _append(self, text: str) -> None:
+        self.chars += len(text)
+        if self.chars > MAX_ARGUMENTS_CHARS:
+            self.fault = self.fault or TOO_LARGE
+            self.arguments.clear()
+        else:
+            self.arguments.append(text)
 
     def _same(self, what: str, before: str, now: Any) -> str:
         if not isinstance(now, str):
@@ -197,6 +213,11 @@ class Calls:
 
     def __len__(self) -> int:
         return len(self._calls) + (self._legacy is not None)
+
+    @property
+    def has_given_up(self) -> bool:
+        """Whether none of the calls is kept."""
+        return self._overflow is not None
 
     def give_up(self, why: str = TOO_LARGE) -> None:
         """Keep none of the calls: there are too many of them, or they are too large."""
@@ -291,17 +312,26 @@ def _is_reserved(key: str) -> bool:
     return fold(key) in _RESERVED
 
 
-def _merged(old: dict[str, Any], new: dict[str, Any], depth: int = 0) -> dict[str, Any]:
-    """Unknown members of several parts: objects are joined, of other values the last one counts."""
-    if not old or not new or depth > _DEEPEST_MERGE:
-        return new or old
-    result = dict(old)
+def _merge(old: dict[str, Any], new: dict[str, Any], depth: int = 0) -> None:
+    """Take unknown members of a further part into `old`: objects are joined, of other values the last one counts."""
     for key, value in new.items():
         before = old.get(key)
-        if isinstance(before, dict) and isinstance(value, dict):
-            value = _merged(before, value, depth + 1)
-        result[key] = value
-    return result
+        if not isinstance(before, dict) or not isinstance(value, dict):
+            old[key] = value
+        elif depth < _DEEPEST_MERGE:
+            _merge(before, value, depth + 1)
+        else:
+            old[key] = value or before
+
+
+def _few_values(arguments: dict[str, Any]) -> bool:
+    left, pending = MAX_ARGUMENTS_VALUES, list[Any]([arguments])
+    while pending and left >= 0:
+        value = pending.pop()
+        if isinstance(value, dict | list):
+            left -= len(value)
+            pending += value.values() if isinstance(value, dict) else value
+    return left >= 0
 
 
 def _index_of(part: dict[str, Any]) -> int | None:

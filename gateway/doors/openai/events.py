@@ -89,6 +89,14 @@ def unreadable_answer() -> Refusal:
     )
 
 
+def too_long(limit: str) -> Refusal:
+    """The answer goes on without end."""
+    return Refusal(
+        "upstream_failed",
+        f"The model provider's answer is longer than {limit}, so it was ended; ask for less, or for fewer tokens.",
+    )
+
+
 def broke_off() -> Refusal:
     """The provider ended its stream with an error, whose text may hold secrets."""
     return Refusal("upstream_failed", "The model provider broke off its answer with an error; try again.")

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.protocols.json_size import MAX_CONTAINERS, has_too_many_containers
 from gateway.protocols.key_folding import fold
 
 CALL_KEYS: Final = ("tool_calls", "function_call")
@@ -49,8 +50,10 @@ def splits_lines(data: bytes) -> bool:
 def loads(data: bytes) -> Any:
     """Parse as clients do: the last of equal keys counts, halves of surrogate pairs are let pass.
 
-    Raises ValueError or RecursionError.
+    Raises ValueError or RecursionError, and ValueError as well for what would take too long.
     """
+    if has_too_many_containers(data):
+        raise ValueError(f"more than {MAX_CONTAINERS} objects and arrays")
     try:
         return _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):

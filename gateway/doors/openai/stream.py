@@ -5,12 +5,16 @@ comes after a choice's finish reason, because clients join it too. At the end of
 stream, or some silence after the last finish reason) all calls are judged, and each released one is written as one
 delta. The finish chunk of a choice waits until then, and so does the usage.
 
+However the provider cuts its answer, time and memory grow with its bytes, both are bounded, and the event loop serves
+others after every STEP_BYTES.
+
 Fails closed: an event that can't be read ends the stream with an error; a call that can't be read is left out.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -18,7 +22,7 @@ import msgspec
 
 from gateway.actions import Usage
 from gateway.doors.openai.calls import MAX_CALLS, TOO_LARGE, TOO_MANY, Call, CallIds, Calls
-from gateway.doors.openai.events import EventReader, broke_off, data_of, unreadable_answer
+from gateway.doors.openai.events import EventReader, broke_off, data_of, too_long, unreadable_answer
 from gateway.doors.openai.plain import (
     carries_calls,
     cleaned,
@@ -31,6 +35,7 @@ from gateway.doors.openai.plain import (
     suspicious,
     without_empty_calls,
 )
+from gateway.offload import LARGE_BYTES, run_sized
 from gateway.proposals import Proposal, Verdict
 from gateway.usage import StreamUsage
 
@@ -38,6 +43,16 @@ Judge = Callable[[list[Proposal]], Awaitable[list[Verdict]]]
 
 MAX_HELD_BYTES = 16 * 1024 * 1024
 MAX_PREFACE_BYTES = 64 * 1024
+MAX_STREAM_BYTES = 256 * 1024 * 1024
+MAX_EVENTS = 1_000_000
+MAX_REST_BYTES = 64 * 1024
+STEP_BYTES = 16 * 1024
+"""How much of a stream is filtered before others run; this may be thousands of events."""
+PIECE_BYTES = 48  # what a piece costs beside its bytes
+MAX_AROUND_BYTES = 4096
+"""What surrounds the choices of an event is repeated in each chunk made from it; if it is larger, only once."""
+_SMALL_MEMBER_BYTES = 256
+_SMALL_MEMBERS = 16
 END_SILENCE_S = 5.0
 """After the last finish reason, this much silence is the end of an answer."""
 
@@ -65,14 +80,25 @@ _decode = msgspec.json.decode
 class _HeldChoice:
     """The calls of one choice, and what follows them."""
 
-    __slots__ = ("calls", "finish", "role", "template", "verbatim")
+    __slots__ = ("calls", "finish", "finish_around", "finish_bytes", "last_around", "role", "template", "verbatim")
 
     def __init__(self) -> None:
         self.calls = Calls()
         self.template: dict[str, Any] = {}  # of the chunks that carried the calls: what is around their choices
+        self.last_around: dict[str, Any] | None = None  # the last that went into the template
         self.role: str | None = None  # goes with the first delta that is sent
-        self.finish: dict[str, Any] | None = None  # the finish chunk, for this choice alone
-        self.verbatim = b""  # the same as it came, where it says nothing else
+        self.finish: dict[str, Any] | None = None  # the choice with its finish reason
+        self.finish_around: dict[str, Any] = {}  # of the chunk that it came in
+        self.finish_bytes = 0  # of both
+        self.verbatim = b""  # that chunk as it came, where it says nothing else
+
+    def add_calls(self, around: dict[str, Any], delta: dict[str, Any]) -> None:
+        if self.calls.has_given_up:
+            return
+        if self.last_around is not around:  # one event may have many entries for the same choice
+            self.template |= around
+            self.last_around = around
+        self.calls.add(delta.get("tool_calls"), delta.get("function_call"))
 
 
 class ChatStream:
@@ -99,12 +125,18 @@ class ChatStream:
         self._events = EventReader()
         self._preface: bytes | None = b""  # opens the stream, says nothing; None: sent
         self._held: dict[int, _HeldChoice] = {}
-        self._held_bytes = 0
+        self._held_bytes = 0  # of events with calls
+        self._finish_bytes = 0  # of the finish chunks
+        self._last_around: dict[str, Any] | None = None  # of the event with the last finish reason
+        self._last_brief: dict[str, Any] | None = None  # the small members of it
+        self._call_count = 0
         self._held_usage = b""  # the usage chunk, where calls must come before it
-        self._begun: set[int] = set()  # choices that said something
+        self._unfinished: set[int] = set()  # choices that said something, and gave no finish reason
         self._shown: set[int] = set()  # choices that the agent was sent something of
         self._finished: set[int] = set()  # choices that gave a finish reason
         self._counted = StreamUsage()
+        self._bytes = 0
+        self._event_count = 0
         self._over = False
         self._silent = False  # the answer is complete, but the provider did not end its stream
         self.usage: Usage | None = None
@@ -118,22 +150,42 @@ class ChatStream:
         """Yield what may be sent, as soon as it may. Raises `upstream_failed`."""
         source = aiter(chunks)
         feed = self._events.feed
+        worked = 0  # bytes since others could run
         while (piece := await (self._next(source) if self._held else anext(source, None))) is not None:
-            out = self._read(feed(piece))
-            if self._over:
-                yield await self._end(out, _END)
-                while await self._next(source) is not None:
-                    pass  # nothing counts after [DONE]; reading on keeps the connection usable
-                return
-            if out:
-                yield out
-        out = b"" if self._silent else self._read(self._events.rest())
+            self._bytes += len(piece)
+            if self._bytes > MAX_STREAM_BYTES:
+                raise too_long(f"{MAX_STREAM_BYTES // 1024 // 1024} MiB")
+            for step in (piece,) if len(piece) <= STEP_BYTES else _steps(piece):
+                if events := feed(step):
+                    # Only the first can be longer than the step. In a thread this stream waits for it, others do not.
+                    large = len(events[0]) > LARGE_BYTES
+                    out = await run_sized(len(events[0]), self._read, events) if large else self._read(events)
+                    if self._over:
+                        yield await self._end(out, _END)
+                        await self._read_rest(source)
+                        return
+                    if out:
+                        yield out
+                worked += len(step) + PIECE_BYTES
+                if worked >= STEP_BYTES:
+                    worked = 0
+                    await asyncio.sleep(0)
+        rest = [] if self._silent else self._events.rest()
+        out = await run_sized(sum(map(len, rest)), self._read, rest)
         if out := await self._end(out, _END if self._silent or self._over else b""):
             yield out
 
+    async def _read_rest(self, source: AsyncIterator[bytes]) -> None:
+        """Nothing counts after [DONE]; reading a little, for a short time, keeps the connection usable."""
+        room = MAX_REST_BYTES
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._end_silence_s):
+                while room > 0 and (piece := await anext(source, None)) is not None:
+                    room -= len(piece) + PIECE_BYTES
+
     async def _next(self, source: AsyncIterator[bytes]) -> bytes | None:
         """The next piece; None at the end of the stream, or after silence where the answer is complete."""
-        if self._over or self._is_complete:
+        if self._is_complete:
             try:
                 async with asyncio.timeout(self._end_silence_s):
                     return await anext(source, None)
@@ -145,11 +197,14 @@ class ChatStream:
     @property
     def _is_complete(self) -> bool:
         """Whether every choice has given its finish reason."""
-        return bool(self._held) and len(self._finished) >= self._choices and self._begun <= self._finished
+        return bool(self._held) and len(self._finished) >= self._choices and not self._unfinished
 
     # ------------------------------------------------------------ what flows
 
     def _read(self, events: list[bytes]) -> bytes:
+        self._event_count += len(events)
+        if self._event_count > MAX_EVENTS:
+            raise too_long(f"{MAX_EVENTS} events")
         out = b""
         for event in events:
             shown = self._event(event)
@@ -210,13 +265,13 @@ class ChatStream:
         if has_usage and not chunk.choices:
             return self._show_usage(b"data: " + data + b"\n\n")
         if chunk.object != _OBJECT and chunk.choices:
-            return self._take(loads(data), 0)
+            return self._take(loads(data), len(data))
         opening = b""
         for choice in chunk.choices or ():
             if choice.finish_reason is not None:
                 return self._finish(chunk, data)
             if choice.index not in self._shown:
-                self._begun.add(choice.index or 0)
+                self._note(choice.index or 0, None)
                 opening += self._open(choice.index or 0, data)
         return opening + b"data: " + data + b"\n\n"
 
@@ -227,14 +282,14 @@ class ChatStream:
         if not missing:
             return b""
         event = loads(data) if isinstance(data, bytes) else data
-        around = {key: value for key, value in event.items() if key not in ("choices", "usage")} | {"object": _OBJECT}
+        around = _brief(_around(event)) | {"object": _OBJECT}
         return b"".join(
             _data({**around, "choices": [{"index": below, "delta": {}, "finish_reason": None}]}) for below in missing
         )
 
     def _finish(self, chunk: _Chunk, data: bytes) -> bytes:
         """A finish chunk waits for the end of the answer, as calls may come after it; then it goes out as it came."""
-        out = self._take(loads(data), 0)
+        out = self._take(loads(data), len(data))
         choices = chunk.choices or []
         held = self._held.get(choices[0].index or 0)
         plain = not out and len(choices) == 1 and chunk.usage == _NULL and b'"message"' not in data
@@ -265,16 +320,25 @@ class ChatStream:
         choices = event.get("choices") or []
         if event.get("usage") is not None and not choices:
             return self._show_usage(_data(event))
-        flowing = [rest for raw in choices if (rest := self._hold(event, raw, size)) is not None]
+        around = _around(event)
+        flowing = [rest for raw in choices if (rest := self._hold(around, raw, size)) is not None]
         if len(flowing) < len(choices) and event.get("usage") is not None:
             self._show_usage(_data({**event, "choices": []}))
             event = {key: value for key, value in event.items() if key != "usage"}
         if not choices:
             return _data(event)
-        opening = b"".join(self._open(place_of(one), event) for one in flowing)
+        opening = b"".join(self._open(place_of(one), around) for one in flowing)
         return opening + _data({**event, "object": _OBJECT, "choices": flowing}) if flowing else b""
 
-    def _hold(self, event: dict[str, Any], raw: dict[str, Any], size: int) -> dict[str, Any] | None:
+    def _note(self, index: int, finish: str | None) -> None:
+        """Keep in mind which choices began, and which of them are finished."""
+        if finish is not None:
+            self._finished.add(index)
+            self._unfinished.discard(index)
+        elif index not in self._finished:
+            self._unfinished.add(index)
+
+    def _hold(self, around: dict[str, Any], raw: dict[str, Any], size: int) -> dict[str, Any] | None:
         """Keep the calls of a choice and the finish that follows them; give what of it may flow, or None."""
         index, finish = place_of(raw), finish_reason(raw)
         delta = raw.get("delta")
@@ -285,24 +349,20 @@ class ChatStream:
         message = raw.pop("message", None)  # of a complete answer; openai-node takes it for all that came so far
         if isinstance(message, dict) and isinstance(message.get("role"), str):
             raw["delta"] = delta = {"role": message["role"], **delta}
-        self._begun.add(index)
-        if finish is not None:
-            self._finished.add(index)
-        held = self._held.get(index)
+        self._note(index, finish)
         if carries_calls(delta):
-            held = self._held.setdefault(index, held or _HeldChoice())
-            self._hold_calls(held, event, delta, size)
+            held = self._held_choice(index)
+            self._hold_calls(held, around, delta, size)
             delta = {key: value for key, value in delta.items() if key not in ("tool_calls", "function_call")}
         elif finish is None:
             return raw
         else:
-            held = self._held.setdefault(index, held or _HeldChoice())
+            held = self._held_choice(index)
         held.verbatim = b""
         said = any(value not in (None, "") for key, value in delta.items() if key != "role")
         if finish is not None:
             last = {"finish_reason": finish} if said else raw
-            held.finish = {**event, "object": _OBJECT, "choices": [{**last, "index": index, "delta": {}}]}
-            held.finish.pop("usage", None)
+            self._hold_finish(held, {**last, "index": index, "delta": {}}, around)
         if said or (finish is None and any(raw[key] is not None for key in raw if key not in _PLAIN_KEYS)):
             return {**raw, "delta": delta, "finish_reason": None}
         if isinstance(delta.get("role"), str):
@@ -311,16 +371,35 @@ class ChatStream:
             held.role = delta["role"]
         return None
 
-    def _hold_calls(self, held: _HeldChoice, event: dict[str, Any], delta: dict[str, Any], size: int) -> None:
-        held.template |= {key: value for key, value in event.items() if key not in ("choices", "usage")}
-        held.calls.add(delta.get("tool_calls"), delta.get("function_call"))
+    def _held_choice(self, index: int) -> _HeldChoice:
+        held = self._held.get(index)
+        if held is None:
+            if len(self._held) >= max(MAX_CALLS, self._choices):
+                raise unreadable_answer()
+            held = self._held[index] = _HeldChoice()
+        return held
+
+    def _hold_calls(self, held: _HeldChoice, around: dict[str, Any], delta: dict[str, Any], size: int) -> None:
+        self._call_count -= len(held.calls)
+        held.add_calls(around, delta)
+        self._call_count += len(held.calls)
         self._held_bytes += size
-        if len(self._held) > MAX_CALLS:
-            raise unreadable_answer()
         if self._held_bytes > MAX_HELD_BYTES:
             self._give_up(TOO_LARGE)
-        elif sum(len(one.calls) for one in self._held.values()) > MAX_CALLS:
+        elif self._call_count > MAX_CALLS:
             self._give_up(TOO_MANY)
+
+    def _hold_finish(self, held: _HeldChoice, choice: dict[str, Any], around: dict[str, Any]) -> None:
+        if around is self._last_around:  # another choice of the same event
+            around = self._last_brief = self._last_brief or _brief(around)
+        else:
+            self._last_around, self._last_brief = around, None
+        held.finish, held.finish_around = choice, around
+        size = len(dumps(choice)) + len(dumps(around))
+        self._finish_bytes += size - held.finish_bytes
+        held.finish_bytes = size
+        if self._finish_bytes > MAX_HELD_BYTES:
+            raise unreadable_answer()
 
     def _give_up(self, why: str) -> None:
         for one in self._held.values():
@@ -335,17 +414,49 @@ class ChatStream:
         held = [(index, choice, choice.calls.calls) for index, choice in sorted(self._held.items())]
         released = b""
         if held:
-            proposals = [call.proposal for _, _, calls in held for call in calls]
-            verdicts = iter(await self._judge(proposals) if proposals else ())
-            ids = CallIds(next((choice.template["id"] for _, choice, _ in held if "id" in choice.template), None))
-            for index, choice, calls in held:
-                judged = [(call, next(verdicts)) for call in calls]
-                verbatim = choice.verbatim if not judged else b""
-                written = verbatim or b"".join(map(_data, _written(index, choice, judged, ids)))
-                if written:
-                    released += self._open(index, choice.template or choice.finish or {}) + written
+            size = self._held_bytes + self._finish_bytes
+            proposals = await run_sized(size, _proposals, held)
+            verdicts = await self._judge(proposals) if proposals else []
+            released = await run_sized(size, self._released, held, verdicts)
         preface, self._preface = self._preface or b"", None
         return preface + out + released + self._held_usage + ending
+
+    def _released(self, held: list[_Held], verdicts: list[Verdict]) -> bytes:
+        """What was held, as it is sent once it was judged."""
+        rest = iter(verdicts)
+        ids = CallIds(next((choice.template["id"] for _, choice, _ in held if "id" in choice.template), None))
+        sent: list[bytes] = []
+        for index, choice, calls in held:
+            judged = [(call, next(rest)) for call in calls]
+            verbatim = choice.verbatim if not judged else b""
+            written = verbatim or b"".join(map(_data, _written(index, choice, judged, ids)))
+            if written:
+                sent += (self._open(index, choice.template or choice.finish_around), written)
+        return b"".join(sent)
+
+
+_Held = tuple[int, _HeldChoice, list[Call]]
+
+
+def _proposals(held: list[_Held]) -> list[Proposal]:
+    return [call.proposal for _, _, calls in held for call in calls]
+
+
+def _steps(piece: bytes) -> list[bytes]:
+    return [piece[start : start + STEP_BYTES] for start in range(0, len(piece), STEP_BYTES)]
+
+
+def _around(event: dict[str, Any]) -> dict[str, Any]:
+    """What surrounds the choices of an event."""
+    return {key: value for key, value in event.items() if key not in ("choices", "usage")}
+
+
+def _brief(around: dict[str, Any]) -> dict[str, Any]:
+    """What surrounds the choices when it is repeated: all of it, or its small members where it is large."""
+    if len(dumps(around)) <= MAX_AROUND_BYTES:
+        return around
+    small = [(key, value) for key, value in around.items() if len(key) + len(dumps(value)) <= _SMALL_MEMBER_BYTES]
+    return dict(small[:_SMALL_MEMBERS])
 
 
 def _written(index: int, choice: _HeldChoice, judged: list[tuple[Call, Verdict]], ids: CallIds) -> list[dict[str, Any]]:
@@ -367,13 +478,18 @@ def _written(index: int, choice: _HeldChoice, judged: list[tuple[Call, Verdict]]
     role = {} if choice.role is None else {"role": choice.role}
     if deltas:
         deltas[0], role = role | deltas[0], {}
-    around = {**choice.template, "object": _OBJECT}
-    chunks = [{**around, "choices": [{"index": index, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    chunks = []
+    around = choice.template
+    for delta in deltas:
+        entry = {"index": index, "delta": delta, "finish_reason": None}
+        chunks.append({**around, "object": _OBJECT, "choices": [entry]})
+        if len(chunks) == 1 < len(deltas):
+            around = _brief(around)
     if choice.finish is not None:
-        last = choice.finish["choices"][0]
-        last["delta"] = role
-        last["finish_reason"] = finish_after(last["finish_reason"], tools, functions, bool(left_out))
-        chunks.append(choice.finish)
+        last = choice.finish
+        reason = finish_after(last["finish_reason"], tools, functions, bool(left_out))
+        entry = {**last, "delta": role, "finish_reason": reason}
+        chunks.append({**choice.finish_around, "object": _OBJECT, "choices": [entry]})
     return chunks
 
 
@@ -384,6 +500,8 @@ _PLAIN_KEYS = frozenset({"index", "delta", "finish_reason"})
 
 def _says_nothing(events: bytes) -> bool:
     """Whether events, as they are sent, hold only roles, or empty text."""
+    if len(events) > MAX_PREFACE_BYTES:
+        return False
     try:
         return all(
             choice.get("finish_reason") is None
