@@ -70,6 +70,7 @@ from gateway.stdio_servers import guarded, mode_of
 from gateway.store.interface import Connection
 from gateway.telemetry import Metrics, Observer, names, start_export, trace_parser
 from gateway.telemetry.settings import read as read_telemetry
+from gateway.upstreams.budget import AnswerBudget
 from gateway.upstreams.confinement.support import support
 from gateway.upstreams.models import Models
 from gateway.upstreams.performing import Performing
@@ -121,7 +122,9 @@ class App:
         self._decider: Decider | None = None
         self.catalog = Catalog(price=self._price)
         self.wire = Wire()
+        self.answers = AnswerBudget()
         self.models = Models(
+            budget=self.answers,
             wire=self.wire,
             clock=self.clock,
             new_id=self.ids.new,
@@ -204,6 +207,7 @@ class App:
         await self.seen.load()
         await self.registry.open_local_door(self.process.data_dir, self._operator_token)
         self.tools = ToolServers(
+            budget=self.answers,
             transport=self.wire,
             resolve=resolve,
             resolve_text=resolve_text,
@@ -279,7 +283,7 @@ class App:
             policy=self._decider,
             approvals=self.approvals,
             audit=self.trail,
-            upstreams=Performing(self.models, self.tools),
+            upstreams=Performing(self.models, self.tools, self.answers),
             dialects={OPENAI_CHAT: ChatCompletions()},
             agent=self.registry.agents.get,
             observe=self.observe,

@@ -14,6 +14,7 @@ import msgspec
 
 from gateway.actions import Usage
 from gateway.pricing import PLAIN_TIERS, UsageDetails
+from gateway.protocols.json_size import has_too_many_containers
 from gateway.usage_details import MAX_COUNT, read_closely
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
@@ -218,6 +219,8 @@ def _says_something(choices: msgspec.Raw) -> bool:
     """Whether choices hold any part of an answer: text, reasoning, calls, sound."""
     if choices == _NULL:
         return False
+    if has_too_many_containers(bytes(choices)):
+        return True
     try:
         told = _decode_choices(choices)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

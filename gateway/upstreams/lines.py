@@ -13,6 +13,18 @@ class Lines:
         self._held = bytearray()
         self._cut = False  # the rest of the line is being dropped
 
+    @property
+    def size(self) -> int:
+        """Bytes that wait for the end of their line."""
+        return len(self._held)
+
+    def cut(self) -> bytes:
+        """Give up the line that is being read: its start; the rest is dropped when it comes."""
+        start = bytes(self._held[:KEPT_BYTES])
+        self._held.clear()
+        self._cut = True
+        return start
+
     def feed(self, chunk: bytes) -> list[tuple[bytes, bool]]:
         """The lines that `chunk` completes, and whether each is whole (False: only its start, said once)."""
         found: list[tuple[bytes, bool]] = []

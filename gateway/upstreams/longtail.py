@@ -21,7 +21,9 @@ from gateway.actions import ModelTarget, Reply
 from gateway.clock import Clock
 from gateway.errors import Refusal
 from gateway.upstreams import failures
+from gateway.upstreams.budget import AnswerBudget, full
 from gateway.upstreams.credential import Credential
+from gateway.upstreams.openai import ANSWER_CAP_BYTES
 from gateway.upstreams.redaction import hidden, redact
 from gateway.upstreams.retries import Failed, Retries
 from gateway.upstreams.wire import Headers, WireError, WireFailed, WireTimeout
@@ -68,6 +70,7 @@ class LongTailProvider:
         params: dict[str, Any],
         retries: Retries,
         clock: Clock,
+        budget: AnswerBudget | None = None,
         connect_timeout_s: float = 5.0,
         first_byte_timeout_s: float = 300.0,
         idle_timeout_s: float = 120.0,
@@ -77,6 +80,7 @@ class LongTailProvider:
         self.name = name
         self.on_hang_up = on_hang_up
         self.drain_s = drain_s
+        self._budget = budget or AnswerBudget()
         self._prefix = prefix
         self._credential = credential
         self._params = params
@@ -121,6 +125,8 @@ class LongTailProvider:
         if stream:
             return LongTailStream(self, answer, key)
         body = self._clean(_encode(answer, "message"), key)
+        if len(body) > ANSWER_CAP_BYTES or not self._budget.of_task().add(len(body)):
+            raise Failed(full(f"The model provider {self.name}", {"provider": self.name}), again=False)
         return Reply(body=body, headers={"content-type": "application/json"}, usage=usage_of_answer(body))
 
     async def next_chunk(self, chunks: AsyncIterator[Any], key: str | None) -> bytes | None:

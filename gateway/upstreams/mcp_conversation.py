@@ -11,12 +11,15 @@ import msgspec
 
 from gateway.actions import Reply, Rpc
 from gateway.errors import Refusal
+from gateway.offload import run_sized
 from gateway.upstreams import mcp_faults as faults
 from gateway.upstreams import mcp_messages as messages
 from gateway.upstreams.mcp_messages import Mirror, RpcError
 
 MAX_PAGES = 100
 MAX_TOOLS = 2000
+MAX_LIST_BYTES = 8 * 1024 * 1024
+"""Of all pages of one list."""
 
 _objects = msgspec.json.Decoder(dict[str, Any])
 
@@ -137,15 +140,21 @@ class Conversation:
     async def list_tools(self, timeout_s: float) -> list[dict[str, Any]]:
         """All definitions of all pages, raw. `timeout_s` is for each page. Raises Refusal."""
         tools: list[Any] = []
+        size = 0
+        seen: set[str] = set()
         cursor: str | None = None
         for _ in range(MAX_PAGES):
             params: dict[str, Any] = {} if cursor is None else {"cursor": cursor}
             if self.modern:
                 params["_meta"] = messages.meta(None, modern=True)
             try:
-                page = self._read((await self._channel.exchange(Outgoing("tools/list", params), timeout_s)).result)
+                body = (await self._channel.exchange(Outgoing("tools/list", params), timeout_s)).result
             except RpcError as error:
                 raise faults.of_rpc(self._server, error) from None
+            size += len(body)
+            if size > MAX_LIST_BYTES:
+                raise faults.failed(self._server, f"its list of tools is larger than {MAX_LIST_BYTES} bytes")
+            page = await run_sized(len(body), self._read, body)
             found = page.get("tools")
             if not isinstance(found, list):
                 raise faults.failed(self._server, "its list of tools is not a list")
@@ -158,8 +167,9 @@ class Conversation:
                     if isinstance(tool, dict) and (mirrors := messages.mirrors_of(tool)) and "name" in tool
                 }
                 return tools
-            if not isinstance(cursor, str) or len(tools) > MAX_TOOLS:
+            if not isinstance(cursor, str) or len(tools) > MAX_TOOLS or cursor in seen:
                 break
+            seen.add(cursor)
         raise faults.failed(self._server, f"its list of tools has no end (after {len(tools)})")
 
     async def call(
@@ -179,7 +189,7 @@ class Conversation:
         except RpcError as error:
             raise faults.of_rpc(self._server, error) from None
         try:
-            flags = _flags.decode(body)
+            flags = await run_sized(len(body), _flags.decode, body)
         except (msgspec.DecodeError, RecursionError):
             raise faults.failed(self._server, "its answer is not the result of a tool") from None
         rpc = Rpc(self.version or "", str(rpc_id))

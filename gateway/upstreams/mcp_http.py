@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 
 from gateway.actions import Reply
 from gateway.errors import Refusal
+from gateway.offload import run_sized
 from gateway.upstreams import mcp_faults as faults
 from gateway.upstreams import mcp_messages as messages
+from gateway.upstreams.budget import AnswerBudget, Holding, full
 from gateway.upstreams.credential import Credential
 from gateway.upstreams.mcp_conversation import Conversation, Outcome, Outgoing
 from gateway.upstreams.mcp_messages import Message, NotJsonRpc, RpcError
@@ -24,7 +26,7 @@ from gateway.upstreams.outbox import Outbox
 from gateway.upstreams.pacing import MOST_PER_CALL, Pace
 from gateway.upstreams.redaction import hidden, redact
 from gateway.upstreams.sse import SseTooLarge, data_of
-from gateway.upstreams.wire import Answer, Headers, Transport, WireError, WireFailed, WireTooLarge
+from gateway.upstreams.wire import Answer, Headers, Transport, WireError, WireFailed, WireFull, WireTooLarge
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +59,9 @@ class HttpServer:
         credential: Credential,
         changed: Callable[[], None],
         lost: Callable[[str], None],
+        budget: AnswerBudget | None = None,
     ) -> None:
+        self._budget = budget or AnswerBudget()
         self._spec = spec
         self._transport = transport
         self._credential = credential
@@ -145,13 +149,19 @@ class HttpServer:
             if isinstance(fault, WireFailed) and not fault.dispatched:
                 self._lost(str(fault))
             raise faults.of_wire(self._spec.server, fault) from None
+        # A call's task ends with the call; the task that lists tools lives as long as the connection.
+        holding = self._budget.of_task() if outgoing.once else self._budget.holding()
         try:
-            message = await self._answer_to(rpc_id, answer, outgoing, session)
+            message = await self._answer_to(rpc_id, answer, outgoing, session, holding)
+        except WireFull:
+            raise full(f"The tool server {self._spec.server}", {"server": self._spec.server}) from None
         except WireTooLarge:
             raise faults.failed(self._spec.server, f"its answer is larger than {MAX_ANSWER_BYTES} bytes") from None
         except WireError as fault:
             raise faults.of_wire(self._spec.server, fault) from None
         finally:
+            if not outgoing.once:
+                holding.give_back()
             await answer.aclose()
         if outgoing.method == "initialize":
             given = answer.header(b"mcp-session-id")
@@ -163,17 +173,20 @@ class HttpServer:
         except NotJsonRpc as bad:
             raise faults.failed(self._spec.server, f"it answered with {bad}") from None
 
-    async def _answer_to(self, rpc_id: int, answer: Answer, outgoing: Outgoing, session: bytes | None) -> Message:
+    async def _answer_to(
+        self, rpc_id: int, answer: Answer, outgoing: Outgoing, session: bytes | None, holding: Holding
+    ) -> Message:
         kind = (answer.header(b"content-type") or b"").split(b";")[0].strip().lower()
         if not 200 <= answer.status < 300:
             await self._raise_for(answer, kind, outgoing, session)
         if answer.header(b"content-encoding") not in (None, b"identity"):
             raise faults.failed(self._spec.server, "its answer is compressed, which was not asked for")
         if kind == b"text/event-stream":
-            return await self._from_stream(rpc_id, answer)
+            return await self._from_stream(rpc_id, answer, holding)
         if kind != b"application/json":
             raise faults.failed(self._spec.server, "its answer is neither JSON nor an event stream")
-        message = self._decode(await answer.read(MAX_ANSWER_BYTES))
+        body = await answer.read(MAX_ANSWER_BYTES, holding)
+        message = await run_sized(len(body), self._decode, body)
         if not message.is_response or message.id != rpc_id:
             raise faults.failed(self._spec.server, "its answer belongs to another request")
         return message
@@ -191,12 +204,12 @@ class HttpServer:
             self._credential.forget()
         raise faults.of_status(self._spec.server, answer.status)
 
-    async def _from_stream(self, rpc_id: int, answer: Answer) -> Message:
+    async def _from_stream(self, rpc_id: int, answer: Answer, holding: Holding) -> Message:
         unasked = 0
         try:
-            async with contextlib.aclosing(data_of(answer, MAX_ANSWER_BYTES)) as events:
+            async with contextlib.aclosing(data_of(answer, MAX_ANSWER_BYTES, holding)) as events:
                 async for data in events:
-                    message = self._decode(data)
+                    message = await run_sized(len(data), self._decode, data)
                     if message.is_response and message.id == rpc_id:
                         return message
                     unasked += 1

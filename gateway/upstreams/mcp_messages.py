@@ -61,6 +61,11 @@ class Message(msgspec.Struct):
     def is_response(self) -> bool:
         return self.method is None
 
+    @property
+    def size(self) -> int:
+        """Bytes of its result."""
+        return memoryview(self.result).nbytes if isinstance(self.result, msgspec.Raw) else 0
+
     def outcome(self) -> bytes:
         """The result of a response. Raises RpcError, NotJsonRpc."""
         if isinstance(self.error, _Error):

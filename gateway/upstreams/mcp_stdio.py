@@ -19,8 +19,10 @@ from typing import Any
 
 from gateway.actions import Reply
 from gateway.errors import Refusal
+from gateway.offload import run_sized
 from gateway.upstreams import mcp_faults as faults
 from gateway.upstreams import mcp_messages as messages
+from gateway.upstreams.budget import AnswerBudget, full
 from gateway.upstreams.confinement.plan import Wanted
 from gateway.upstreams.confinement.starting import How, NotStarted, Started, start
 from gateway.upstreams.lines import Lines
@@ -57,12 +59,14 @@ class StdioServer:
         *,
         changed: Callable[[], None],
         lost: Callable[[str], None],
+        budget: AnswerBudget | None = None,
     ) -> None:
         """`base` is the environment that every server gets; `wanted` and `how` say what is run, and how confined."""
         self._wanted = wanted
         self._server = wanted.server
         self._base = dict(base)
         self._how = how
+        self._budget = budget or AnswerBudget()
         self._changed = changed
         self._lost = lost
         self._conversation = Conversation(wanted.server, self)
@@ -157,6 +161,8 @@ class StdioServer:
             self._write(line)
             async with asyncio.timeout(timeout_s):
                 message = await future
+            if outgoing.once and not self._budget.of_task().add(message.size):
+                raise full(f"The tool server {self._server}", {"server": self._server})
         except TimeoutError:
             self._give_up(rpc_id, outgoing)
             if outgoing.once:
@@ -222,19 +228,27 @@ class StdioServer:
         stdout = self._process.stdout
         lines, turns = Lines(MAX_ANSWER_BYTES), Turns()
         reason = "it closed its output"
+        holding = self._budget.holding()
         try:
             while chunk := await stdout.read(_READ_BYTES):
                 await turns.after(len(chunk))
                 for line, whole in lines.feed(chunk):
                     if whole:
-                        if not self._take(line):
+                        if not await self._take(line):
                             await self._pace.wait()
-                    elif not self._too_large(line):
+                    elif not self._give_up_answer(line, self._larger()):
                         self._end(f"it wrote a line of more than {MAX_ANSWER_BYTES} bytes")
+                        self._signal(signal.SIGKILL)
+                holding.give_back()
+                if not holding.at_least(lines.size):
+                    no_room = full(f"The tool server {self._server}", {"server": self._server})
+                    if not self._give_up_answer(lines.cut(), no_room):
+                        self._end("it wrote a large line while the gateway had no room for it")
                         self._signal(signal.SIGKILL)
         except OSError as error:
             reason = f"its output broke ({error.strerror})"
         finally:
+            holding.give_back()
             if self._over is None:
                 code = await self._reap()
                 self._end(f"{reason} (exit status {code})" if code is not None else reason)
@@ -248,12 +262,12 @@ class StdioServer:
         self._signal(signal.SIGKILL)
         return None
 
-    def _take(self, line: bytes) -> bool:
+    async def _take(self, line: bytes) -> bool:
         """Whether the line is the answer to a call."""
         if not line.strip():
             return False
         try:
-            message = messages.decode(line)
+            message = await run_sized(len(line), messages.decode, line)
         except NotJsonRpc:
             self._note_garbage()
             return False
@@ -284,15 +298,17 @@ class StdioServer:
             with contextlib.suppress(Refusal):
                 self._write(line)
 
-    def _too_large(self, start: bytes) -> bool:
-        """Fail only the call that the giant line answers, where its start tells which; else False."""
+    def _larger(self) -> Refusal:
+        return faults.failed(self._server, f"its answer is larger than {MAX_ANSWER_BYTES} bytes")
+
+    def _give_up_answer(self, start: bytes, why: Refusal) -> bool:
+        """Fail only the call that a line answers which is not read on, where its start tells which; else False."""
         found = _ID_AT_START.match(start)
         waiting = self._pending.get(int(found[1])) if found else None
         if waiting is None:
             return False
         if not waiting.done():
-            what = f"its answer is larger than {MAX_ANSWER_BYTES} bytes"
-            waiting.set_exception(faults.failed(self._server, what))
+            waiting.set_exception(why)
         return True
 
     async def _read_stderr(self) -> None:

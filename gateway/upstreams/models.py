@@ -19,6 +19,7 @@ from gateway.settings import DemoProvider as DemoSettings
 from gateway.settings import OpenAIProvider as OpenAiSettings
 from gateway.settings import Provider as Settings
 from gateway.upstreams import demo_script, longtail
+from gateway.upstreams.budget import AnswerBudget
 from gateway.upstreams.credential import Credential
 from gateway.upstreams.demo import DemoProvider
 from gateway.upstreams.longtail import LongTailProvider
@@ -59,6 +60,7 @@ class Models:
         resolve: Callable[[str], str],
         resolve_text: Callable[[str], str],
         proxy_of: Callable[[str], str | None],
+        budget: AnswerBudget | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._wire = wire
@@ -68,6 +70,7 @@ class Models:
         self._resolve = resolve
         self._resolve_text = resolve_text
         self._proxy_of = proxy_of
+        self._budget = budget or AnswerBudget()
         self._sleep = sleep
         self._proxied: dict[str | None, Transport] = {}
         self._providers: dict[str, ModelProvider] = {}
@@ -118,6 +121,7 @@ class Models:
             "credential": credential,
             "retries": Retries(one.retries, clock=self._clock, jitter=self._jitter, sleep=self._sleep),
             "clock": self._clock,
+            "budget": self._budget,
             "connect_timeout_s": one.connect_timeout_s,
             "first_byte_timeout_s": one.first_byte_timeout_s,
             "idle_timeout_s": one.idle_timeout_s,

@@ -12,19 +12,23 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway.actions import ModelTarget, Reply
+from gateway.actions import ModelTarget, Reply, Usage
 from gateway.clock import Clock
 from gateway.errors import Refusal
+from gateway.offload import run_sized
 from gateway.upstreams import failures
+from gateway.upstreams.budget import AnswerBudget, Holding, full
 from gateway.upstreams.credential import Credential
 from gateway.upstreams.redaction import hidden, redact
 from gateway.upstreams.retries import Failed, Retries
-from gateway.upstreams.wire import Answer, Headers, Transport, WireError
+from gateway.upstreams.wire import Answer, Headers, Transport, WireError, WireFull
 from gateway.usage import usage_of_answer
 
 _log = logging.getLogger(__name__)
 
-ANSWER_CAP_BYTES = 64 * 1024 * 1024  # a complete answer that is larger is refused
+ANSWER_CAP_BYTES = 16 * 1024 * 1024  # a complete answer that is larger is refused
+# Of a stream, this much is held at most on its way: what is kept of it for a case, and calls that wait for the end.
+_STREAM_HELD_BYTES = 20 * 1024 * 1024
 _ERROR_CAP_BYTES = 256 * 1024  # of an error's body, more is not read
 
 
@@ -44,6 +48,15 @@ def _only_failed(body: bytes) -> bool:
     return bytes(outcome.error) != b"null" and bytes(outcome.choices) in (b"null", b"[]")
 
 
+def _read(body: bytes, secrets: tuple[bytes, ...]) -> tuple[Usage | None, bool, bytes]:
+    """The usage of a complete answer, whether it is only an error, and the answer without secrets."""
+    return usage_of_answer(body), _only_failed(body), redact(body, secrets)
+
+
+def _full(provider: str) -> Refusal:
+    return full(f"The model provider {provider}", {"provider": provider})
+
+
 class OpenAiProvider:
     """One configured provider. Time-outs in seconds; `on_hang_up` is drain or cancel.
 
@@ -61,6 +74,7 @@ class OpenAiProvider:
         clock: Clock,
         headers: dict[str, str] | None = None,
         secrets: tuple[str, ...] = (),
+        budget: AnswerBudget | None = None,
         connect_timeout_s: float = 5.0,
         first_byte_timeout_s: float = 300.0,
         idle_timeout_s: float = 120.0,
@@ -68,6 +82,7 @@ class OpenAiProvider:
         drain_s: float = 30.0,
     ) -> None:
         self.name = name
+        self._budget = budget or AnswerBudget()
         self.on_hang_up = on_hang_up
         self.drain_s = drain_s
         self._url = base_url.rstrip("/") + "/chat/completions"
@@ -117,20 +132,20 @@ class OpenAiProvider:
                 if not kind.startswith(b"text/event-stream"):
                     await answer.aclose()
                     raise self._odd("something that is not an event stream, though one was asked for")
-                return SseStream(self.name, answer, hidden((key, *self._secrets)))
-            whole = await answer.read(ANSWER_CAP_BYTES)
+                return SseStream(self.name, answer, self._budget.of_task(), hidden((key, *self._secrets)))
+            whole = await answer.read(ANSWER_CAP_BYTES, self._budget.of_task())
+        except WireFull:
+            raise Failed(_full(self.name), again=False) from None
         except WireError as fault:
             # Nothing was sent: safe to send again. Else the provider may be working on it, for money.
             raise Failed(failures.of_wire(self.name, fault), again=not fault.dispatched) from fault
         try:
-            usage = usage_of_answer(whole)
-            failed = _only_failed(whole)
+            usage, failed, clean = await run_sized(len(whole), _read, whole, hidden((key, *self._secrets)))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise self._odd("something that is not a JSON object, or one nested too deeply") from None
         if failed:
             raise Failed(self._refusal(answer, whole, key), again=False)  # it may have been paid for
-        whole = redact(whole, hidden((key, *self._secrets)))
-        return Reply(status=answer.status, body=whole, headers={"content-type": "application/json"}, usage=usage)
+        return Reply(status=answer.status, body=clean, headers={"content-type": "application/json"}, usage=usage)
 
     def _headers(self, key: str | None, stream: bool, request_id: str, traceparent: str | None) -> Headers:
         headers: Headers = [
@@ -179,14 +194,16 @@ class OpenAiProvider:
 class SseStream:
     """A streamed answer, as it arrives. Iterating raises Refusal where the provider breaks off."""
 
-    __slots__ = ("_answer", "_hidden", "_provider", "headers", "status")
+    __slots__ = ("_answer", "_hidden", "_holding", "_provider", "_size", "headers", "status")
 
-    def __init__(self, provider: str, answer: Answer, secrets: tuple[bytes, ...] = ()) -> None:
+    def __init__(self, provider: str, answer: Answer, holding: Holding, secrets: tuple[bytes, ...] = ()) -> None:
         self.status = answer.status
         self.headers = {"content-type": "text/event-stream"}
         self._provider = provider
         self._answer = answer
         self._hidden = secrets
+        self._holding = holding
+        self._size = 0
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -196,6 +213,9 @@ class SseStream:
             piece = await self._answer.__anext__()
         except WireError as fault:
             raise failures.of_wire(self._provider, fault) from fault
+        self._size += len(piece)
+        if not self._holding.at_least(min(self._size, _STREAM_HELD_BYTES)):
+            raise _full(self._provider)
         return redact(piece, self._hidden) if self._hidden else piece
 
     async def aclose(self) -> None:

@@ -8,6 +8,7 @@ import orjson
 
 from gateway.actions import Action, ModelTarget, Reply, ReplyStream, Target
 from gateway.errors import Refusal
+from gateway.upstreams.budget import AnswerBudget
 from gateway.upstreams.models import ModelProvider
 
 
@@ -24,7 +25,9 @@ class CallsTools(Protocol):
 class Performing:
     """Model calls go to their provider, tool calls to their server; nothing else is performed."""
 
-    def __init__(self, models: FindsProvider, tools: CallsTools) -> None:
+    def __init__(self, models: FindsProvider, tools: CallsTools, budget: AnswerBudget) -> None:
+        """`budget` is that of the answers of both."""
+        self._budget = budget
         self._models = models
         self._tools = tools
 
@@ -35,6 +38,7 @@ class Performing:
 
         Raises Refusal; `detail["dispatched"]` is "no" if it certainly never got there.
         """
+        self._budget.admit()
         if isinstance(target, ModelTarget):
             if body is None:
                 raise Refusal("internal", "A model call has no body to send; report this with the request id.")

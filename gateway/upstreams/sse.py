@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable
 
+from gateway.upstreams.budget import Holding
 from gateway.upstreams.pacing import Turns
+from gateway.upstreams.wire_head import WireFull
 
 _STEP_BYTES = 16 * 1024  # of a piece at a time: it may hold thousands of events
 _LINE_BYTES = 8  # what a line of data costs beside its bytes, so that empty ones count too
@@ -26,6 +28,11 @@ class SseData:
         self._data: list[bytes] = []
         self._size = 0
         self._after_cr = False
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait for the end of their event."""
+        return self._size + len(self._held)
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The data of the events that `piece` completes, blank ones left out. Raises SseTooLarge."""
@@ -66,12 +73,17 @@ class SseData:
             raise SseTooLarge
 
 
-async def data_of(pieces: AsyncIterable[bytes], cap: int) -> AsyncGenerator[bytes]:
-    """The data of each event of a body, while others run in between. Raises SseTooLarge, and what reading raises."""
+async def data_of(pieces: AsyncIterable[bytes], cap: int, holding: Holding | None = None) -> AsyncGenerator[bytes]:
+    """The data of each event of a body, while others run in between; `holding` covers the largest so far.
+
+    Raises SseTooLarge, WireFull, and what reading raises.
+    """
     events, turns = SseData(cap), Turns()
     async for piece in pieces:
         for start in range(0, len(piece), _STEP_BYTES):
             step = piece[start : start + _STEP_BYTES]
             for data in events.feed(step):
                 yield data
+            if holding is not None and not holding.at_least(events.size):
+                raise WireFull("the gateway has no room for its answer", dispatched=True, answered=True)
             await turns.after(len(step))

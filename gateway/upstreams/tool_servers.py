@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from gateway.actions import Reply
 from gateway.clock import Clock
 from gateway.upstreams import mcp_faults as faults
+from gateway.upstreams.budget import AnswerBudget
 from gateway.upstreams.confinement.plan import Guarded, Wanted
 from gateway.upstreams.confinement.starting import How
 from gateway.upstreams.confinement.support import Mode, Support
@@ -76,6 +77,7 @@ class ToolServers:
         learn: Callable[[str, list[dict[str, Any]]], Awaitable[object]],
         report: Callable[[str, str, str], None],
         clock: Clock,
+        budget: AnswerBudget | None = None,
         patience: Patience = Patience(),  # noqa: B008 - a constant
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -93,6 +95,7 @@ class ToolServers:
         self.support = support
         self._learn = learn
         self._report = report
+        self._budget = budget or AnswerBudget()
         self._timing = Timing(patience, clock, jitter)
         self._links: dict[str, ToolLink[ServerConfig]] = {}
         self._retiring: dict[asyncio.Task[None], ToolLink[ServerConfig]] = {}
@@ -167,13 +170,22 @@ class ToolServers:
                 url = self._resolve_text(config.url)
                 spec = HttpSpec(config.server, url, config.connect_timeout_s)
                 credential = Credential(config.credential, self._resolve, of=f"tool server {config.server}")
-                return HttpServer(spec, transport=self._transport, credential=credential, changed=changed, lost=lost)
+                return HttpServer(
+                    spec,
+                    transport=self._transport,
+                    credential=credential,
+                    changed=changed,
+                    lost=lost,
+                    budget=self._budget,
+                )
             wanted = self._wanted(config)
         except (ValueError, OSError) as fault:
             _log.warning("a reference of tool server %s leads nowhere: %s", config.server, fault)
             raise faults.failed(config.server, "a reference of its manifest leads nowhere", dispatched=False) from None
         how = How(config.mode, config.user, self._homes, config.guarded, self.support)
-        return StdioServer(wanted, self._child_environment, how, changed=changed, lost=lost)
+        return StdioServer(
+            wanted, self._child_environment, how, changed=changed, lost=lost, budget=self._budget
+        )
 
     def _wanted(self, config: StdioServerConfig) -> Wanted:
         """What a manifest asks for, without references. Raises ValueError, OSError."""

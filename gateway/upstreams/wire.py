@@ -14,11 +14,13 @@ import asyncio
 import ssl
 from typing import Protocol, Self
 
+from gateway.upstreams.budget import Holding
 from gateway.upstreams.wire_head import (
     Aim,
     Headers,
     WireError,
     WireFailed,
+    WireFull,
     WireTimeout,
     WireTooLarge,
     aim,
@@ -34,6 +36,7 @@ __all__ = [
     "Wire",
     "WireError",
     "WireFailed",
+    "WireFull",
     "WireResponse",
     "WireTimeout",
     "WireTooLarge",
@@ -51,7 +54,7 @@ class Answer(Protocol):
 
     def header(self, name: bytes) -> bytes | None: ...
 
-    async def read(self, cap: int) -> bytes: ...
+    async def read(self, cap: int, holding: Holding | None = None) -> bytes: ...
 
     def __aiter__(self) -> Self: ...
 

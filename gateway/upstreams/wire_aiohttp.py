@@ -19,10 +19,12 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from gateway.upstreams.budget import Holding
 from gateway.upstreams.wire_head import (
     Headers,
     WireError,
     WireFailed,
+    WireFull,
     WireTimeout,
     WireTooLarge,
     aim,
@@ -67,9 +69,12 @@ class AiohttpResponse:
                 return value
         return None
 
-    async def read(self, cap: int) -> bytes:
+    async def read(self, cap: int, holding: Holding | None = None) -> bytes:
         body = bytearray()
         async for piece in self:
+            if holding is not None and not holding.add(len(piece)):
+                await self.aclose()
+                raise WireFull("the gateway has no room for its answer", dispatched=True, answered=True)
             body += piece
             if len(body) > cap:
                 await self.aclose()

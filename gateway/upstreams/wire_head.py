@@ -39,6 +39,10 @@ class WireTooLarge(WireFailed):
     """The answer's head or body is larger than the caller takes."""
 
 
+class WireFull(WireFailed):
+    """The gateway's own room for answers is used up."""
+
+
 class WireTimeout(WireError):  # noqa: N818
     """Nothing came in time; `phase` is connect, first_byte or idle."""
 

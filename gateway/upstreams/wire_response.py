@@ -6,7 +6,8 @@ import asyncio
 from collections import deque
 from typing import Protocol, Self
 
-from gateway.upstreams.wire_head import Headers, WireError, WireFailed, WireTooLarge
+from gateway.upstreams.budget import Holding
+from gateway.upstreams.wire_head import Headers, WireError, WireFailed, WireFull, WireTooLarge
 
 HIGH_WATER_BYTES = 256 * 1024  # stop reading the socket when the consumer lags by more
 LOW_WATER_BYTES = 64 * 1024  # read on once it has caught up to here
@@ -36,6 +37,7 @@ class WireResponse:
         "_fault",
         "_finished",
         "_held",
+        "_holding",
         "_loop",
         "_pieces",
         "_room",
@@ -55,6 +57,7 @@ class WireResponse:
         self._held = 0
         self._whole: bytearray | None = None  # collects the rest of the body once `read` waits for it
         self._room = 0
+        self._holding: Holding | None = None
         self._finished = False
         self._fault: WireError | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -68,8 +71,20 @@ class WireResponse:
                 return value
         return None
 
-    async def read(self, cap: int) -> bytes:
-        """The whole body; `WireTooLarge` (and a closed connection) once it exceeds `cap` bytes."""
+    async def read(self, cap: int, holding: Holding | None = None) -> bytes:
+        """The whole body, whose bytes are added to `holding` as they arrive.
+
+        Raises `WireTooLarge` once it exceeds `cap` bytes, `WireFull` once there is no room; then it is closed.
+        """
+        length = self.header(b"content-length")
+        known = min(int(length), cap + 1) if length is not None and length.isdigit() and len(length) < 20 else None
+        self._holding = holding if known is None else None
+        if known is not None and known > cap:
+            self._abandon()
+            raise _too_large(cap)
+        if holding is not None and not holding.add(known or sum(map(len, self._pieces))):
+            self._abandon()
+            raise _full()
         if not self._finished and self._fault is None:
             self._whole = bytearray().join(self._pieces)
             self._pieces.clear()
@@ -79,12 +94,13 @@ class WireResponse:
                 while not self._finished and self._fault is None:
                     await self._wait()
             body = bytes(self._whole)
+            self._whole.clear()
         else:
             body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
             self._pieces.clear()
         if len(body) > cap:
             self._abandon()
-            raise WireTooLarge(f"the answer is larger than {cap} bytes", dispatched=True, answered=True)
+            raise _too_large(cap)
         if self._fault is not None:
             raise self._fault
         return body
@@ -154,6 +170,12 @@ class WireResponse:
     def arrive(self, piece: bytes) -> bool:
         """A piece of the body. False: the consumer lags (`HIGH_WATER_BYTES`), or has no room for it."""
         if self._whole is not None:
+            if self._holding is not None and not self._holding.add(len(piece)):
+                self._fault = self._fault or _full()
+                self._whole.clear()
+                self._holding.give_back()  # at once, so that not all who ask in this moment are given up
+                self._wake()
+                return False
             self._whole += piece
             if len(self._whole) > self._room:
                 self._finished = True  # `read` finds it too large
@@ -173,3 +195,11 @@ class WireResponse:
         else:
             self._fault = fault
         self._wake()
+
+
+def _too_large(cap: int) -> WireTooLarge:
+    return WireTooLarge(f"the answer is larger than {cap} bytes", dispatched=True, answered=True)
+
+
+def _full() -> WireFull:
+    return WireFull("the gateway has no room for its answer", dispatched=True, answered=True)

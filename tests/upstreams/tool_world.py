@@ -17,6 +17,7 @@ from gateway.actions import Reply
 from gateway.clock import SystemClock
 from gateway.errors import Refusal
 from gateway.references import resolve, resolve_text
+from gateway.upstreams.budget import AnswerBudget
 from gateway.upstreams.confinement.support import Support, support
 from gateway.upstreams.tool_link import Patience
 from gateway.upstreams.tool_servers import HttpServerConfig, ServerConfig, StdioServerConfig, ToolServers
@@ -30,8 +31,16 @@ WAIT_S = 15.0
 class World:
     """`async with World() as world`: connect servers, call tools, see what the catalog would be told."""
 
-    def __init__(self, patience: Patience = QUICK, *, homes: Path | None = None, lacks: Support | None = None) -> None:
+    def __init__(
+        self,
+        patience: Patience = QUICK,
+        budget: AnswerBudget | None = None,
+        *,
+        homes: Path | None = None,
+        lacks: Support | None = None,
+    ) -> None:
         """`homes`: where tool servers have their homes; `lacks`: what the system can confine with, if not what it can."""
+        self.budget = budget or AnswerBudget()
         self.reports: list[tuple[str, str, str]] = []
         self.learned: list[tuple[str, list[dict[str, Any]]]] = []
         self._news = asyncio.Condition()
@@ -40,6 +49,7 @@ class World:
         self.wire = Wire()
         self._folder = tempfile.TemporaryDirectory()
         self.servers = ToolServers(
+            budget=self.budget,
             transport=self.wire,
             resolve=resolve,
             resolve_text=resolve_text,
