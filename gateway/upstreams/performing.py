@@ -38,7 +38,7 @@ class Performing:
 
         Raises Refusal; `detail["dispatched"]` is "no" if it certainly never got there.
         """
-        self._budget.admit()
+        self._budget.admit(action.caller.agent.id)
         if isinstance(target, ModelTarget):
             if body is None:
                 raise Refusal("internal", "A model call has no body to send; report this with the request id.")

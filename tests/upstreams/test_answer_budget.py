@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.actions import ModelTarget, Reply
+from gateway.actions import Kind, ModelTarget, Reply
 from gateway.clock import SystemClock
 from gateway.errors import Refusal
 from gateway.upstreams import mcp_conversation
@@ -18,6 +18,7 @@ from gateway.upstreams.openai import OpenAiProvider, SseStream
 from gateway.upstreams.performing import Performing
 from gateway.upstreams.retries import Retries
 from gateway.upstreams.wire import Wire
+from tests.guards.test_arguments import action, tool
 from tests.heartbeat import heartbeat
 from tests.upstreams.origin import CHUNKED, Exchange, Origin, Request, chunk, ok
 from tests.upstreams.test_tool_http import JSON, answer, event, result, server
@@ -62,7 +63,7 @@ async def test_models_answers_that_arrive_together_stay_within_the_budget() -> N
         await gate.wait()
         await exchange.send(ok(body, JSON)[len(body) // 2 :])
 
-    budget, wire = AnswerBudget(4 * MIB), Wire()
+    budget, wire = AnswerBudget(4 * MIB, small=2 * MIB), Wire()
     async with Origin(play) as origin:
         asking = provider(origin, wire, budget)
         target = ModelTarget(alias="m", provider="p", model="m")
@@ -122,7 +123,7 @@ async def test_tools_answers_over_http_stay_within_the_budget(as_events: bool) -
         else:
             await answer(exchange, message, body)
 
-    async with Origin(server(act)) as origin, World(budget=AnswerBudget(3 * MIB)) as world:
+    async with Origin(server(act)) as origin, World(budget=AnswerBudget(3 * MIB, small=2 * MIB)) as world:
         await world.connect(http(origin.url))
         calls = [asyncio.create_task(world.reply("echo")) for _ in range(12)]
         most = 0
@@ -145,19 +146,39 @@ async def test_tools_answers_of_a_child_stay_within_the_budget() -> None:
         assert await world.call("echo"), "the child goes on"
 
 
-async def test_while_little_room_is_left_nothing_more_is_sent() -> None:
-    budget = AnswerBudget(MIB)
+async def test_while_hardly_any_room_is_left_nothing_more_is_sent() -> None:
+    budget = AnswerBudget(MIB, small=MIB)
     holding = budget.holding()
-    assert holding.add(MIB * 7 // 8)
+    assert holding.add(MIB * 31 // 32)
     performing = Performing(None, None, budget)  # type: ignore[arg-type]
     with pytest.raises(Refusal) as caught:
-        await performing.perform(None, None, None, "")  # type: ignore[arg-type]
+        await performing.perform(action(Kind.TOOL_CALL, {}), tool({}), None, "")
     refusal = caught.value
     assert (refusal.code, refusal.http_status, refusal.retry_after_s) == ("rate_limited", 503, 5)
     assert refusal.detail["dispatched"] == "no"
     assert refusal.retry
     holding.give_back()
-    budget.admit()
+    budget.admit("reader")
+
+
+async def test_one_agent_has_half_of_the_budget_and_large_answers_leave_a_quarter_to_small_ones() -> None:
+    budget = AnswerBudget(16 * MIB, small=MIB)
+
+    async def take(agent_id: str, size: int, gate: asyncio.Event) -> bool:
+        budget.admit(agent_id)
+        taken = budget.of_task().add(size)
+        await gate.wait()
+        return taken
+
+    gate = asyncio.Event()
+    wanted = [("a", 6), ("a", 3), ("b", 6), ("b", 1), ("c", 2), ("c", 1), ("d", 1)]
+    tasks = [asyncio.create_task(take(agent_id, size * MIB, gate)) for agent_id, size in wanted]
+    await asyncio.sleep(0)
+    assert budget.used_by == {"a": 6 * MIB, "b": 7 * MIB, "c": MIB, "d": MIB}
+    gate.set()
+    assert await asyncio.gather(*tasks) == [True, False, True, True, False, True, True]
+    await asyncio.sleep(0)
+    assert (budget.used, budget.used_by) == (0, {})
 
 
 async def test_large_answers_at_once_hold_up_nobody() -> None:
