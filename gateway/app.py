@@ -480,10 +480,14 @@ class App:
 
     async def _learned(self, server: str, definitions: list[dict[str, Any]]) -> None:
         """Take in what a server offers; a changed or quarantined tool is an event that auditors want to see."""
-        learned = self.catalog.take(server, await asyncio.to_thread(self.catalog.read, server, definitions))
+        read = await asyncio.to_thread(self.catalog.read, server, definitions)
+        by_digest = {one.digest: one.raw for one in read.good.values()}
+        self.guards.keep(await asyncio.to_thread(self.guards.prepare, by_digest))
+        learned = self.catalog.take(server, read)
         self._has_learned = True
         changes = dict.fromkeys(learned.changed, "changed") | dict.fromkeys(learned.quarantined, "quarantined")
         for tool, change in changes.items():
+            await asyncio.sleep(0)  # there may be thousands
             reason = learned.quarantined.get(tool, "Its definition is another than before.")
             log.warning("tool_definition", change=change, server=server, tool=tool, reason=reason)
             entry = records.event(

@@ -8,10 +8,12 @@ pass, never its value.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
 import jsonschema_rs
+import msgspec
 
 from gateway.actions import Action, Kind, Target, ToolTarget
 from gateway.errors import Refusal
@@ -24,6 +26,7 @@ ARGUMENT_NAMES = "argument_names"
 
 _KINDS = (Kind.TOOL_CALL, Kind.TOOL_PROPOSE)
 _MAX_CACHED = 1024
+_LARGE_BYTES = 16 * 1024
 _MAX_TOLD = 3  # violations in one message
 # Arguments with more values than this are told that they do not fit, not where: finding that out copies the whole of
 # what does not fit, once for each place, and holds the event loop meanwhile.
@@ -44,9 +47,9 @@ class _Check(NamedTuple):
 
 
 class _Schema(NamedTuple):
-    """A tool's schema, ready to inspect by. `check`: None where it says nothing, a Refusal where it is unusable."""
+    """A tool's schema, ready to inspect by. `check`: None where it says nothing, a clause where it is unusable."""
 
-    check: _Check | Refusal | None
+    check: _Check | str | None
     keys: SchemaKeys
 
 
@@ -83,14 +86,34 @@ class Guards:
         digest = target.definition_digest
         found = self._schemas.get(digest) if digest is not None else None
         if found is None:
-            schema = (target.definition or {}).get("inputSchema")
-            says_nothing = schema is None or schema in ({}, True)
-            found = _Schema(None if says_nothing else _compile(target, schema), keys_of(schema))
+            found = _ready((target.definition or {}).get("inputSchema"))
             if digest is not None:
-                while len(self._schemas) >= _MAX_CACHED:
-                    del self._schemas[next(iter(self._schemas))]
-                self._schemas[digest] = found
+                self.keep({digest: found})
         return found
+
+    def prepare(self, definitions: Mapping[str, dict[str, Any]]) -> dict[str, _Schema]:
+        """What `keep` wants of definitions by their digest, for a thread to work out: large schemas take up to 200 ms.
+
+        Small ones are left out; they are compiled when their tool is called.
+        """
+        new = [(digest, raw) for digest, raw in definitions.items() if digest not in self._schemas]
+        return {digest: _ready(raw.get("inputSchema")) for digest, raw in new if _is_large(raw)}
+
+    def keep(self, prepared: Mapping[str, _Schema]) -> None:
+        """Take in what `prepare` gave, by digest."""
+        for digest, schema in prepared.items():
+            while len(self._schemas) >= _MAX_CACHED:
+                del self._schemas[next(iter(self._schemas))]
+            self._schemas[digest] = schema
+
+
+def _ready(schema: Any) -> _Schema:
+    says_nothing = schema is None or schema in ({}, True)
+    return _Schema(None if says_nothing else _compile(schema), keys_of(schema))
+
+
+def _is_large(definition: dict[str, Any]) -> bool:
+    return len(msgspec.json.encode(definition)) > _LARGE_BYTES
 
 
 def _check_names(action: Action, target: ToolTarget, keys: SchemaKeys) -> None:
@@ -109,9 +132,9 @@ def _check_names(action: Action, target: ToolTarget, keys: SchemaKeys) -> None:
         )
 
 
-def _check_schema(check: _Check | Refusal, arguments: dict[str, Any], target: ToolTarget) -> None:
-    if isinstance(check, Refusal):
-        raise _unusable(target, check.detail["fault"])
+def _check_schema(check: _Check | str, arguments: dict[str, Any], target: ToolTarget) -> None:
+    if isinstance(check, str):
+        raise _unusable(target, check)
     units = _units(check.costs, arguments, target)
     if units > MAX_UNITS:
         raise _too_much(target)
@@ -119,9 +142,10 @@ def _check_schema(check: _Check | Refusal, arguments: dict[str, Any], target: To
         raise _misfit(check.validator, arguments, target, units)
 
 
-def _compile(target: ToolTarget, schema: Any) -> _Check | Refusal:
+def _compile(schema: Any) -> _Check | str:
+    """The check by a schema, or why there is none, as a clause."""
     if not isinstance(schema, dict):
-        return _unusable(target, "it is not an object")
+        return "it is not an object"
     try:
         costs = Costs(schema)
         validator = jsonschema_rs.validator_for(
@@ -133,9 +157,9 @@ def _compile(target: ToolTarget, schema: Any) -> _Check | Refusal:
         )
         return _Check(validator, costs)
     except Unusable as fault:
-        return _unusable(target, str(fault))
+        return str(fault)
     except (ValueError, TypeError, RecursionError) as error:
-        return _unusable(target, _short(str(getattr(error, "message", error))))
+        return _short(str(getattr(error, "message", error)))
 
 
 def _units(costs: Costs, arguments: dict[str, Any], target: ToolTarget) -> int:

@@ -17,6 +17,7 @@ spellings. The weights are measured with jsonschema-rs 0.60; one unit is about 0
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
@@ -34,6 +35,8 @@ MAX_PATTERN_TEXT: Final = 1000
 
 _LEARNED_DEPTH = 3  # arguments of so many levels with one value must be possible, else the schema is refused
 _ENOUGH: Final = 10 * MAX_UNITS  # counts end here
+_MAX_UPDATES: Final = 60_000
+"""Of the bounds of one schema, of about 1 us each; one of MAX_OBJECTS takes a tenth of them to begin with."""
 _LISTS: Final = ("allOf", "anyOf", "oneOf")
 _SINGLE: Final = ("not", "if", "then", "else")
 _NAMED: Final = ("dependentSchemas", "dependencies")
@@ -73,8 +76,9 @@ class Costs:
     def __init__(self, schema: dict[str, Any]) -> None:
         reading = _Reading(schema)
         parts, order = reading.parts()
-        self._values = _Table(parts, order, [part.weight for part in parts])
-        self._texts = _Table(parts, order, [part.text_weight for part in parts])
+        users = _Users.of(parts)
+        self._values = _Table(parts, order, users, [part.weight for part in parts])
+        self._texts = _Table(parts, order, users, [part.text_weight for part in parts])
         if self._values.most(_LEARNED_DEPTH) > MAX_UNITS:
             raise Unusable(
                 "checking arguments by it would take too many steps, as its parts apply to the same value too often"
@@ -93,33 +97,92 @@ class Costs:
         return values * self._values.most(depth) + texts * self._texts.most(depth)
 
 
-class _Table:
-    """The most units that are spent at one value, by the depth of the arguments; worked out as far as it is asked."""
+class _Users(NamedTuple):
+    """For each part, the parts that have it `here`, `either` and `every`; one that has it twice is there twice."""
 
-    def __init__(self, parts: list[_Part], order: list[int], weights: list[int]) -> None:
+    here: list[list[int]]
+    either: list[list[int]]
+    every: list[list[int]]
+
+    @classmethod
+    def of(cls, parts: list[_Part]) -> _Users:
+        here, either, every = ([list[int]() for _ in parts] for _ in range(3))
+        for number, part in enumerate(parts):
+            for users, used in ((here, part.here), (either, part.either), (every, part.every)):
+                for one in used:
+                    users[one].append(number)
+        return cls(here, either, every)
+
+
+class _Table:
+    """The most units that are spent at one value, by the depth of the arguments; worked out as far as it is asked.
+
+    Each level updates only the parts that its inner level changed, and all levels together take at most _MAX_UPDATES
+    updates: arguments that are deeper than was worked out are taken to cost too much.
+    """
+
+    def __init__(self, parts: list[_Part], order: list[int], users: _Users, weights: list[int]) -> None:
         self._parts = parts
         self._order = order
-        self._weights = weights
-        self._by_depth: list[list[int]] = []
+        self._users = users
+        self._position = [0] * len(parts)
+        for position, number in enumerate(order):
+            self._position[number] = position
+        self._here = [0] * len(parts)  # sums of the units of those `here`
+        self._inner = weights  # the weight, or what is below where that is more
+        self._either = [0] * len(parts)
+        self._every = [0] * len(parts)
+        self._units = [0] * len(parts)
+        self._changed: dict[int, int] = {}  # part -> its units before the last level
+        self._updates = 0
+        self._by_depth: list[int] = []
         self._is_settled = False
 
     def most(self, depth: int) -> int:
         """For arguments that are nested `depth` levels deep."""
-        found = self._by_depth
-        while len(found) <= depth and not self._is_settled:
-            found.append(self._next())
+        while len(self._by_depth) <= depth and not self._is_settled:
+            self._by_depth.append(self._next())
             # Then deeper arguments change nothing any more.
-            self._is_settled = found[-1][0] >= _ENOUGH or (len(found) > 1 and found[-1] == found[-2])
-        return found[min(depth, len(found) - 1)][0]
+            self._is_settled = not self._changed or self._by_depth[-1] >= _ENOUGH
+        return self._by_depth[min(depth, len(self._by_depth) - 1)]
 
-    def _next(self) -> list[int]:
-        inner = self._by_depth[-1] if self._by_depth else [0] * len(self._parts)
-        found = [0] * len(self._parts)
-        for number in self._order:  # what applies at the same value comes first
-            part = self._parts[number]
-            below = max((inner[one] for one in part.either), default=0) + sum(inner[one] for one in part.every)
-            here = part.factor * sum(found[one] for one in part.here)
-            found[number] = min(_ENOUGH, here + max(self._weights[number], below))
+    def _next(self) -> int:
+        """The units of the whole schema for one more level of depth."""
+        stale = self._go_in() if self._by_depth else list(range(len(self._parts)))
+        self._changed = {}
+        heapq.heapify(stale)
+        last = -1
+        while stale:  # in the order in which what is `here` comes first
+            position = heapq.heappop(stale)
+            if position == last:
+                continue
+            last, number = position, self._order[position]
+            before, part = self._units[number], self._parts[number]
+            now = min(_ENOUGH, part.factor * self._here[number] + self._inner[number])
+            if now == before:
+                continue
+            self._changed[number], self._units[number] = before, now
+            users = self._users.here[number]
+            self._updates += 1 + len(users)
+            for user in users:
+                self._here[user] += now - before
+                heapq.heappush(stale, self._position[user])
+        return self._units[0] if self._updates <= _MAX_UPDATES else _ENOUGH
+
+    def _go_in(self) -> list[int]:
+        """Take what the last level changed into the parts that hold it inside; the positions of these parts."""
+        found: list[int] = []
+        for number, before in self._changed.items():
+            now = self._units[number]
+            either, every = self._users.either[number], self._users.every[number]
+            self._updates += len(either) + len(every)
+            for user in either:
+                self._either[user] = max(self._either[user], now)
+            for user in every:
+                self._every[user] += now - before
+            for user in (*either, *every):
+                self._inner[user] = max(self._inner[user], self._either[user] + self._every[user])
+                found.append(self._position[user])
         return found
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.catalog.definitions import read_definitions
 from gateway.errors import Refusal
+from gateway.guards import Guards
 from gateway.protocols.schema_cost import MAX_UNITS, Costs, fault_of
 
 from .test_arguments import BOTH, inspect, refused
@@ -131,6 +132,32 @@ def test_recursion_that_branches_is_refused_for_deep_arguments_only() -> None:
     assert time.process_time() - began_s < 0.1
     assert refusal.code == "malformed"
     assert "nested deeper" in refusal.message
+
+
+@pytest.mark.parametrize(
+    ("schema", "taken"),
+    [
+        ({"properties": {"a": {"$ref": "#"}, **{f"p{n}": {"type": "string"} for n in range(3900)}}}, True),
+        ({"properties": {"a": {"$ref": "#"}, **{f"p{n}": {"$ref": "#"} for n in range(3900)}}}, False),
+    ],
+    ids=["one part refers to the whole", "each part refers to the whole"],
+)
+def test_working_out_the_bound_of_a_large_recursive_schema_is_bounded_too(schema: dict[str, Any], taken: bool) -> None:
+    """It took 5 s for arguments of 95 levels."""
+    costs = Costs(schema)
+    began_s = time.process_time()
+    assert (costs.units(nested("a", 95)) <= MAX_UNITS) is taken
+    assert time.process_time() - began_s < 0.3
+
+
+def test_large_schemas_are_compiled_ahead_so_that_their_first_call_is_checked_at_once() -> None:
+    large = {"properties": {f"p{n}": {"type": "string", "maxLength": n} for n in range(3900)}}
+    guards, raw = Guards(), {"name": "t", "inputSchema": large}
+    guards.keep(guards.prepare({"d": raw, "small": {"name": "u", "inputSchema": {"type": "object"}}}))
+    assert guards.prepare({"d": raw}) == {}
+    began_s = time.process_time()
+    assert inspect(large, {"p1": "x"}, guards, "d") == BOTH
+    assert time.process_time() - began_s < 0.05
 
 
 @pytest.mark.parametrize(
