@@ -12,6 +12,7 @@ import msgspec
 from gateway.actions import Reply, Rpc
 from gateway.errors import Refusal
 from gateway.offload import run_sized
+from gateway.protocols.json_size import MAX_CONTAINERS, has_too_many_containers
 from gateway.upstreams import mcp_faults as faults
 from gateway.upstreams import mcp_messages as messages
 from gateway.upstreams.mcp_messages import Mirror, RpcError
@@ -25,9 +26,10 @@ _objects = msgspec.json.Decoder(dict[str, Any])
 
 
 class _Flags(msgspec.Struct, rename="camel"):
-    is_error: Any = False
+    is_error: msgspec.Raw = msgspec.Raw(b"false")
 
 
+_TRUE = msgspec.Raw(b"true")
 _flags = msgspec.json.Decoder(_Flags)
 
 
@@ -161,11 +163,7 @@ class Conversation:
             tools += found
             cursor = page.get("nextCursor")
             if cursor is None:
-                self._mirrors = {
-                    tool["name"]: mirrors
-                    for tool in tools
-                    if isinstance(tool, dict) and (mirrors := messages.mirrors_of(tool)) and "name" in tool
-                }
+                self._mirrors = await run_sized(size, _mirrors_by_name, tools)
                 return tools
             if not isinstance(cursor, str) or len(tools) > MAX_TOOLS or cursor in seen:
                 break
@@ -193,13 +191,23 @@ class Conversation:
         except (msgspec.DecodeError, RecursionError):
             raise faults.failed(self._server, "its answer is not the result of a tool") from None
         rpc = Rpc(self.version or "", str(rpc_id))
-        return Reply(body=body, headers={"is-error": "true"} if flags.is_error is True else {}, rpc=rpc)
+        return Reply(body=body, headers={"is-error": "true"} if flags.is_error == _TRUE else {}, rpc=rpc)
 
     def _read(self, body: bytes) -> dict[str, Any]:
+        if has_too_many_containers(body):
+            raise faults.failed(self._server, f"its answer has more than {MAX_CONTAINERS} objects and arrays")
         try:
             return _objects.decode(body)
         except (msgspec.DecodeError, RecursionError):
             raise faults.failed(self._server, "its answer is not an object") from None
+
+
+def _mirrors_by_name(tools: list[Any]) -> dict[str, tuple[Mirror, ...]]:
+    return {
+        tool["name"]: mirrors
+        for tool in tools
+        if isinstance(tool, dict) and isinstance(tool.get("name"), str) and (mirrors := messages.mirrors_of(tool))
+    }
 
 
 def _supported(error: RpcError) -> list[Any] | None:

@@ -23,6 +23,8 @@ _RESERVED_META = "io.modelcontextprotocol/"
 _CLIENT_INFO: Final = {"name": "agent-governance-gateway", "version": "1"}
 _HEADER_SAFE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_MAX_ERROR_DATA_BYTES = 64 * 1024
+_MAX_MIRRORS = 64  # of one tool; more headers than a server would take
 _MIRRORED_TYPES = frozenset(("string", "integer", "boolean"))
 
 _encode = msgspec.json.Encoder().encode
@@ -45,7 +47,7 @@ class NotJsonRpc(ValueError):  # noqa: N818 - says what the bytes are
 class _Error(msgspec.Struct):
     code: int
     message: str = ""
-    data: Any = None
+    data: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class Message(msgspec.Struct):
@@ -69,13 +71,18 @@ class Message(msgspec.Struct):
     def outcome(self) -> bytes:
         """The result of a response. Raises RpcError, NotJsonRpc."""
         if isinstance(self.error, _Error):
-            raise RpcError(self.error.code, self.error.message, self.error.data)
+            raise RpcError(self.error.code, self.error.message, _small(self.error.data))
         if not isinstance(self.result, msgspec.Raw):
             raise NotJsonRpc("neither a result nor an error")
         return bytes(self.result)
 
 
 _decoder = msgspec.json.Decoder(Message)
+
+
+def _small(data: msgspec.Raw) -> Any:
+    """What an error says in detail; None where that is more than anybody here reads."""
+    return msgspec.json.decode(data) if memoryview(data).nbytes <= _MAX_ERROR_DATA_BYTES else None
 
 
 def decode(raw: bytes) -> Message:
@@ -142,10 +149,22 @@ class Mirror(NamedTuple):
     header: bytes
 
 
+_Path = tuple[Any, str] | None  # the path that it continues, and a step
+
+
+def _steps(path: _Path) -> tuple[str, ...]:
+    steps = []
+    while path is not None:
+        path, step = path
+        steps.append(step)
+    return tuple(reversed(steps))
+
+
 def mirrors_of(definition: Mapping[str, Any]) -> tuple[Mirror, ...]:
-    """The mirrors of a tool; none where one of them is not valid."""
+    """The mirrors of a tool; none where one of them is not valid, or where they are too many."""
     found: dict[bytes, Mirror] = {}
-    pending: list[tuple[tuple[str, ...], Any]] = [((), definition.get("inputSchema"))]
+    # Paths are written out only where they are needed: a schema may have many properties many levels down.
+    pending: list[tuple[_Path, Any]] = [(None, definition.get("inputSchema"))]
     while pending:
         path, node = pending.pop()
         if not isinstance(node, dict):
@@ -154,12 +173,12 @@ def mirrors_of(definition: Mapping[str, Any]) -> tuple[Mirror, ...]:
             name = node["x-mcp-header"]
             fit = path and isinstance(name, str) and _TOKEN.fullmatch(name) and node.get("type") in _MIRRORED_TYPES
             header = f"mcp-param-{name}".lower().encode() if fit else b""
-            if not fit or header in found:
+            if not fit or header in found or len(found) >= _MAX_MIRRORS:
                 return ()
-            found[header] = Mirror(path, header)
+            found[header] = Mirror(_steps(path), header)
         inner = node.get("properties")
         if isinstance(inner, dict):
-            pending.extend(((*path, key), value) for key, value in inner.items())
+            pending.extend(((path, key), value) for key, value in inner.items())
     return tuple(found.values())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from gateway.errors import Refusal
 from gateway.upstreams import mcp_conversation
 from gateway.upstreams.budget import AnswerBudget
 from gateway.upstreams.credential import Credential
+from gateway.upstreams.mcp_messages import RpcError, decode, mirrors_of
 from gateway.upstreams.openai import OpenAiProvider, SseStream
 from gateway.upstreams.performing import Performing
 from gateway.upstreams.retries import Retries
@@ -183,20 +185,60 @@ async def test_one_agent_has_half_of_the_budget_and_large_answers_leave_a_quarte
 
 async def test_large_answers_at_once_hold_up_nobody() -> None:
     async def act(exchange: Exchange, message: dict[str, Any], request: Request) -> None:
-        await exchange.send(ready(message))
+        start = b'{"jsonrpc":"2.0","id":%d,"result":{"content":[],"x":"' % message["id"]
+        length = len(start) + 8 * MIB + 3
+        await exchange.send(b"HTTP/1.1 200 OK\r\n%b\r\ncontent-length: %d\r\n\r\n" % (JSON, length) + start)
+        for _ in range(8 * MIB // len(piece)):  # in pieces, so that the server itself holds up nobody
+            await exchange.send(piece)
+        await exchange.send(b'"}}')
 
-    def ready(message: dict[str, Any]) -> bytes:
-        return ok(b'{"jsonrpc":"2.0","id":%d,"result":{"content":[],"x":"' % message["id"] + text + b'"}}', JSON)
-
-    text = b"x" * (8 * MIB)
+    piece = b"x" * 65536
     async with Origin(server(act)) as origin, World() as world:
         await world.connect(http(origin.url))
         async with heartbeat() as beating:
             calls = [asyncio.create_task(world.reply("echo")) for _ in range(8)]
             replies, _ = await ended(calls)
     assert len(replies) == 8
-    assert all(isinstance(one, Reply) and len(one.body) > len(text) for one in replies)
+    assert all(isinstance(one, Reply) and len(one.body) > 8 * MIB for one in replies)
     assert beating.longest_s < STALL_S
+
+
+async def test_an_answer_of_very_many_parts_is_refused_before_it_is_read() -> None:
+    async def play(exchange: Exchange) -> None:
+        while True:
+            request = await exchange.request()
+            message = json.loads(request.body)
+            if message["method"] == "server/discover":
+                await answer(exchange, message, {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}})
+            else:
+                await answer(exchange, message, {"tools": [[[]]] * 200_000})
+
+    async with Origin(play) as origin, World() as world:
+        world.servers.configure([http(origin.url)])
+        await world.until(lambda: any("objects and arrays" in reason for _, _, reason in world.reports))
+
+
+def test_what_an_error_says_in_detail_is_read_only_where_it_is_short() -> None:
+    short, long = ({"jsonrpc": "2.0", "id": 1, "error": {"code": -1, "data": ["x"] * n}} for n in (10, 100_000))
+    for message, data in ((short, ["x"] * 10), (long, None)):
+        with pytest.raises(RpcError) as caught:
+            decode(json.dumps(message).encode()).outcome()
+        assert caught.value.data == data
+
+
+def test_headers_of_a_deep_and_wide_schema_are_found_in_time_that_grows_with_it() -> None:
+    """Each property had a copy of its path: 650 MB for a schema of 1 MB."""
+    properties: dict[str, Any] = {f"p{number}": {"type": "string"} for number in range(20_000)}
+    properties["last"] = {"type": "string", "x-mcp-header": "last"}
+    schema: dict[str, Any] = {"properties": properties}
+    for _ in range(900):
+        schema = {"properties": {"a": schema}}
+    tracemalloc.start()
+    (mirror,) = mirrors_of({"inputSchema": schema})
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert mirror.path == ("a",) * 900 + ("last",)
+    assert most < 20 * MIB
 
 
 @pytest.mark.parametrize(("endless", "words"), [(True, "larger than 1000 bytes"), (False, "has no end")])
