@@ -16,7 +16,7 @@ class Tape:
 
     def __init__(self, stream: ReplyStream) -> None:
         self._source = aiter(stream)
-        self._taken: list[bytes] = []
+        self._taken = bytearray()  # a list of pieces would take forty times as much where they are small
         self._size = 0
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -30,12 +30,12 @@ class Tape:
     def whole(self) -> bytes:
         """All that was read. Raises `too_large`."""
         check_size(self._size)
-        return b"".join(self._taken)
+        return bytes(self._taken)
 
     def _keep(self, chunk: bytes) -> None:
         self._size += len(chunk)
         if self._size <= MAX_KEPT_BYTES:
-            self._taken.append(chunk)
+            self._taken += chunk
         else:
             self._taken.clear()
 

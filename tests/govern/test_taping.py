@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -78,3 +79,15 @@ async def test_a_kept_stream_comes_as_it_was() -> None:
     assert await read(Tape(kept)) == [b"data: 1\n\ndata: 2\n\n"]
     assert (kept.status, kept.headers) == (200, {})
     await kept.aclose()
+
+
+async def test_a_stream_of_single_bytes_takes_no_more_memory_than_its_bytes() -> None:
+    size = 100_000
+    tape = Tape(Source(*[b"%c" % (number % 256) for number in range(size)]))
+    tracemalloc.start()
+    async for _ in tape:
+        pass
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(tape.whole()) == size
+    assert taken < 2 * size

@@ -123,10 +123,15 @@ class Answer:
         await self._send({"type": "http.response.body", "body": body})
 
 
+_BREAKS_TO_SPACES = bytes.maketrans(b"\r\n", b"  ")
+
+
 def _event(body: bytes) -> bytes:
-    """A JSON-RPC message as one event. A line break inside JSON is white space, but ends a line of an event."""
-    lines = b"\ndata: ".join(body.splitlines())
-    return b"event: message\ndata: " + lines + b"\n\n"
+    """A JSON-RPC message as one event. A line break inside JSON is white space, but ends a line of an event.
+
+    Breaks become spaces in one pass: 16 MiB can hold millions of them.
+    """
+    return b"event: message\ndata: %b\n\n" % body.translate(_BREAKS_TO_SPACES)
 
 
 def _retry_after(refusal: Refusal) -> Headers:

@@ -20,6 +20,7 @@ from gateway.doors.mcp.protocol import INVALID_PARAMS, LEGACY, MODERN, Fault, sh
 from gateway.doors.mcp.states import State, States, no_such_state, valid_until_ns
 from gateway.doors.mcp.waiting import Ladder, LeftError, reply_of, while_connected
 from gateway.errors import Refusal
+from gateway.offload import run_sized
 from gateway.own_case import APPROVAL_STATUS
 from gateway.protocols.key_folding import fold
 
@@ -103,7 +104,8 @@ class Calls:
         running = self._governor.start(action, hold_s=self._hold_s(request))
         try:
             reply = await reply_of(running, request.receive, self._ladder, self._teller(request, running))
-            body = results.passed_on(b"{}" if reply is None else reply.body, modern=answer.modern)
+            body = b"{}" if reply is None else reply.body
+            body = await run_sized(len(body), results.passed_on, body, modern=answer.modern)
         except LeftError:  # there is nobody to answer; the case stays
             answer.sent = True
         except Refusal as refusal:

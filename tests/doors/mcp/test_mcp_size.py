@@ -10,7 +10,8 @@ from gateway.doors.mcp.door import MAX_MESSAGE_BYTES
 from gateway.doors.mcp.message import Reader
 from gateway.errors import Refusal
 from gateway.protocols.json_limits import MAX_FLOATS, MAX_VALUES
-from tests.doors.mcp.house import House
+from tests.doors.mcp.house import House, tool
+from tests.heartbeat import heartbeat
 
 
 def call(values: bytes) -> bytes:
@@ -42,3 +43,18 @@ def test_a_vector_of_long_numbers_and_a_long_text_of_commas_pass() -> None:
     with pytest.raises(Refusal):
         reader.read(call(b",".join([b"0.5"] * (MAX_FLOATS + 1))))
     assert reader.read(call(b"0.5")).inexact is None  # each message is counted for itself
+
+
+async def test_a_result_of_line_breaks_becomes_one_event_without_holding_up_others(house: House) -> None:
+    """Each break made a line of its own: 1.5 s and 600 MB."""
+    body = b'{"content":[' + b"\n" * (8 * 1024 * 1024) + b"]}"
+
+    async def broken_lines(_: object) -> bytes:
+        return body
+
+    house.rooms.add(tool("x", "odd"), broken_lines)
+    async with heartbeat() as beating:
+        response = await house.modern("tools/call", {"name": "x__odd"}, headers={"accept": "text/event-stream"})
+    assert response.body.count(b"\n") == 3
+    assert len(response.body) > len(body)
+    assert beating.longest_s < 0.15
