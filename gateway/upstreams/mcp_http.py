@@ -169,7 +169,7 @@ class HttpServer:
                 raise faults.failed(self._spec.server, "its session id can't be sent back")
             self._session = given
         try:
-            return message.outcome()
+            return await run_sized(message.size, message.outcome)
         except NotJsonRpc as bad:
             raise faults.failed(self._spec.server, f"it answered with {bad}") from None
 

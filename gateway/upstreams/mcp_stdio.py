@@ -177,7 +177,7 @@ class StdioServer:
         finally:
             self._pending.pop(rpc_id, None)
         try:
-            return Outcome(message.outcome(), rpc_id)
+            return Outcome(await run_sized(message.size, message.outcome), rpc_id)
         except NotJsonRpc as bad:
             raise faults.failed(self._server, f"it answered with {bad}") from None
 

@@ -183,9 +183,7 @@ class ToolServers:
             _log.warning("a reference of tool server %s leads nowhere: %s", config.server, fault)
             raise faults.failed(config.server, "a reference of its manifest leads nowhere", dispatched=False) from None
         how = How(config.mode, config.user, self._homes, config.guarded, self.support)
-        return StdioServer(
-            wanted, self._child_environment, how, changed=changed, lost=lost, budget=self._budget
-        )
+        return StdioServer(wanted, self._child_environment, how, changed=changed, lost=lost, budget=self._budget)
 
     def _wanted(self, config: StdioServerConfig) -> Wanted:
         """What a manifest asks for, without references. Raises ValueError, OSError."""
