@@ -265,7 +265,10 @@ class Governor:
                 body = self._dialects[action.door].outbound(action, target)
                 running.perform(self._upstreams.drain_s(target))
             with call:
-                answer = await self._upstreams.perform(action, target, body, call.traceparent)  # 9 perform
+                approved = running.attempt is not None
+                answer = await self._upstreams.perform(  # 9 perform
+                    action, target, body, call.traceparent, approved=approved
+                )
             answer = call.answer(answer)
             if isinstance(answer, Reply):
                 running.close()
@@ -280,6 +283,8 @@ class Governor:
         except Refusal as refusal:
             refused = refusal
             result = result_of_failure(target, refusal, held, result)
+            if needs_finding_out(target, result):
+                refusal.detail["outcome"] = "unknown"
             raise
         except asyncio.CancelledError:
             cancelled = Status.CANCELLED if isinstance(target, ModelTarget) else Status.UNKNOWN

@@ -194,7 +194,7 @@ class Upstreams(Protocol):
     """upstreams/: model providers and tool servers, each with its own credential."""
 
     async def perform(
-        self, action: Action, target: Target, body: bytes | None, traceparent: str
+        self, action: Action, target: Target, body: bytes | None, traceparent: str, *, approved: bool
     ) -> Reply | ReplyStream: ...
     def drain_s(self, target: Target) -> float: ...
 

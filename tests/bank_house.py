@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import socket
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,47 @@ from .gateway_house import CONFIG, ROOT, Running
 LARGE = {"to": "acme-gmbh", "amount_cents": 90_000, "reference": "INV-9"}
 
 
+class Lies:
+    """The ledger's app, which carries out a call and then answers with something else, where a test wants it."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self.answer: tuple[int, bytes] | None = None  # the status and the body, in which `$id` is the request's
+        self.calls = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        first = await receive()
+        body = first.get("body", b"")
+        calls = b'"tools/call"' in body
+        self.calls += calls
+        messages = [first]
+
+        async def again() -> Any:
+            return messages.pop() if messages else await receive()
+
+        async def nowhere(_: Any) -> None: ...
+
+        if self.answer is None or not calls:
+            await self._app(scope, again, send)
+            return
+        await self._app(scope, again, nowhere)
+        status, said = self.answer
+        said = said.replace(b"$id", str(json.loads(body)["id"]).encode())
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(said)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": said})
+
+
 @dataclass
 class Bank:
     """A gateway whose agents may transfer money, larger amounts once a person agrees."""
 
     running: Running
     ledger_db: Path
+    lies: Lies = field(default_factory=lambda: Lies(None))  # where the ledger runs in this process
 
     async def transfer(self, agent: httpx.AsyncClient, **changed: Any) -> httpx.Response:
         """Ask for a transfer that a person must approve; the answer tells to wait, or has the result."""
@@ -72,7 +108,8 @@ class Bank:
 @pytest.fixture(name="bank")
 async def a_bank(running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bank]:
     ledger = Ledger(tmp_path / "ledger.db")
-    server = uvicorn.Server(uvicorn.Config(make_server(ledger).streamable_http_app(), log_config=None))
+    lies = Lies(make_server(ledger).streamable_http_app())
+    server = uvicorn.Server(uvicorn.Config(lies, log_config=None))
     # Only of a socket that says it is TCP does asyncio send small pieces at once; else each answer takes 40 ms.
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
@@ -89,7 +126,7 @@ async def a_bank(running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         async with asyncio.timeout(20):
             while not running.app.catalog.tools("ledger"):  # connected in the background
                 await asyncio.sleep(0.01)
-        yield Bank(running, tmp_path / "ledger.db")
+        yield Bank(running, tmp_path / "ledger.db", lies)
     finally:
         await running.app.tools.aclose()
         server.should_exit = True

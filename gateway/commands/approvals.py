@@ -182,25 +182,40 @@ def cancel(
 
 @app.command()
 def reconcile(
-    case: CaseId,
+    cases: Annotated[list[str], typer.Argument(metavar="CASE...", help="Their ids, or the beginnings of them.")],
     outcome: Annotated[str, typer.Option("--outcome", help="succeeded or failed.")],
     note: Annotated[str, typer.Option("--note", help="How you know.")],
     data_dir: DataDir = DATA_DIR,
     as_json: Json = False,
 ) -> None:
-    """Say what became of a case whose outcome is unknown, after you looked where it would show.
+    """Say what became of cases whose outcome is unknown, after you looked where it would show.
+
+    Several cases may share an outcome. One that can't be reconciled is reported, and the others go on.
 
     \b
     Example:
       gateway approvals reconcile 019a4c1e --outcome succeeded --note "The ledger has it as entry 77"
+      gateway approvals reconcile 019a4c1e 019a4c2b --outcome failed --note "The bank was down from 9 to 10"
     """
     from gateway.commands.client import Api
 
     if outcome not in ("succeeded", "failed"):
         raise CommandError(f"The outcome {outcome!r} is neither succeeded nor failed; find out which it was.", USAGE)
     api = Api(data_dir)
-    ended = api.post(_path(_id(api, case), "reconcile"), {"outcome": outcome, "note": note})
-    show(ended, as_json, f"{ended['id']} is {ended['state']}.")
+    ended: list[dict[str, Any]] = []
+    faults: list[CommandError] = []
+    for case in cases:
+        try:
+            ended.append(api.post(_path(_id(api, case), "reconcile"), {"outcome": outcome, "note": note}))
+        except CommandError as fault:
+            faults.append(fault)
+    if ended:
+        text = "\n".join(f"{one['id']} is {one['state']}." for one in ended)
+        show(ended[0] if len(cases) == 1 else ended, as_json, text)
+    for earlier in faults[:-1]:
+        print(safe(earlier.message), file=sys.stderr)
+    if faults:
+        raise faults[-1]
 
 
 # ------------------------------------------------------------ the case that is meant

@@ -1,13 +1,15 @@
 """The credential that stands for the gateway at an upstream: a reference, resolved when first needed.
 
-It is kept in memory only, never logged and never shown: `repr` gives the reference. Fails closed: what can't be
-read is a refusal, and nothing is sent.
+It is kept in memory only, never logged and never shown: `repr` gives the reference. A file is read again when it
+changed, so that a rotated credential is used before the old one is refused. Fails closed: what can't be read is a
+refusal, and nothing is sent.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from gateway.errors import Refusal
 
@@ -24,11 +26,15 @@ class Credential:
         self._resolve = resolve
         self._of = of
         self._value: str | None = None
+        self._path = reference.removeprefix("file:") if reference and reference.startswith("file:") else None
+        self._seen: tuple[int, int, int] | None = None  # of the file, when it was read
 
     def value(self) -> str | None:
         """The secret, fit for a header, or None where no reference is configured. Raises `upstream_failed`."""
-        if self._value is None and self._reference is not None:
+        stamp = None if self._path is None else _stamp(self._path)
+        if self._reference is not None and (self._value is None or stamp != self._seen):
             try:
+                self._seen = stamp
                 self._value = _fit_for_a_header(self._resolve(self._reference).strip())
             except (OSError, ValueError) as fault:
                 _log.warning("the credential for the %s can't be used: %s", self._of, type(fault).__name__)
@@ -45,6 +51,14 @@ class Credential:
 
     def __repr__(self) -> str:
         return f"Credential({self._reference!r})"
+
+
+def _stamp(path: str) -> tuple[int, int, int] | None:
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None  # reading it says why
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _fit_for_a_header(value: str) -> str:

@@ -40,7 +40,7 @@ class Outgoing(NamedTuple):
     params: dict[str, Any]
     name: str | None = None
     mirrored: tuple[tuple[bytes, bytes], ...] = ()
-    once: bool = False  # has effects: must not be sent a second time unless certainly not executed
+    once: bool = False  # has effects, or people voted on it: it is not sent a second time
 
 
 class Outcome(NamedTuple):
@@ -171,9 +171,9 @@ class Conversation:
         raise faults.failed(self._server, f"its list of tools has no end (after {len(tools)})")
 
     async def call(
-        self, tool: str, arguments: dict[str, Any], *, meta: dict[str, Any] | None, timeout_s: float
+        self, tool: str, arguments: dict[str, Any], *, meta: dict[str, Any] | None, timeout_s: float, once: bool
     ) -> Reply:
-        """Call a tool once; `Reply.body` is the server's result as it came. Raises Refusal."""
+        """Call a tool; `Reply.body` is the server's result as it came. Raises Refusal."""
         params: dict[str, Any] = {"name": tool, "arguments": arguments}
         modern = self.modern
         said = messages.meta(meta, modern=modern)
@@ -182,7 +182,7 @@ class Conversation:
         mirrors = self._mirrors.get(tool) if modern else None
         mirrored = messages.mirror_headers(mirrors, arguments) if mirrors else ()
         try:
-            outgoing = Outgoing("tools/call", params, tool, mirrored, once=True)
+            outgoing = Outgoing("tools/call", params, tool, mirrored, once=once)
             body, rpc_id = await self._channel.exchange(outgoing, timeout_s)
         except RpcError as error:
             raise faults.of_rpc(self._server, error) from None

@@ -1,7 +1,8 @@
 """What a tool server's failure means to an agent: a `Refusal` that names the server and says what is known.
 
-`detail["dispatched"]` is "no" only where the call certainly never reached the server; `answered` is "yes" where
-the server itself said that it failed.
+`detail["dispatched"]` is "no" only where not one byte of the call left the gateway; `answered` is "yes" where the
+server itself said that it failed; `refused` is "yes" where the protocol says that such an error comes before the call.
+What else a server says of itself is no proof that nothing was done.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from gateway.upstreams.failures import public
 from gateway.upstreams.mcp_messages import RpcError
 from gateway.upstreams.wire import WireError, WireTimeout
 
-_UNREADABLE = frozenset({-32700, -32600, -32601, -32602})  # JSON-RPC 2.0, section 5.1
+# Header mismatch, missing capability, unsupported version: MCP 2026-07-28 has them checked before anything is run.
+_BEFORE_THE_CALL = frozenset({-32020, -32021, -32022})
 
 
 def failed(server: str, what: str, *, dispatched: bool = True) -> Refusal:
@@ -26,6 +28,22 @@ def not_connected(server: str, why: str) -> Refusal:
     """There is no connection to send anything over."""
     sentence = f"The tool server {server} is not connected: {why.rstrip('.')}; try again in a moment."
     return Refusal("upstream_failed", sentence, detail={"server": server, "dispatched": "no"})
+
+
+def not_let_in(server: str, status: int) -> Refusal:
+    """The server refused the gateway's credential a moment ago, so nothing more is sent until it lists its tools."""
+    sentence = (
+        f"The tool server {server} refused the gateway's own credential ({status}), so calls are not sent until it"
+        " accepts one again; its owner must check the credential of its manifest."
+    )
+    return Refusal("upstream_failed", sentence, detail={"server": server, "dispatched": "no"})
+
+
+def session_lost(server: str, status: int) -> Refusal:
+    """The server does not know the session any more; whether it did the call before it said so is not known."""
+    detail = {"server": server, "dispatched": "unknown", "answered": "yes", "upstream_status": str(status)}
+    sentence = f"The tool server {server} answered that it does not know the gateway's session ({status})."
+    return Refusal("upstream_failed", sentence, detail=detail)
 
 
 def timed_out(server: str, timeout_s: float, *, dispatched: bool = True) -> Refusal:
@@ -45,7 +63,7 @@ def of_wire(server: str, fault: WireError) -> Refusal:
 def of_rpc(server: str, error: RpcError, hide: Iterable[str] = ()) -> Refusal:
     """The server answered with a JSON-RPC error."""
     detail = {"server": server, "dispatched": "unknown", "answered": "yes", "upstream_code": str(error.code)}
-    if error.code in _UNREADABLE:  # what a server could not read, it did not do
+    if error.code in _BEFORE_THE_CALL:
         detail["refused"] = "yes"
     said = public(error.message, hide) or "no reason given"
     return Refusal(
@@ -61,7 +79,6 @@ def of_status(server: str, status: int) -> Refusal:
             f"The tool server {server} refused the gateway's own credential ({status}); its owner must check the"
             " credential of its manifest. Nothing is wrong with yours."
         )
-        detail["dispatched"] = "no"  # what is not let in does nothing
     elif 300 <= status < 400:
         sentence = f"The tool server {server} answered with a redirect ({status}), which is not followed."
     else:

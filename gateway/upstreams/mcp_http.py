@@ -36,6 +36,11 @@ _ERROR_CAP_BYTES = 64 * 1024
 _SIDE_TIMEOUT_S = 5.0  # for notifications and refusals that nobody waits for
 _LISTEN_IDLE_S = 3600.0
 _RELISTEN_S = 5.0
+PROBE_AFTER_S = (
+    10.0  # a session that was silent for longer is asked by `ping` whether it is still there, before a write
+)
+_PROBE_TIMEOUT_S = 5.0
+_NO_SESSION = frozenset((400, 404, 410))  # what servers answer for a session that they do not know
 # The HTTP ways to say "I don't know this method", from servers and proxies that never heard of the modern era.
 _NOT_MODERN = frozenset((400, 404, 405, 406, 415, 422, 501))
 
@@ -46,6 +51,7 @@ class HttpSpec(NamedTuple):
     server: str
     url: str
     connect_timeout_s: float = 5.0
+    probe_after_s: float = 10.0
 
 
 class HttpServer:
@@ -76,6 +82,9 @@ class HttpServer:
         self._outbox = Outbox(self._post_aside)
         self._pace = Pace()
         self._reopening = asyncio.Lock()
+        self._heard_s = 0.0  # when the server last answered, on the loop's clock
+        self._doubtful = False  # the session may be gone: something failed since it last answered
+        self._not_let_in: int | None = None  # the status (401, 403) with which it refused the credential
 
     # ------------------------------------------------------------ for the registry
 
@@ -90,13 +99,17 @@ class HttpServer:
 
     async def list_tools(self, timeout_s: float) -> list[dict[str, Any]]:
         """All definitions, raw. Raises Refusal."""
-        return await self._conversation.list_tools(timeout_s)
+        tools = await self._conversation.list_tools(timeout_s)
+        self._not_let_in = None
+        return tools
 
     async def call(
-        self, tool: str, arguments: dict[str, Any], *, meta: dict[str, Any] | None, timeout_s: float
+        self, tool: str, arguments: dict[str, Any], *, meta: dict[str, Any] | None, timeout_s: float, once: bool
     ) -> Reply:
-        """Call a tool once. Raises Refusal."""
-        return await self._conversation.call(tool, arguments, meta=meta, timeout_s=timeout_s)
+        """Call a tool; with `once` it is sent a second time under no circumstances. Raises Refusal."""
+        if self._not_let_in is not None:
+            raise faults.not_let_in(self._spec.server, self._not_let_in)
+        return await self._conversation.call(tool, arguments, meta=meta, timeout_s=timeout_s, once=once)
 
     async def aclose(self) -> None:
         """Stop listening, and end the session where there is one."""
@@ -126,14 +139,20 @@ class HttpServer:
                 if self._reopening.locked() and outgoing.method not in ("initialize", "server/discover"):
                     async with self._reopening:
                         pass  # there is no session to send it with until this is over
+                if outgoing.once and self._may_be_gone:
+                    await self._probe(timeout_s)
                 try:
                     return Outcome(await self._exchange(rpc_id, outgoing, timeout_s), rpc_id)
                 except _SessionLost as lost:
+                    if outgoing.once:
+                        raise
                     await self._reopen(lost.session, timeout_s)
                     return Outcome(await self._exchange(rpc_id, outgoing, timeout_s), rpc_id)
-        except _SessionLost:
-            raise faults.of_status(self._spec.server, 404) from None
+        except _SessionLost as lost:
+            self._doubtful = True
+            raise faults.session_lost(self._spec.server, lost.status) from None
         except TimeoutError:
+            self._doubtful = True
             self._give_up(rpc_id, outgoing)
             raise faults.timed_out(self._spec.server, timeout_s) from None
         except asyncio.CancelledError:
@@ -146,11 +165,14 @@ class HttpServer:
         try:
             answer = await self._send("POST", body, self._headers(outgoing), timeout_s, resend=not outgoing.once)
         except WireError as fault:
+            self._doubtful = True
             if isinstance(fault, WireFailed) and not fault.dispatched:
                 self._lost(str(fault))
             raise faults.of_wire(self._spec.server, fault) from None
         # A call's task ends with the call; the task that lists tools lives as long as the connection.
-        holding = self._budget.of_task() if outgoing.once else self._budget.holding()
+        is_call = outgoing.method == "tools/call"
+        holding = self._budget.of_task() if is_call else self._budget.holding()
+        self._heard_s, self._doubtful = asyncio.get_running_loop().time(), False
         try:
             message = await self._answer_to(rpc_id, answer, outgoing, session, holding)
         except WireFull:
@@ -158,9 +180,10 @@ class HttpServer:
         except WireTooLarge:
             raise faults.failed(self._spec.server, f"its answer is larger than {MAX_ANSWER_BYTES} bytes") from None
         except WireError as fault:
+            self._doubtful = True
             raise faults.of_wire(self._spec.server, fault) from None
         finally:
-            if not outgoing.once:
+            if not is_call:
                 holding.give_back()
             await answer.aclose()
         if outgoing.method == "initialize":
@@ -194,14 +217,21 @@ class HttpServer:
     async def _raise_for(self, answer: Answer, kind: bytes, outgoing: Outgoing, session: bytes | None) -> None:
         """What a status that is no success means. Raises Refusal, RpcError, _SessionLost."""
         body = await answer.read(_ERROR_CAP_BYTES) if kind == b"application/json" else b""
-        if answer.status == 404 and session is not None:
-            raise _SessionLost(session)
+        if session is not None and answer.status in _NO_SESSION:
+            if answer.status == 400 and outgoing.method != "ping":  # or it is about the call, and then says so
+                self._doubtful = True
+                with contextlib.suppress(NotJsonRpc):
+                    messages.decode(self._clean(body)).outcome()
+            raise _SessionLost(session, answer.status)
         with contextlib.suppress(NotJsonRpc):
             messages.decode(self._clean(body)).outcome()  # raises what the server says
         if outgoing.method == "server/discover" and answer.status in _NOT_MODERN:
             raise RpcError(messages.METHOD_NOT_FOUND, f"HTTP {answer.status}")
         if answer.status in (401, 403):
             self._credential.forget()
+            if outgoing.method in ("tools/call", "ping"):
+                self._not_let_in = answer.status
+                self._changed()  # have the tools listed again, which shows whether it lets us in
         raise faults.of_status(self._spec.server, answer.status)
 
     async def _from_stream(self, rpc_id: int, answer: Answer, holding: Holding) -> Message:
@@ -243,6 +273,24 @@ class HttpServer:
             self._changed()
 
     # ------------------------------------------------------------ beside the calls
+
+    @property
+    def _may_be_gone(self) -> bool:
+        """Whether the session was idle, or something failed on it: a server may have dropped it meanwhile."""
+        if self._session is None:
+            return False
+        return self._doubtful or asyncio.get_running_loop().time() - self._heard_s >= self._spec.probe_after_s
+
+    async def _probe(self, timeout_s: float) -> None:
+        """Ask whether the session is there, and open another if not. Raises Refusal: then the call was not sent."""
+        try:
+            await self.exchange(Outgoing("ping", {}), min(timeout_s / 2, _PROBE_TIMEOUT_S))
+        except RpcError:
+            pass  # a server that does not know `ping` answered all the same
+        except Refusal as refusal:
+            if self._doubtful or self._not_let_in is not None:
+                refusal.detail["dispatched"] = "no"
+                raise
 
     async def _reopen(self, session: bytes, timeout_s: float) -> None:
         """A new session in place of a lost one; of many calls that find it lost, one opens it."""
@@ -351,6 +399,7 @@ class HttpServer:
 
 
 class _SessionLost(Exception):  # noqa: N818 - caught in this module
-    def __init__(self, session: bytes) -> None:
+    def __init__(self, session: bytes, status: int) -> None:
         super().__init__("session lost")
         self.session = session
+        self.status = status

@@ -113,10 +113,10 @@ class StdioServer:
         return await self._conversation.list_tools(timeout_s)
 
     async def call(
-        self, tool: str, arguments: dict[str, Any], *, meta: dict[str, Any] | None, timeout_s: float
+        self, tool: str, arguments: dict[str, Any], *, meta: dict[str, Any] | None, timeout_s: float, once: bool
     ) -> Reply:
-        """Call a tool once. Raises Refusal."""
-        return await self._conversation.call(tool, arguments, meta=meta, timeout_s=timeout_s)
+        """Call a tool; nothing is ever sent to a child twice. Raises Refusal."""
+        return await self._conversation.call(tool, arguments, meta=meta, timeout_s=timeout_s, once=once)
 
     async def aclose(self) -> None:
         """End the child and everything it started: input closed, then SIGTERM, then SIGKILL. Leaves no zombie."""
@@ -161,11 +161,11 @@ class StdioServer:
             self._write(line)
             async with asyncio.timeout(timeout_s):
                 message = await future
-            if outgoing.once and not self._budget.of_task().add(message.size):
+            if outgoing.method == "tools/call" and not self._budget.of_task().add(message.size):
                 raise full(f"The tool server {self._server}", {"server": self._server})
         except TimeoutError:
             self._give_up(rpc_id, outgoing)
-            if outgoing.once:
+            if outgoing.method == "tools/call":
                 self._doubt()
             refusal = faults.timed_out(self._server, timeout_s)
             if probe:

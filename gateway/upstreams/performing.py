@@ -18,7 +18,7 @@ class FindsProvider(Protocol):
 
 class CallsTools(Protocol):
     async def call(
-        self, server: str, tool: str, arguments: dict[str, Any], *, meta: dict[str, Any] | None
+        self, server: str, tool: str, arguments: dict[str, Any], *, meta: dict[str, Any] | None, once: bool
     ) -> Reply: ...
 
 
@@ -32,9 +32,11 @@ class Performing:
         self._tools = tools
 
     async def perform(
-        self, action: Action, target: Target, body: bytes | None, traceparent: str
+        self, action: Action, target: Target, body: bytes | None, traceparent: str, *, approved: bool
     ) -> Reply | ReplyStream:
         """The upstream's answer; `traceparent` tells it which trace it is part of.
+
+        What people approved (`approved`) is sent once, also where it only reads: their votes are spent with it.
 
         Raises Refusal; `detail["dispatched"]` is "no" if it certainly never got there.
         """
@@ -47,7 +49,8 @@ class Performing:
                 target, body, stream=action.stream, request_id=action.request_id, traceparent=traceparent
             )
         meta = _meta(action, traceparent)
-        return await self._tools.call(target.server, target.tool, action.arguments, meta=meta)
+        once = approved or target.effect != "read"
+        return await self._tools.call(target.server, target.tool, action.arguments, meta=meta, once=once)
 
     def drain_s(self, target: Target) -> float:
         """How long to read on when the caller has left, in seconds; 0 closes at once."""

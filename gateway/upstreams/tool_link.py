@@ -33,7 +33,7 @@ class ToolServer(Protocol):
     async def open(self, timeout_s: float) -> None: ...
     async def list_tools(self, timeout_s: float) -> list[dict[str, Any]]: ...
     async def call(
-        self, tool: str, arguments: dict[str, Any], *, meta: dict[str, Any] | None, timeout_s: float
+        self, tool: str, arguments: dict[str, Any], *, meta: dict[str, Any] | None, timeout_s: float, once: bool
     ) -> Reply: ...
     async def aclose(self) -> None: ...
 
@@ -45,6 +45,7 @@ class Patience(NamedTuple):
     max_delay_s: float = 30.0
     refresh_s: float = 300.0  # lists are read again this often, for servers that don't tell of changes
     least_s: float = 1.0  # between two lists, or two attempts that somebody's call asks for
+    probe_after_s: float = 10.0  # a session that was silent for longer is asked for by `ping` before a write
     steady_s: float = 10.0  # a connection that held this long was a good one: failures before it are forgotten
 
 
@@ -96,9 +97,9 @@ class ToolLink(Generic[C]):
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"tool server {self._name}")
 
     async def call(
-        self, tool: str, arguments: dict[str, Any], *, meta: dict[str, Any] | None, timeout_s: float
+        self, tool: str, arguments: dict[str, Any], *, meta: dict[str, Any] | None, timeout_s: float, once: bool
     ) -> Reply:
-        """Call a tool once, if there is a connection. Raises Refusal."""
+        """Call a tool, if there is a connection. Raises Refusal."""
         server = self._server
         if server is None:
             self._news.set()  # somebody wants it: do not wait out the delay
@@ -106,7 +107,7 @@ class ToolLink(Generic[C]):
         self._in_flight += 1
         self._idle.clear()
         try:
-            return await server.call(tool, arguments, meta=meta, timeout_s=timeout_s)
+            return await server.call(tool, arguments, meta=meta, timeout_s=timeout_s, once=once)
         finally:
             self._in_flight -= 1
             if not self._in_flight:

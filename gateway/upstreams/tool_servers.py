@@ -121,15 +121,18 @@ class ToolServers:
         *,
         meta: dict[str, Any] | None = None,
         timeout_s: float | None = None,
+        once: bool = True,
     ) -> Reply:
-        """Call a tool once; by default with the time-out of its manifest. `Reply.body` is the raw result.
+        """Call a tool; by default with the time-out of its manifest. `Reply.body` is the raw result.
+
+        once: the call is sent at most once, whatever comes back; else again where a session was lost.
 
         Raises Refusal upstream_failed or upstream_timeout, with what is known in `detail["dispatched"]`.
         """
         link = self._links.get(server)
         if link is None:
             raise faults.not_connected(server, "no such server is configured")
-        return await link.call(tool, arguments, meta=meta, timeout_s=timeout_s or link.config.call_timeout_s)
+        return await link.call(tool, arguments, meta=meta, timeout_s=timeout_s or link.config.call_timeout_s, once=once)
 
     async def refresh(self, server: str) -> None:
         """Have the tools of a server listed again soon."""
@@ -168,7 +171,7 @@ class ToolServers:
         try:
             if isinstance(config, HttpServerConfig):
                 url = self._resolve_text(config.url)
-                spec = HttpSpec(config.server, url, config.connect_timeout_s)
+                spec = HttpSpec(config.server, url, config.connect_timeout_s, self._timing.patience.probe_after_s)
                 credential = Credential(config.credential, self._resolve, of=f"tool server {config.server}")
                 return HttpServer(
                     spec,

@@ -538,12 +538,12 @@ async def unknown(track: Track) -> tuple[Case, asyncio.Task[Heard]]:
     upstreams = track.app.governor._upstreams
     perform = upstreams.perform
 
-    async def performing(*args: Any) -> Any:
+    async def performing(*args: Any, **options: Any) -> Any:
         at_work.set()
         await asyncio.sleep(3600)
-        return await perform(*args)
+        return await perform(*args, **options)
 
-    upstreams.perform = performing  # type: ignore[method-assign, assignment]
+    upstreams.perform = performing  # type: ignore[method-assign]
     try:
         case, caller = await track.opened()
         await track.vote(case, "rita")

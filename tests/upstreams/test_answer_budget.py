@@ -154,7 +154,7 @@ async def test_while_hardly_any_room_is_left_nothing_more_is_sent() -> None:
     assert holding.add(MIB * 31 // 32)
     performing = Performing(None, None, budget)  # type: ignore[arg-type]
     with pytest.raises(Refusal) as caught:
-        await performing.perform(action(Kind.TOOL_CALL, {}), tool({}), None, "")
+        await performing.perform(action(Kind.TOOL_CALL, {}), tool({}), None, "", approved=False)
     refusal = caught.value
     assert (refusal.code, refusal.http_status, refusal.retry_after_s) == ("rate_limited", 503, 5)
     assert refusal.detail["dispatched"] == "no"

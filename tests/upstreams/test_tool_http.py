@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from gateway.upstreams import mcp_http
 from gateway.upstreams.mcp_messages import header_value
 from tests.upstreams.origin import CHUNKED, END, Exchange, Origin, Player, Request, chunk, ok
-from tests.upstreams.tool_world import World, http
+from tests.upstreams.tool_world import QUICK, World, http
 
 JSON = b"content-type: application/json"
 Act = Callable[[Exchange, dict[str, Any], Request], Awaitable[None]]
@@ -48,7 +49,7 @@ async def echo(exchange: Exchange, message: dict[str, Any], request: Request) ->
     await answer(exchange, message, {"content": [], "params": message["params"]})
 
 
-def server(act: Act = echo, *, modern: bool = True, listen: Act | None = None) -> Player:
+def server(act: Act = echo, *, modern: bool = True, listen: Act | None = None, ping: Act | None = None) -> Player:
     """A tool server whose calls are played by `act`; legacy ones have sessions that are made by `initialize`."""
     sessions: list[str] = []
     numbers = itertools.count()
@@ -72,6 +73,8 @@ def server(act: Act = echo, *, modern: bool = True, listen: Act | None = None) -
                 await exchange.send(ok(b"{}", JSON, status=b"404 Not Found"))
             elif method == "tools/list":
                 await answer(exchange, message, {"tools": TOOLS})
+            elif method == "ping" and ping is not None:
+                await ping(exchange, message, request)
             elif method == "tools/call":
                 if message["params"]["name"] == "forget":
                     sessions.clear()
@@ -159,9 +162,53 @@ async def test_the_credential_is_the_servers_own_and_read_anew_after_it_was_refu
         refusal = await world.refused("echo")
         assert "gateway's own credential" in refusal.message
         assert "old" not in refusal.message
-        assert (refusal.http_status, refusal.detail["dispatched"]) == (502, "no")
+        assert (refusal.http_status, refusal.detail["dispatched"]) == (502, "unknown")
         monkeypatch.setenv("TOOL_TOKEN", "new")
+        await world.until(lambda: len(world.learned) >= 2)
         assert await world.call("echo")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_after_a_refused_credential_calls_are_not_sent_until_the_tools_are_listed_again(status: int) -> None:
+    """The server may have run the call before it refused it, and would run each further one too."""
+    locked = True
+
+    async def play(exchange: Exchange) -> None:
+        while True:
+            request = await exchange.request()
+            message: dict[str, Any] = json.loads(request.body) if request.body else {}
+            if message.get("method") == "server/discover":
+                await answer(exchange, message, {"supportedVersions": ["2026-07-28"], "capabilities": {}})
+            elif message.get("method") == "tools/list" and not (locked and said(origin, "tools/call")):
+                await answer(exchange, message, {"tools": TOOLS})
+            elif locked:
+                await exchange.send(ok(b"no", status=b"%d No" % status))
+            else:
+                await echo(exchange, message, request)
+
+    async with Origin(play) as origin, World() as world:
+        await world.connect(http(origin.url))
+        assert (await world.refused("echo")).detail["dispatched"] == "unknown"
+        refusal = await world.refused("echo")
+        assert refusal.detail["dispatched"] == "no"
+        assert len(said(origin, "tools/call")) == 1
+        locked = False
+        await world.until(lambda: world.states()[-1] == "connected" and len(world.learned) >= 2)
+        assert await world.call("echo")
+
+
+async def test_a_credential_file_that_changed_is_read_before_the_old_one_is_refused(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("old-tool-token")
+    async with Origin(server()) as origin, World() as world:
+        await world.connect(http(origin.url, f"file:{token}"))
+        await world.call("echo")
+        token.write_text("newer-tool-token")
+        await world.call("echo")
+        assert [one.header("authorization") for one in said(origin, "tools/call")] == [
+            "Bearer old-tool-token",
+            "Bearer newer-tool-token",
+        ]
 
 
 async def test_a_server_that_repeats_its_credential_does_not_give_it_to_agents(
@@ -206,24 +253,56 @@ async def test_a_credential_that_leads_nowhere_keeps_the_server_unconnected() ->
 
 
 @pytest.mark.parametrize("calls", [1, 10])
-async def test_a_lost_session_is_opened_anew_once_and_the_refused_calls_sent_again(calls: int) -> None:
+async def test_a_lost_session_is_opened_again_once_and_calls_that_only_read_are_sent_again(calls: int) -> None:
     async with Origin(server(modern=False)) as origin, World() as world:
         await world.connect(http(origin.url))
         await world.call("forget")
-        found = await asyncio.gather(*(world.call("echo", a=n) for n in range(calls)))
+        found = await asyncio.gather(*(world.call("echo", once=False, a=n) for n in range(calls)))
         assert [one["params"]["arguments"]["a"] for one in found] == list(range(calls))
         assert len(said(origin, "initialize")) == 2
         await world.until(lambda: len(world.learned) >= 2)
 
 
-async def test_a_server_that_forgets_every_session_ends_in_a_refusal_not_a_loop() -> None:
+@pytest.mark.parametrize("status", [b"400 Bad Request", b"404 Not Found", b"410 Gone"])
+async def test_a_write_is_sent_once_whatever_a_server_says_of_the_session(status: bytes) -> None:
+    """It may have run the call before it said so."""
+
     async def act(exchange: Exchange, message: dict[str, Any], request: Request) -> None:
-        await exchange.send(ok(b"{}", JSON, status=b"404 Not Found"))
+        if message["params"]["name"] == "act":
+            await exchange.send(ok(b"{}", JSON, status=status))
+        else:
+            await echo(exchange, message, request)
 
     async with Origin(server(act, modern=False)) as origin, World() as world:
         await world.connect(http(origin.url))
-        assert (await world.refused("echo")).code == "upstream_failed"
-        assert len(said(origin, "tools/call")) == 2
+        refusal = await world.refused("act")
+        assert (refusal.code, refusal.detail["dispatched"]) == ("upstream_failed", "unknown")
+        assert len(said(origin, "tools/call")) == 1
+        assert said(origin, "ping") == []
+        await world.call("echo")  # the session is asked for first, and is there
+        assert (len(said(origin, "ping")), len(said(origin, "initialize"))) == (1, 1)
+
+
+async def test_a_session_that_was_idle_is_asked_for_before_a_write_and_opened_again() -> None:
+    async with Origin(server(modern=False)) as origin, World(QUICK._replace(probe_after_s=0.0)) as world:
+        await world.connect(http(origin.url))
+        await world.call("forget")
+        found = await world.call("act", a=1)
+        assert found["params"]["arguments"] == {"a": 1}
+        assert [len(said(origin, one)) for one in ("ping", "initialize", "tools/call")] == [3, 2, 2]
+        await world.call("act", once=False)
+        assert len(said(origin, "ping")) == 3
+
+
+async def test_a_write_is_not_sent_where_nothing_answers_the_question_for_its_session() -> None:
+    async def deaf(exchange: Exchange, message: dict[str, Any], request: Request) -> None:
+        exchange.reset()
+
+    async with Origin(server(ping=deaf, modern=False)) as origin, World(QUICK._replace(probe_after_s=0.0)) as world:
+        await world.connect(http(origin.url))
+        assert (await world.refused("act")).detail["dispatched"] == "no"
+        assert said(origin, "ping")
+        assert said(origin, "tools/call") == []
 
 
 # ---------------------------------------------------------------- event streams

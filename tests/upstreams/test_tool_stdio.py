@@ -281,7 +281,7 @@ async def test_a_call_in_flight_outlives_a_change_of_its_manifest() -> None:
             await asyncio.sleep(0)
         old = world.servers._links["s"]
         world.servers.configure([child(MORE="1")])
-        waiting = asyncio.create_task(old.call("echo", {}, meta=None, timeout_s=5.0))
+        waiting = asyncio.create_task(old.call("echo", {}, meta=None, timeout_s=5.0, once=True))
         assert "content" in await running
         waiting.cancel()
 

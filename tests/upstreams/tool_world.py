@@ -82,12 +82,12 @@ class World:
         async with asyncio.timeout(WAIT_S), self._news:
             await self._news.wait_for(holds)
 
-    async def call(self, tool: str, timeout_s: float = 10.0, **arguments: Any) -> Any:
+    async def call(self, tool: str, timeout_s: float = 10.0, *, once: bool = True, **arguments: Any) -> Any:
         """The decoded result of a call to the server `s`."""
-        return msgspec.json.decode((await self.reply(tool, timeout_s, **arguments)).body)
+        return msgspec.json.decode((await self.reply(tool, timeout_s, once=once, **arguments)).body)
 
-    async def reply(self, tool: str, timeout_s: float = 10.0, **arguments: Any) -> Reply:
-        return await self.servers.call("s", tool, arguments, timeout_s=timeout_s)
+    async def reply(self, tool: str, timeout_s: float = 10.0, *, once: bool = True, **arguments: Any) -> Reply:
+        return await self.servers.call("s", tool, arguments, timeout_s=timeout_s, once=once)
 
     async def refused(self, tool: str, timeout_s: float = 10.0, **arguments: Any) -> Refusal:
         with pytest.raises(Refusal) as caught:

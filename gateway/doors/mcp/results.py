@@ -115,7 +115,8 @@ def explained(refusal: Refusal) -> str:
     if refusal.rules:
         parts.append(f"({'Rule' if len(refusal.rules) == 1 else 'Rules'}: {', '.join(refusal.rules)}.)")
     hint = _HINTS.get(refusal.code)
-    if refusal.code in ("upstream_failed", "upstream_timeout") and refusal.detail.get("answered") != "yes":
+    unknown = refusal.detail.get("outcome") == "unknown"
+    if refusal.code in ("upstream_failed", "upstream_timeout") and (unknown or refusal.detail.get("answered") != "yes"):
         if refusal.detail.get("dispatched") == "no":
             hint = "The call never reached the tool server, so nothing was done."
         else:

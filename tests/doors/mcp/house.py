@@ -193,7 +193,9 @@ class Rooms:
         self.listings.append(action)
 
     # upstreams
-    async def perform(self, action: Action, target: Target, _: bytes | None, __: str) -> Reply | ReplyStream:
+    async def perform(
+        self, action: Action, target: Target, _: bytes | None, __: str, *, approved: bool
+    ) -> Reply | ReplyStream:
         self.performed.append(action)
         return Reply(body=await self.performs[target.id](action))
 
