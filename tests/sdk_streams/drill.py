@@ -61,7 +61,7 @@ class Figures:
         for upstream in self.lost[:20]:
             yield f"lost: {upstream.name} {list(upstream.oddities)}; {way_to_see(upstream)}"
         for upstream, fault in self.faults[:40]:
-            yield f"{fault.who}: {fault.what} [{', '.join(upstream.oddities)}]; {way_to_see(upstream)}"
+            yield _line(upstream, fault)
 
 
 class _Batch(NamedTuple):
@@ -69,6 +69,10 @@ class _Batch(NamedTuple):
     filtered: Sequence[Filtered]
     after: _Begun
     before: _Begun
+
+
+def _line(upstream: Upstream, fault: Fault) -> str:
+    return f"{fault.who}: {fault.what} [{', '.join(upstream.oddities)}]; {way_to_see(upstream)}"
 
 
 def way_to_see(upstream: Upstream) -> str:
@@ -82,14 +86,14 @@ def generated(seed: str, count: int, make: Callable[[str, int], Upstream], first
 
 
 def drill(readers: Readers, upstreams: Iterable[Upstream], say: Callable[[str], None] | None = None) -> Figures:
-    """Read and check them all; `say` is given a line of progress now and then."""
+    """Read and check them all; `say` is given each fault, and a line of progress now and then."""
     figures, began = Figures(), time.monotonic()
     rest = iter(upstreams)
     previous: _Batch | None = None
     while True:
         batch = _begin(readers, list(islice(rest, _BATCH)))
         if previous is not None:
-            _check(readers, previous, figures)
+            _check(readers, previous, figures, say)
             if say is not None and figures.answers % (_BATCH * 40) == 0:
                 say(f"{figures.answers} answers, {len(figures.faults)} faults, {time.monotonic() - began:.0f} s")
         previous = batch
@@ -115,7 +119,7 @@ def denied_share(upstream: Upstream) -> float:
     return _DENIED[int(number) % 2] if number.isdecimal() else 0.0
 
 
-def _check(readers: Readers, batch: _Batch, figures: Figures) -> None:
+def _check(readers: Readers, batch: _Batch, figures: Figures, say: Callable[[str], None] | None) -> None:
     after, before = readers.finish(batch.after), readers.finish(batch.before)
     for upstream, sent, readings, earlier in zip(batch.upstreams, batch.filtered, after, before, strict=True):
         figures.answers += 1
@@ -126,7 +130,10 @@ def _check(readers: Readers, batch: _Batch, figures: Figures) -> None:
             figures.read[name] += len(reading.calls)
             figures.failed[name] += reading.error is not None
         again = _Once(readers, upstream)
-        figures.faults += [(upstream, fault) for fault in faults(upstream, sent, readings, again)]
+        found = [(upstream, fault) for fault in faults(upstream, sent, readings, again)]
+        figures.faults += found
+        for one in found if say is not None else ():
+            say(_line(*one))
         _check_kept(upstream, sent, earlier, figures)
 
 
