@@ -30,12 +30,12 @@ from gateway.judging import Judging
 from gateway.offload import run_sized
 from gateway.outcomes import cost_of_stream
 from gateway.proposals import Proposal, Verdict
-from gateway.rooms import Approvals, Audit, Dialect, ProposalStream
+from gateway.rooms import Approvals, Audit, Dialect
 from gateway.running import Kept, Running
 from gateway.taping import KeptStream, Tape, check_size
 
 FIRST_SILENCE_S = 15.0
-"""How long an answer may arrive without a byte for the client, before its head goes out."""
+"""How long a provider may take for an answer without a byte for the client, before the head goes out."""
 
 
 class Answering:
@@ -118,6 +118,19 @@ class Answering:
             raise
         return None
 
+    @contextlib.asynccontextmanager
+    async def awaiting(self, running: Running, target: Target) -> AsyncIterator[None]:
+        """While a provider is asked for a stream: what keeps the line open where its answer does not begin for long.
+
+        Its refusal then comes in the stream, since the head is out.
+        """
+        if not running.action.stream or not isinstance(target, ModelTarget):
+            yield
+            return
+        running.begin(200, {})
+        async with _kept_alive(running, lambda: True):
+            yield
+
     async def relay(self, running: Running, target: Target, stream: ReplyStream, held: Reservation | None) -> Result:
         """Pass a stream on while somebody listens; then read on or stop paying, as the provider allows.
 
@@ -130,7 +143,7 @@ class Answering:
         status, failure = Status.SUCCEEDED, None
         try:
             running.begin(stream.status, stream.headers)
-            async with _kept_alive(running, inspected):
+            async with _kept_alive(running, lambda: inspected.holding):
                 async for chunk in inspected.run(aiter(tape)):
                     sent.add(chunk)
                     await running.send(chunk)
@@ -165,13 +178,13 @@ def _whole(reply: Reply) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def _kept_alive(running: Running, stream: ProposalStream) -> AsyncIterator[None]:
+async def _kept_alive(running: Running, holding: Callable[[], bool]) -> AsyncIterator[None]:
     """Send comments while an answer still arrives and nothing of it can be sent, so that no balancer cuts the line.
 
     Before the first byte, silence may last for FIRST_SILENCE_S: until then the answer can be refused as a whole. A hold
     for a person is not this one's concern: then all of the answer is here.
     """
-    beats = asyncio.ensure_future(_beat(running, stream))
+    beats = asyncio.ensure_future(_beat(running, holding))
     try:
         yield
     finally:
@@ -179,14 +192,14 @@ async def _kept_alive(running: Running, stream: ProposalStream) -> AsyncIterator
         await asyncio.wait({beats})
 
 
-async def _beat(running: Running, stream: ProposalStream) -> None:
+async def _beat(running: Running, holding: Callable[[], bool]) -> None:
     loop = asyncio.get_running_loop()
     while True:
         patience_s = BEAT_S if running.opened else FIRST_SILENCE_S
         quiet_s = loop.time() - running.sent_s
         if quiet_s < patience_s:
             await asyncio.sleep(patience_s - quiet_s)
-        elif stream.holding:
+        elif holding():
             await running.send(b": the answer is arriving\n\n")
         else:
             await asyncio.sleep(patience_s)

@@ -264,11 +264,12 @@ class Governor:
             if isinstance(target, ModelTarget):
                 body = self._dialects[action.door].outbound(action, target)
                 running.perform(self._upstreams.drain_s(target))
+            approved = running.attempt is not None
             with call:
-                approved = running.attempt is not None
-                answer = await self._upstreams.perform(  # 9 perform
-                    action, target, body, call.traceparent, approved=approved
-                )
+                async with self._answering.awaiting(running, target):
+                    answer = await self._upstreams.perform(  # 9 perform
+                        action, target, body, call.traceparent, approved=approved
+                    )
             answer = call.answer(answer)
             if isinstance(answer, Reply):
                 running.close()

@@ -88,13 +88,24 @@ def read_arguments(text: str) -> dict[str, Any] | None:
             object_pairs_hook=_unique,
             parse_constant=_refuse_constant,
             parse_float=_Floats().read,
-            parse_int=None if len(text) <= MAX_INTEGER_CHARS else _bounded_integer,
+            parse_int=None if len(text) <= MAX_INTEGER_CHARS and "-0" not in text else _bounded_integer,
         )
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()  # half of a character, spelt as an escape
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) and not _is_deep(value, text) else None
+
+
+def reads_exactly(data: bytes) -> bool:
+    """Whether every reader gets the same of a JSON text: no inexact number, no key twice, no half of a character."""
+    try:
+        value = json.loads(data, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_Floats().read)
+        if b"\\u" in data:
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def executable(tools: Iterable[ToolTarget], proposal: Proposal) -> ToolTarget | None:
@@ -152,7 +163,9 @@ class _Floats:
         return number
 
 
-def _bounded_integer(text: str) -> int:
+def _bounded_integer(text: str) -> int | float:
+    if text == "-0":
+        return -0.0  # as every reader with doubles has it; an integer would lose the sign
     if len(text) > MAX_INTEGER_CHARS:
         raise ValueError("an integer of too many digits")
     return int(text)

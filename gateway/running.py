@@ -161,8 +161,9 @@ class Running:
     def begin(self, status: int, headers: dict[str, str]) -> None:
         """The stream begins; its head goes out with the first bytes, so that until then it can still be refused."""
         self.relaying = True
-        self.sent_s = self._loop.time()
-        self._head = (status, headers)
+        if not self.opened:
+            self.sent_s = self._loop.time()
+            self._head = (status, headers)
 
     async def send(self, data: bytes) -> None:
         if self.withheld is not None:

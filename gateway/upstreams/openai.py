@@ -6,6 +6,7 @@ here knows survive. Only the usage of a complete answer is read.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ from gateway.usage import usage_of_answer
 
 _log = logging.getLogger(__name__)
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 ANSWER_CAP_BYTES = 16 * 1024 * 1024  # a complete answer that is larger is refused
 # Of a stream, this much is held at most on its way: what is kept of it for a case, and calls that wait for the end.
 _STREAM_HELD_BYTES = 20 * 1024 * 1024
@@ -50,7 +52,20 @@ def _only_failed(body: bytes) -> bool:
 
 def _read(body: bytes, secrets: tuple[bytes, ...]) -> tuple[Usage | None, bool, bytes]:
     """The usage of a complete answer, whether it is only an error, and the answer without secrets."""
-    return usage_of_answer(body), _only_failed(body), redact(body, secrets)
+    body = body.removeprefix(_BYTE_ORDER_MARK)
+    readable = body
+    try:
+        usage = usage_of_answer(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        readable = _tolerant(body)
+        usage = usage_of_answer(readable)
+    return usage, _only_failed(readable), redact(body, secrets)
+
+
+def _tolerant(body: bytes) -> bytes:
+    """An answer with NaN or half of a character in it, which most clients read, as JSON. Raises ValueError."""
+    value = json.loads(body, parse_constant=lambda _: None)
+    return json.dumps(value, ensure_ascii=False).encode(errors="replace")
 
 
 def _full(provider: str) -> Refusal:
@@ -141,7 +156,7 @@ class OpenAiProvider:
             raise Failed(failures.of_wire(self.name, fault), again=not fault.dispatched) from fault
         try:
             usage, failed, clean = await run_sized(len(whole), _read, whole, hidden((key, *self._secrets)))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             raise self._odd("something that is not a JSON object, or one nested too deeply") from None
         if failed:
             raise Failed(self._refusal(answer, whole, key), again=False)  # it may have been paid for

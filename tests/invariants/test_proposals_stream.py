@@ -259,6 +259,38 @@ async def test_an_answer_that_arrives_slowly_is_kept_alive_and_its_case_ends_it_
     assert whole(await desk.told(play, stream=True)).calls == CALLS
 
 
+@pytest.mark.parametrize("is_refused", [False, True])
+async def test_a_provider_that_takes_long_to_begin_does_not_leave_the_line_silent(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, is_refused: bool
+) -> None:
+    monkeypatch.setattr(answering, "FIRST_SILENCE_S", 0.05)
+    monkeypatch.setattr(answering, "BEAT_S", 0.02)
+
+    def player(exchange: Exchange, play: Play) -> None:
+        play.wait_go()
+        if is_refused:
+            exchange.answer({"error": {"message": "no such model"}}, 404)
+            return
+        exchange.begin()
+        for event in (chunk({"content": "late"}), chunk({}, finish="stop"), chunk(None, usage=usage(10, 5))):
+            exchange.event(event)
+        exchange.send(b"data: [DONE]\n\n")
+        exchange.end()
+
+    play = desk.upstream.plays(player)
+    answer = desk.call(play, stream=True)
+    await answer.until(b": the answer is arriving\n\n: the answer is arriving\n\n")
+    play.go.set()
+    await answer.end()
+    assert answer.status == 200
+    if is_refused:
+        assert b"no such model" in answer.body
+        assert b'"error"' in answer.body
+    else:
+        assert whole(answer).text == "late"
+    assert len(play.received) == 1
+
+
 # ------------------------------------------------------------ clients that leave
 
 
@@ -330,11 +362,13 @@ async def test_an_answer_that_breaks_off_asks_nobody_and_the_next_one_does(desk:
 
     def player(exchange: Exchange, _: Play) -> None:
         exchange.begin()
-        for event in stream_of(refund())[:-1]:
+        *events, finish = stream_of(refund())[:-1]
+        for event in events:
             exchange.event(event)
         if cut.pop() if cut else False:
             exchange.hang_up()
             return
+        exchange.event(finish)
         exchange.event(chunk(None, usage=usage(10, 5)))
         exchange.send(b"data: [DONE]\n\n")
         exchange.end()

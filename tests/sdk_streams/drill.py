@@ -132,8 +132,9 @@ def _check(readers: Readers, batch: _Batch, figures: Figures, say: Callable[[str
         again = _Once(readers, upstream)
         found = [(upstream, fault) for fault in faults(upstream, sent, readings, again)]
         figures.faults += found
-        for one in found if say is not None else ():
-            say(_line(*one))
+        if say is not None:
+            for one in found:
+                say(_line(*one))
         _check_kept(upstream, sent, earlier, figures)
 
 

@@ -21,6 +21,7 @@ from gateway.doors.openai.plain import (
     loads,
     suspicious,
     without_empty_calls,
+    without_inexact,
 )
 from gateway.doors.openai.request import declared_parameters
 from gateway.proposals import Proposal, Verdict
@@ -46,10 +47,9 @@ def proposals(body: bytes, request: bytes | None) -> tuple[bytes, list[Proposal]
     try:
         if not body.isascii():
             body.decode()  # also in places that nobody here reads
-        if not suspicious(body):
-            _decode_completion(body)
+        if not suspicious(body) and _is_completion(body):
             return body, []
-        answer = cleaned(loads(body), "message")
+        answer = without_inexact(cleaned(loads(body), "message"), body, "message")
         found = [call.proposal for _, calls in _choices(answer) for call in calls.calls]
         _settle(answer)
         body = dumps(answer)
@@ -57,6 +57,17 @@ def proposals(body: bytes, request: bytes | None) -> tuple[bytes, list[Proposal]
         raise unreadable_answer() from error
     declared = declared_parameters(request) if found else {}
     return body, [one._replace(parameters=declared.get(one.name)) for one in found]
+
+
+def _is_completion(body: bytes) -> bool:
+    """False where it has to be written again: it holds NaN, or half of a character. Raises ValueError."""
+    try:
+        _decode_completion(body)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True
 
 
 def release(body: bytes, verdicts: Sequence[Verdict]) -> bytes:

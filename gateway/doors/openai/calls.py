@@ -13,10 +13,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from gateway.proposals import JSON_SPACE, Proposal, read_arguments
-from gateway.protocols.key_folding import fold
+from gateway.protocols.key_folding import fold_name
 from gateway.protocols.tool_names import TOOL_NAME_RULE, is_tool_name
 
 MAX_CALLS: Final = 256
@@ -25,6 +25,7 @@ MAX_CALLS: Final = 256
 # Keys of a call that the gateway writes itself, and those whose other spellings some reader takes for one of them.
 _WRITTEN = frozenset({"index", "id", "type", "function", "custom"})
 _RESERVED = _WRITTEN | {"name", "arguments", "input", "tool_calls", "function_call"}
+_RESERVED_BY_FOLD = frozenset(map(fold_name, _RESERVED))
 _DEEPEST_MERGE = 8
 
 MAX_ARGUMENTS_CHARS: Final = 1024 * 1024
@@ -37,6 +38,12 @@ _NO_OBJECT = "It is not an object with a name and arguments."
 _NO_NAME = "It has no name."
 _BAD_NAME = f"Its name cannot be used: {TOOL_NAME_RULE}."
 _TWO_KINDS = "It is of two kinds at once, or of a kind other than function and custom."
+
+
+class Unreadable(NamedTuple):
+    """Stands for a call, or for its arguments, where `why` says that it can't be read."""
+
+    why: str
 
 
 class Call:
@@ -69,6 +76,8 @@ class Call:
             return Proposal(self.call_id, self.name, None, fault=fault)
         text = self._text
         # A custom tool's input is its one argument.
+        if text is None:
+            return Proposal(self.call_id, self.name, None)
         arguments = {"input": text} if "custom" in self.members else read_arguments(text)
         if arguments is not None and not _few_values(arguments):
             return Proposal(self.call_id, self.name, None, fault=TOO_LARGE)
@@ -99,11 +108,12 @@ class Call:
         The arguments are the very text that was parsed strictly and judged.
         """
         if "custom" in self.members:
-            return {"name": self.name, "input": self._text}
-        return {"name": self.name, "arguments": self._text if self._text.strip(JSON_SPACE) else "{}"}
+            return {"name": self.name, "input": self._text or ""}
+        text = self._text or ""
+        return {"name": self.name, "arguments": text if text.strip(JSON_SPACE) else "{}"}
 
     @property
-    def _text(self) -> str:
+    def _text(self) -> str | None:
         return _joined(self.arguments)
 
     def may_be(self, call_id: Any, name: str | None) -> bool:
@@ -140,7 +150,9 @@ class Call:
         value = inner.get(text)
         if value in (None, ""):
             return
-        if self.whole or not isinstance(value, str | dict):
+        if isinstance(value, Unreadable):
+            self.fault = self.fault or value.why
+        elif self.whole or not isinstance(value, str | dict):
             self.fault = self.fault or f"Its {text} can't be put together to one text."
         elif isinstance(value, str):
             self._append(value)
@@ -202,7 +214,7 @@ class Calls:
                 if call.call_id:
                     self._by_id[call.call_id] = call
             elif part is not None:
-                self._begin(None).fault = _NO_OBJECT
+                self._begin(None).fault = part.why if isinstance(part, Unreadable) else _NO_OBJECT
             if len(self._calls) > MAX_CALLS:
                 self.give_up(TOO_MANY)
                 return
@@ -309,7 +321,7 @@ def compact(value: Any) -> str:
 
 
 def _is_reserved(key: str) -> bool:
-    return fold(key) in _RESERVED
+    return fold_name(key) in _RESERVED_BY_FOLD
 
 
 def _merge(old: dict[str, Any], new: dict[str, Any], depth: int = 0) -> None:
@@ -353,13 +365,16 @@ def _names(part: dict[str, Any]) -> Iterator[str]:
             yield name
 
 
-def _joined(parts: list[str]) -> str:
-    """Join text parts; surrogate halves that meet become the character they are."""
+def _joined(parts: list[str]) -> str | None:
+    """Join text parts; surrogate halves that meet become the character they are. None where one is left alone."""
     text = "".join(parts)
     if text.isascii():
         return text
     try:
         text.encode()
     except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        try:
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            return None
     return text

@@ -64,7 +64,8 @@ class EventReader:
 def data_of(event: bytes) -> bytes | None:
     """The data of an event, its lines joined; None for an event that is only comments.
 
-    Raises `upstream_failed` for an error event, and for a line that is no field: some reader may take it for one.
+    Fields that nobody knows are dropped, as the specification says. Raises `upstream_failed` for an error event, and
+    for `Data` and the like: some reader may take it for data.
     """
     if event.startswith(b"data: ") and b"\n" not in event:
         return event[6:]
@@ -75,7 +76,7 @@ def data_of(event: bytes) -> bytes | None:
             parts.append(value.removeprefix(b" "))
         elif name == b"event" and value.strip() == b"error":
             raise broke_off()
-        elif name not in _FIELDS:
+        elif name not in _FIELDS and name.strip().lower() in (b"data", b"event"):
             raise unreadable_answer()
     return b"\n".join(parts) if parts else None
 

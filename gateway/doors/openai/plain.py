@@ -8,14 +8,18 @@ of the known ones in another spelling, calls only where calls belong.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
 
+from gateway.doors.openai.calls import Unreadable
+from gateway.proposals import reads_exactly
 from gateway.protocols.json_size import MAX_CONTAINERS, has_too_many_containers
-from gateway.protocols.key_folding import fold
+from gateway.protocols.key_folding import fold_name
 
 CALL_KEYS: Final = ("tool_calls", "function_call")
+_TEXTS: Final = ("arguments", "input")
 CALL_REASONS: Final = ("tool_calls", "function_call")
 """Finish reasons that announce calls."""
 _KNOWN = frozenset(
@@ -24,22 +28,47 @@ _KNOWN = frozenset(
         *("tool_calls", "function_call", "function", "custom", "name", "arguments", "input"),
     }
 )
+_BY_FOLD = {fold_name(name): name for name in _KNOWN}
 _HARMLESS = (_KNOWN - set(CALL_KEYS)) | {"object", "created", "model", "delta", "content", "role", "system_fingerprint"}
 # Line ends for some readers of event streams (httpx: str.splitlines), plain text in JSON for others.
 _LINE_ENDS = (b"\xe2\x80\xa8", b"\xe2\x80\xa9", b"\xc2\x85")
 
-# Escapes of ASCII letters and the underscore: nobody needs them, and a key may hide in them.
-_ESCAPED_LETTERS = (b"\\u004", b"\\u005", b"\\u006", b"\\u007")
-
+# Lower case, for a look at bytes without the delimiters that some readers skip inside of a key.
+_LOWER = bytes.maketrans(bytes(range(65, 91)), bytes(range(97, 123)))
+_OTHER_SPELLING: Final = "It stands under another spelling of `tool_calls` or `function_call`."
+_INEXACT: Final = (
+    "Its arguments hold a number that not every reader takes for the same, a key twice, or half of a character."
+)
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
 
 
 def suspicious(data: bytes) -> bool:
-    """Whether `data` may hold a tool call that its plain parse does not show."""
-    if b"\\u" in data and any(mark in data for mark in _ESCAPED_LETTERS):
+    """Whether `data` may hold a tool call, for whatever reader, and so must be looked at closely.
+
+    Raises ValueError or RecursionError for what is no JSON.
+    """
+    plain = data.translate(_LOWER, b"-_")
+    if b"lcalls" in plain or b"ncall" in plain:
         return True
-    return b"_call" in data.lower()
+    if b"\\u" not in data and data.isascii():
+        return False
+    return _names_calls(loads(data))  # a key may be written in escapes, or in characters that fold to its letters
+
+
+def _names_calls(value: Any) -> bool:
+    queue: list[Any] = [value]
+    while queue:
+        here = queue.pop()
+        if isinstance(here, dict):
+            for key, inner in here.items():
+                if key not in _HARMLESS and _BY_FOLD.get(fold_name(key)) in CALL_KEYS:
+                    return True
+                if isinstance(inner, dict | list):
+                    queue.append(inner)
+        elif isinstance(here, list):
+            queue += here
+    return False
 
 
 def splits_lines(data: bytes) -> bool:
@@ -82,7 +111,47 @@ def cleaned(answer: dict[str, Any], holder: str) -> dict[str, Any]:
             held = original.get(holder) if isinstance(original, dict) else None
             if isinstance(held, dict):
                 choice[holder] |= {key: held[key] for key in CALL_KEYS if key in held}
+                _keep_misspelt(choice[holder], held)
     return result
+
+
+def _keep_misspelt(holder: dict[str, Any], original: dict[str, Any]) -> None:
+    """A call under another spelling is none, and is said to be left out."""
+    given = [key for key, value in original.items() if value and key not in CALL_KEYS]
+    if any(_BY_FOLD.get(fold_name(key)) in CALL_KEYS for key in given):
+        calls = holder.get("tool_calls")
+        holder["tool_calls"] = [*(calls if isinstance(calls, list) else ()), Unreadable(_OTHER_SPELLING)]
+
+
+def without_inexact(answer: dict[str, Any], data: bytes, holder: str) -> dict[str, Any]:
+    """`answer`, read from `data`; arguments that came as an object can't be read where readers differ on `data`."""
+    inner = [one for one in _members(answer, holder) if any(isinstance(one.get(text), dict) for text in _TEXTS)]
+    if inner and not reads_exactly(data):
+        for one in inner:
+            one.update({text: Unreadable(_INEXACT) for text in _TEXTS if isinstance(one.get(text), dict)})
+    return answer
+
+
+def _members(answer: dict[str, Any], holder: str) -> Iterator[dict[str, Any]]:
+    """What holds the name and the arguments of each call."""
+    choices = answer.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        held = choice.get(holder) if isinstance(choice, dict) else None
+        if not isinstance(held, dict):
+            continue
+        calls = held.get("tool_calls")
+        for call in (*(calls if isinstance(calls, list) else ()), {"function": held.get("function_call")}):
+            if isinstance(call, dict):
+                yield from (call[member] for member in ("function", "custom") if isinstance(call.get(member), dict))
+
+
+def as_deltas(event: dict[str, Any]) -> dict[str, Any]:
+    """A chunk whose choices have a `message` in place of a `delta`, as some providers end a stream, with deltas."""
+    choices = event.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict) and "delta" not in choice and isinstance(choice.get("message"), dict):
+            choice["delta"] = choice.pop("message")
+    return event
 
 
 def _is_clean(answer: dict[str, Any], holder: str) -> bool:
@@ -115,8 +184,8 @@ def _without_calls(value: Any) -> Any:
 
 
 def _is_call_or_misspelt(key: str) -> bool:
-    plain = fold(key)
-    return plain in CALL_KEYS or (plain in _KNOWN and key != plain)
+    known = _BY_FOLD.get(fold_name(key))
+    return known is not None and (known in CALL_KEYS or key != known)
 
 
 # ---------------------------------------------------------------- choices, in the two shapes that they come in

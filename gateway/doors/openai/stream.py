@@ -24,6 +24,7 @@ from gateway.actions import Usage
 from gateway.doors.openai.calls import MAX_CALLS, TOO_LARGE, TOO_MANY, Call, CallIds, Calls
 from gateway.doors.openai.events import EventReader, broke_off, data_of, too_long, unreadable_answer
 from gateway.doors.openai.plain import (
+    as_deltas,
     carries_calls,
     cleaned,
     dumps,
@@ -34,7 +35,9 @@ from gateway.doors.openai.plain import (
     splits_lines,
     suspicious,
     without_empty_calls,
+    without_inexact,
 )
+from gateway.errors import Refusal
 from gateway.offload import LARGE_BYTES, run_sized
 from gateway.proposals import Proposal, Verdict
 from gateway.usage import StreamUsage
@@ -56,6 +59,7 @@ _SMALL_MEMBERS = 16
 END_SILENCE_S = 5.0
 """After the last finish reason, this much silence is the end of an answer."""
 
+_BROKEN = frozenset({"upstream_failed", "upstream_timeout"})
 _DONE = b"[DONE]"
 _END = b"data: [DONE]\n\n"
 _NULL = msgspec.Raw(b"null")
@@ -178,7 +182,7 @@ class ChatStream:
     async def _read_rest(self, source: AsyncIterator[bytes]) -> None:
         """Nothing counts after [DONE]; reading a little, for a short time, keeps the connection usable."""
         room = MAX_REST_BYTES
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, Refusal):
             async with asyncio.timeout(self._end_silence_s):
                 while room > 0 and (piece := await anext(source, None)) is not None:
                     room -= len(piece) + PIECE_BYTES
@@ -191,6 +195,11 @@ class ChatStream:
                     return await anext(source, None)
             except TimeoutError:
                 self._silent = True
+                return None
+            except Refusal as refusal:
+                if refusal.code not in _BROKEN:
+                    raise
+                self._silent = True  # all of the answer is here, and the connection broke before its end
                 return None
         return await anext(source, None)
 
@@ -242,7 +251,7 @@ class ChatStream:
             if not data.isascii():
                 data.decode()  # also in places that nobody here reads
             if suspicious(data):
-                return self._take_odd(cleaned(loads(data), "delta"), data)
+                return self._take_odd(without_inexact(cleaned(as_deltas(loads(data)), "delta"), data, "delta"), data)
             if b"\n" in data or splits_lines(data):
                 data = dumps(loads(data))
             try:
@@ -341,12 +350,13 @@ class ChatStream:
     def _hold(self, around: dict[str, Any], raw: dict[str, Any], size: int) -> dict[str, Any] | None:
         """Keep the calls of a choice and the finish that follows them; give what of it may flow, or None."""
         index, finish = place_of(raw), finish_reason(raw)
-        delta = raw.get("delta")
+        message = raw.get("message")  # beside a delta: openai-node takes it for all that came so far
+        delta = raw.get("delta", message)
         delta = without_empty_calls(delta) if isinstance(delta, dict) else {}  # LangChain fails on other deltas
         raw = {**raw, "delta": delta}
         if "finish_reason" in raw:
             raw = {**raw, "finish_reason": finish}
-        message = raw.pop("message", None)  # of a complete answer; openai-node takes it for all that came so far
+        raw.pop("message", None)
         if isinstance(message, dict) and isinstance(message.get("role"), str):
             raw["delta"] = delta = {"role": message["role"], **delta}
         self._note(index, finish)

@@ -389,3 +389,143 @@ async def test_what_is_around_a_call_survives() -> None:
     out = await streamed(sse(event, END, DONE))
     assert [event["choices"][0].get("logprobs") for event in events_of(out)] == [logprobs, None, None]
     assert [event.get("x_vendor") for event in events_of(out)] == [{"y": 1}, {"y": 1}, None]
+
+
+# ------------------------------------------------------------ what only some readers take for a call
+
+SPELLINGS = [
+    *("toolCalls", "ToolCalls", "tool-calls", "tool__calls", "toolcalls", "TOOL-CALLS", "Tool_Calls", "t-o-o-l_calls"),
+    *("functionCall", "function-call", "FunctionCall", "tool_\uff43alls", "tool_call\u017f", "tool\u200b_calls"),
+    *("tool_calls\x00x", "\uff54\uff4f\uff4f\uff4c_calls"),
+]
+
+
+@pytest.mark.parametrize("escaped", [True, False])
+@pytest.mark.parametrize("key", SPELLINGS)
+async def test_a_call_under_another_spelling_is_left_out_with_a_sentence(key: str, escaped: bool) -> None:
+    """Go's encoding/json/v2 takes all of them for `tool_calls` or `function_call`."""
+    calls: Any = {"name": "wipe", "arguments": "{}"}
+    if "unction" not in key:
+        calls = [{"index": 0, "id": "1", "type": "function", "function": calls}]
+    judge = Judge()
+    data = json.dumps(chunk({"role": "assistant", key: calls}), ensure_ascii=escaped)
+    found = read(await streamed(sse(data, END, DONE), judge))
+    assert (found.calls, found.finish) == ([], "stop")
+    assert "another spelling" in found.text
+    assert [one.arguments for one in judge.asked] == [None]
+    answer = {"choices": [{"index": 0, "message": {"role": "assistant", key: calls}, "finish_reason": "tool_calls"}]}
+    told = whole(json.dumps(answer, ensure_ascii=escaped).encode())
+    assert (told.calls, told.finish) == ([], "stop")
+    assert "another spelling" in told.text
+
+
+async def _read_raw(*events: str) -> Any:
+    return read(await streamed(sse(*events, END, DONE)))
+
+
+async def test_escapes_hide_no_call_and_text_in_any_script_passes_as_it_came() -> None:
+    escaped = json.dumps(chunk(call(fn("a", "{}", index=0, id="1")))).replace("tool_calls", "tool\\u005fcalls")
+    assert (await _read_raw(escaped)).calls == [("a", "{}")]
+    for text in ("\u4f60\u597d", "I recall calls on call", "\\u4f60"):
+        data = json.dumps(chunk({"content": text}), ensure_ascii=False)
+        assert data.encode() in await streamed(sse(data, END, DONE))
+
+
+@pytest.mark.parametrize("key", ["func_tion", "functionCall", "Function", "arg_uments", "toolCalls", "cus-tom"])
+async def test_no_other_spelling_stands_beside_a_released_call(key: str) -> None:
+    other = {key: {"name": "wipe", "arguments": "{}"}, "x_vendor": 1}
+    found = await _read(call({**fn("a", "{}", index=0, id="1", type="function"), **other}))
+    assert found.calls == [("a", "{}")]
+    assert (key in found.raw[0], found.raw[0]["x_vendor"]) == (False, 1)
+
+
+# ------------------------------------------------------------ what a text loses when it is read
+
+
+INEXACT = ['{"a":9007199254740993.0}', '{"a":1e-400}', '{"a":0.1000000000000000055511151231257827}', '{"a":1,"a":2}']
+
+
+@pytest.mark.parametrize("arguments", [*INEXACT, '{"a":NaN}', '{"a":"\\ud83d"}'])
+async def test_arguments_that_came_as_an_object_are_as_exact_as_a_text(arguments: str) -> None:
+    part = f'{{"index":0,"id":"1","type":"function","function":{{"name":"a","arguments":{arguments}}}}}'
+    event = f'{{"object":"chat.completion.chunk","choices":[{{"index":0,"delta":{{"tool_calls":[{part}]}}}}]}}'
+    found = await _read_raw(event)
+    assert (found.calls, "not executed" in found.text) == ([], True)
+    message = f'{{"choices":[{{"index":0,"message":{{"tool_calls":[{part}]}},"finish_reason":"tool_calls"}}]}}'
+    told = whole(message.encode())
+    assert (told.calls, told.finish, "not executed" in told.text) == ([], "stop", True)
+
+
+async def test_half_of_a_character_makes_a_text_unreadable_unless_the_next_delta_has_the_other() -> None:
+    half = chunk(call(fn("a", '{"p":"\ud83d', index=0, id="1")))
+    assert (await _read_raw(json.dumps(half), json.dumps(chunk(call(fn(None, '"}', index=0)))))).calls == []
+    rest = chunk(call(fn(None, '\ude00"}', index=0)))
+    assert (await _read_raw(json.dumps(half), json.dumps(rest))).calls == [("a", '{"p":"\U0001f600"}')]
+
+
+async def test_a_negative_zero_is_judged_and_released_as_that() -> None:
+    judge = Judge()
+    found = await _read(call(fn("a", '{"n":-0}', index=0, id="1")), judge=judge)
+    assert found.calls == [("a", '{"n":-0}')]
+    assert judge.asked[0].arguments is not None
+    assert str(judge.asked[0].arguments["n"]) == "-0.0"
+
+
+def test_a_plain_answer_with_half_of_a_character_passes() -> None:
+    message = '{"role":"assistant","content":"a\\ud83d"}'
+    told = whole(b'{"choices":[{"index":0,"message":%s,"finish_reason":"stop"}]}' % message.encode())
+    assert told.text == "a\ud83d"
+
+
+# ------------------------------------------------------------ the end
+
+
+class Breaks:
+    """A provider's stream whose connection breaks after these events."""
+
+    def __init__(self, *events: dict[str, Any] | str, code: str = "upstream_failed") -> None:
+        self._pieces = iter([sse(*events)])
+        self._code = code
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        for piece in self._pieces:
+            return piece
+        raise Refusal(self._code, "It broke off.")
+
+
+@pytest.mark.parametrize("ending", [[END], [END, DONE]])
+async def test_a_connection_that_breaks_after_the_last_finish_reason_is_the_end(ending: list[Any]) -> None:
+    for code in ("upstream_failed", "upstream_timeout"):
+        broken = Breaks(chunk(call(fn("a", "{}", index=0, id="1"))), *ending, code=code)
+        out = await streamed(broken)
+        assert read(out).calls == [("a", "{}")]
+        assert out.endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize(
+    ("events", "choices", "code"),
+    [
+        ([chunk({"content": "a"})], 1, "upstream_failed"),
+        ([END], 2, "upstream_failed"),
+        ([END], 1, "agent_suspended"),
+    ],
+)
+async def test_what_breaks_off_before_it_is_complete_is_no_answer(events: list[Any], choices: int, code: str) -> None:
+    with pytest.raises(Refusal):
+        await streamed(Breaks(*events, code=code), choices=choices)
+
+
+async def test_a_message_in_place_of_a_delta_is_one() -> None:
+    message = {"role": "assistant", "content": "hi", **call(fn("a", "{}", id="1", type="function"))}
+    found = read(await streamed(sse({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}, DONE)))
+    assert (found.text, found.calls) == ("hi", [("a", "{}")])
+
+
+async def test_fields_of_events_that_nobody_knows_are_dropped() -> None:
+    event = b'foo: bar\nid: 7\ndata: {"choices":[{"index":0,"delta":{"content":"a"}}]}\nretry: 5\nx\n\nfoo: bar\n\n'
+    assert read(await streamed(event + sse(END, DONE))).text == "a"
+    with pytest.raises(Refusal):
+        await streamed(event.replace(b"data", b"Data") + sse(END, DONE))

@@ -160,7 +160,6 @@ CALLS = '[{"id":"1","type":"function","function":{"name":"wipe","arguments":"{}"
         f'{{"choices":[{{"message":{{"tool_calls":{CALLS}}},"message":{{}}}}]}}',
         f'{{"choices":[{{"message":{{"tool_calls":{CALLS}}}}}],"choices":[]}}',
         f'{{"choices":[{{"message":{{}},"delta":{{"tool_calls":{CALLS}}}}}]}}',
-        f'{{"choices":[{{"message":{{"Tool_Calls":{CALLS}}}}}]}}',
         f'{{"tool_calls":{CALLS},"choices":[]}}',
         f'{{"choices":[{{"message":{{"content":null,"x":{{"function_call":{CALLS}}}}}}}]}}',
     ],
