@@ -1,13 +1,15 @@
-"""The schema's version: a cheap look at every start, alembic only when there is something to do."""
+"""The schema's version: a cheap look at every start, a script for a new database, alembic only for an older one."""
 
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from gateway.errors import Refusal
 
 HEAD = "0006"  # the newest revision in migrations/versions; a test keeps the two equal
+FRESH = Path(__file__).with_name("fresh.sql")  # what the migrations make of an empty database; `fresh.py` writes it
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -49,11 +51,26 @@ def is_current(path: Path) -> bool:
 def migrate(path: Path) -> bool:
     """Bring the database to `HEAD`, creating it if need be. True if anything was done.
 
-    Runs alembic from the migrations inside the package; revisions are zero-padded numbers so that "newer than
-    the code" can be told. Raises Refusal(store_unavailable) for a newer or unreadable database.
+    Revisions are zero-padded numbers so that "newer than the code" can be told. Raises Refusal(store_unavailable)
+    for a newer or unreadable database.
     """
     if is_current(path):
         return False
+    if not path.exists() or path.stat().st_size == 0:
+        _create(path)
+    if not is_current(path):
+        upgrade(path)
+    return True
+
+
+def _create(path: Path) -> None:
+    """Write the schema into a new database, whole or not at all: the script is one transaction."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(FRESH.read_text())
+
+
+def upgrade(path: Path) -> None:
+    """Run the migrations inside the package that the database at `path` does not have yet."""
     # Late: alembic and SQLAlchemy cost more time than the rest of a start.
     from alembic import command
     from alembic.config import Config
@@ -68,4 +85,3 @@ def migrate(path: Path) -> bool:
             command.upgrade(config, "head")
     finally:
         engine.dispose()
-    return True

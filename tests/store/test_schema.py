@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,36 @@ import gateway
 from gateway.errors import Refusal
 from gateway.store import Writer, schema, tables
 from gateway.store.connections import open_for_writing
+from gateway.store.fresh import script_of
 
 
 def test_the_version_in_code_is_the_newest_migration() -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
     assert ScriptDirectory.from_config(config).get_current_head() == schema.HEAD
+
+
+def test_a_new_database_is_what_the_migrations_make(migrated: Path, tmp_path: Path) -> None:
+    upgraded = tmp_path / "upgraded.db"
+    schema.upgrade(upgraded)
+    assert schema.FRESH.read_text() == script_of(upgraded), "run python -m gateway.store.fresh"
+    assert script_of(migrated) == script_of(upgraded)
+    for pragma in ("user_version", "application_id", "encoding", "auto_vacuum", "page_size", "journal_mode"):
+        assert _pragma(migrated, pragma) == _pragma(upgraded, pragma)
+
+
+def test_a_new_database_of_an_older_script_is_upgraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    older = tmp_path / "older.sql"
+    older.write_text("BEGIN; CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL); COMMIT;")
+    monkeypatch.setattr(schema, "FRESH", older)
+    assert schema.migrate(tmp_path / "gateway.db")
+    with closing(sqlite3.connect(tmp_path / "gateway.db")) as database:
+        assert schema.version(database) == schema.HEAD
+
+
+def _pragma(path: Path, name: str) -> object:
+    with closing(sqlite3.connect(path)) as database:
+        return database.execute(f"PRAGMA {name}").fetchone()
 
 
 def test_migrated_tables_equal_the_models(migrated: Path) -> None:
@@ -45,7 +70,8 @@ def test_migrating_twice_changes_nothing(migrated: Path) -> None:
     assert migrated.read_bytes() == before
 
 
-def test_a_current_database_is_opened_without_importing_alembic_or_sqlmodel(data_dir: Path) -> None:
+@pytest.mark.parametrize("name", ["current", "new"])
+def test_a_start_imports_neither_alembic_nor_sqlmodel(name: str, data_dir: Path, tmp_path: Path) -> None:
     code = (
         "import asyncio, sys, pathlib; from gateway.store import Writer\n"
         "async def main():\n"
@@ -54,7 +80,12 @@ def test_a_current_database_is_opened_without_importing_alembic_or_sqlmodel(data
         "sys.exit(any(name in sys.modules for name in ('alembic', 'sqlalchemy', 'sqlmodel', 'pydantic')))"
     )
     root = str(Path(gateway.__file__).parents[1])
-    done = subprocess.run([sys.executable, "-c", code, str(data_dir)], cwd=root, check=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(data_dir if name == "current" else tmp_path / name)],
+        cwd=root,
+        check=False,
+        timeout=60,
+    )
     assert done.returncode == 0
 
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from gateway.clock import rfc3339
 from gateway.doors.admin.paging import Cursor, Limit, page
+from gateway.doors.admin.paths import API
 from gateway.doors.admin.people_in import Operator, PartsDep, Person
 from gateway.doors.admin.schemas import (
     AgentIn,
@@ -21,7 +22,7 @@ from gateway.doors.admin.schemas import (
 )
 from gateway.identity.keys import Key
 
-routes = APIRouter(prefix="/agents", tags=["agents"])
+routes = APIRouter(prefix=f"{API}/agents", tags=["agents"])
 
 
 @routes.get("")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from starlette.types import ASGIApp
 
 from gateway import __version__
 from gateway.doors.admin import agents, approvals, own, people, policy, problem, sessions, system, trail
 from gateway.doors.admin.parts import Parts
+from gateway.doors.admin.paths import API
 from gateway.doors.admin.replies import Replies
 from gateway.doors.probes import probe_routes
 
@@ -25,7 +26,7 @@ def admin_app(parts: Parts, console: ASGIApp | None = None) -> FastAPI:
         title="Agent Governance Gateway",
         version=__version__,
         description=_DESCRIPTION,
-        openapi_url="/api/v1/openapi.json",
+        openapi_url=f"{API}/openapi.json",
         docs_url=None,  # the interactive pages load their scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
@@ -33,11 +34,10 @@ def admin_app(parts: Parts, console: ASGIApp | None = None) -> FastAPI:
     app.state.parts = parts
     app.state.replies = Replies(parts.clock)
     problem.install(app, parts.ids.new, parts.governor.unauthenticated)
-    api = APIRouter(prefix="/api/v1")
     for room in (system, agents, people, sessions, approvals, policy, trail, own):
-        api.include_router(room.routes)
-    app.include_router(api)
-    app.include_router(probe_routes(parts.health, parts.metrics))
+        # Not `include_router`, which builds each route a second time: a third of the time that a start takes.
+        app.router.routes.extend(room.routes.routes)
+    app.router.routes.extend(probe_routes(parts.health, parts.metrics).routes)
     if console is not None:
 
         @app.get("/", include_in_schema=False)

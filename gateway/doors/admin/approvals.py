@@ -18,6 +18,7 @@ from gateway.doors.admin import case_json
 from gateway.doors.admin.case_stream import CaseStream
 from gateway.doors.admin.paging import Cursor, Limit, point_on
 from gateway.doors.admin.parts import Parts
+from gateway.doors.admin.paths import API
 from gateway.doors.admin.people_in import CaseKeeper, CaseReader, PartsDep, Reviewer
 from gateway.doors.admin.replies import Replies, Reply
 from gateway.doors.admin.schemas import CancelIn, CommentIn, ReconcileIn, ReviewIn
@@ -26,7 +27,7 @@ from gateway.errors import Refusal
 from gateway.identity.people import Role
 from gateway.identity.signed_in import SignedIn
 
-routes = APIRouter(prefix="/approvals", tags=["approvals"])
+routes = APIRouter(prefix=f"{API}/approvals", tags=["approvals"])
 _Text = Annotated[str | None, Query(max_length=256)]
 _IfMatch = Annotated[str | None, Header(description="The ETag that was seen; another version is `stale`.")]
 _IdempotencyKey = Annotated[

@@ -13,11 +13,12 @@ from gateway.approvals.case import Case, State
 from gateway.audit.view import Filter
 from gateway.clock import rfc3339
 from gateway.doors.admin.parts import Parts
+from gateway.doors.admin.paths import API
 from gateway.doors.admin.people_in import PartsDep
 from gateway.doors.admin.problem import request_id_of
 from gateway.errors import Refusal
 
-routes = APIRouter(tags=["for agents"])
+routes = APIRouter(prefix=API, tags=["for agents"])
 
 MAX_WAIT_S = 25.0
 _LOOK_EVERY_S = 0.25

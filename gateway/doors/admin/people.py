@@ -8,11 +8,12 @@ from fastapi import APIRouter, Request, Response
 
 from gateway.clock import rfc3339
 from gateway.doors.admin.paging import Cursor, Limit, page
+from gateway.doors.admin.paths import API
 from gateway.doors.admin.people_in import Operator, PartsDep, Person
 from gateway.doors.admin.schemas import PersonChange, PersonIn, PersonOut, SignInIn, SignInOut
 from gateway.doors.admin.sessions import may_make_for
 
-routes = APIRouter(tags=["people"])
+routes = APIRouter(prefix=API, tags=["people"])
 
 
 @routes.get("/people")

@@ -16,6 +16,7 @@ from gateway.actions import Action, Caller, Decision, Kind, Session, Trace
 from gateway.documents import Problem, errors
 from gateway.doors.admin.aiming import aimed, no_agent
 from gateway.doors.admin.parts import Parts
+from gateway.doors.admin.paths import API
 from gateway.doors.admin.people_in import PartsDep, Person, Reader, anyone_signed_in
 from gateway.doors.admin.schemas import AgentId, In, Text
 from gateway.doors.admin.trail import record_read
@@ -25,7 +26,7 @@ from gateway.policy.bundle import MEDIA_TYPE
 from gateway.policy.known import Known
 from gateway.settings import UnresolvedReference
 
-routes = APIRouter(prefix="/policy", tags=["policy"])
+routes = APIRouter(prefix=f"{API}/policy", tags=["policy"])
 
 
 class ActionIn(In):

@@ -13,7 +13,7 @@ from gateway.errors import Refusal
 from gateway.identity.people import Role
 from gateway.identity.signed_in import SignedIn
 
-routes = APIRouter(tags=["people"])
+routes = APIRouter(prefix=API, tags=["people"])
 _DAY_S = 86_400
 
 

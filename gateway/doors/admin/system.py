@@ -16,11 +16,12 @@ from gateway.clock import rfc3339
 from gateway.documents import Problem, errors
 from gateway.doors.admin.paging import Cursor, Limit, page
 from gateway.doors.admin.parts import Parts, SeenTool, ServerState, ToolState
+from gateway.doors.admin.paths import API
 from gateway.doors.admin.people_in import Operator, PartsDep, Person
 from gateway.doors.admin.schemas import ModelOut, SeenToolOut, ToolOut, ToolShown
 from gateway.errors import CODES, Refusal
 
-routes = APIRouter(tags=["gateway"])
+routes = APIRouter(prefix=API, tags=["gateway"])
 
 _DAY_NS = 86_400 * 1_000_000_000
 

@@ -12,11 +12,12 @@ from gateway.audit.records import event
 from gateway.audit.view import Filter
 from gateway.doors.admin.paging import Cursor, Limit, point_on
 from gateway.doors.admin.parts import Parts
+from gateway.doors.admin.paths import API
 from gateway.doors.admin.people_in import PartsDep, Reader
 from gateway.errors import Refusal
 from gateway.identity.signed_in import SignedIn
 
-routes = APIRouter(prefix="/audit", tags=["audit"])
+routes = APIRouter(prefix=f"{API}/audit", tags=["audit"])
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _Text = Annotated[str | None, Query(max_length=256)]
 

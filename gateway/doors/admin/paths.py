@@ -1,0 +1,5 @@
+"""Where the administration is served; each room's router has the whole path, so that its routes are built once."""
+
+from __future__ import annotations
+
+API = "/api/v1"
