@@ -16,7 +16,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 INSTALL := $(UV) pip install --quiet --require-hashes --compile-bytecode
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 2 --dist worksteal
 STREAMS ?= 100000
 SEED ?= s1
 # Written for one gateway; on the shared footing they must not notice.
@@ -97,6 +97,9 @@ test-shared: $(VENV)/.dev
 
 drill: $(VENV)/.dev .venv-sdk/.made $(NPM_CLIENTS)
 	@$(BIN)/python -m pytest -m drill
+
+# Where Python is told to keep no compiled files, each worker of each run would rewrite and compile all tests anew.
+test test-shared drill: export PYTHONDONTWRITEBYTECODE =
 
 drill-streams: $(VENV)/.dev .venv-sdk/.made .venv-npm/.made
 	@$(BIN)/python -m tests.sdk_streams.drill --seed $(SEED) --count $(STREAMS)

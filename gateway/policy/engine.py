@@ -14,7 +14,7 @@ from gateway.policy.bundle import bundle
 from gateway.policy.known import Known
 from gateway.policy.memo import Memo, Path, paths_read
 from gateway.policy.reading import Unreadable, read_document
-from gateway.policy.rego import Machine, RegoFault, parse
+from gateway.policy.rego import Machine, RegoFault
 
 ENTRY_POINT = "data.gateway.decision"
 
@@ -73,7 +73,7 @@ class EmbeddedEngine:
         self.data_json = data_json
         self._machine = Machine(modules, data_json)
         # The parts of the input that decisions depend on; None: on all of it.
-        self.paths: tuple[Path, ...] | None = paths_read(parse(file, text) for file, text in modules.items())
+        self.paths: tuple[Path, ...] | None = paths_read(modules.items())
         self._memo = None if self.paths is None else Memo(self.paths)
         self._explainer: Machine | None = None
 

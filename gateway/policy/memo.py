@@ -9,12 +9,14 @@ The remembered decisions live and die with one engine: new policies or data are 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from gateway.actions import Decision
+from gateway.policy.rego import parse
 from gateway.policy.tree import reference, walk
 
 Path = tuple[str, ...]
@@ -28,17 +30,28 @@ _encode = msgspec.msgpack.encode
 _replace = msgspec.structs.replace
 
 
-def paths_read(trees: Iterable[dict[str, Any]]) -> tuple[Path, ...] | None:
-    """The parts of the input that modules read; None where a decision may depend on more than that."""
+def paths_read(modules: Iterable[tuple[str, str]]) -> tuple[Path, ...] | None:
+    """The parts of the input that modules (file, text) read; None where a decision may depend on more than that.
+
+    Raises RegoFault if one does not parse.
+    """
     found: set[Path] = set()
-    for tree in trees:
-        for tag, content in walk(tree):
-            called = reference(content["fcn"]) if tag == "Call" else None
-            if called is not None and ".".join(step or "?" for step in called) in _IMPURE:
-                return None
-        if not _collect(tree, found):
+    for file, text in modules:
+        paths = _paths_of(file, text)
+        if paths is None:
             return None
+        found |= paths
     return tuple(sorted(path for path in found if not any(path[:end] in found for end in range(1, len(path)))))
+
+
+@functools.lru_cache(maxsize=128)  # a reload changes few modules, and walking all takes longer than compiling them
+def _paths_of(file: str, text: str) -> frozenset[Path] | None:
+    tree, found = parse(file, text), set[Path]()
+    for tag, content in walk(tree):
+        called = reference(content["fcn"]) if tag == "Call" else None
+        if called is not None and ".".join(step or "?" for step in called) in _IMPURE:
+            return None
+    return frozenset(found) if _collect(tree, found) else None
 
 
 def _collect(node: Any, found: set[Path]) -> bool:

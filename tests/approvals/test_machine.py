@@ -19,6 +19,7 @@ from gateway.approvals.case import OPEN, Case, Choice, Requirement, State
 from gateway.errors import Refusal
 from gateway.store.connections import DATABASE_NAME
 from tests.approvals.house import ALLOW, TARGET, House, escalate
+from tests.examples import examples
 
 T = TypeVar("T")
 EDGES = {
@@ -196,12 +197,13 @@ class Cases(RuleBasedStateMachine):
         return sum(attempt.ended_ns is not None for attempt in attempts) - lost
 
 
-@pytest.mark.timeout(240)
-def test_cases_keep_to_their_edges_whatever_happens(migrated: Path) -> None:
+@pytest.mark.timeout(600)
+@examples(few=12, many=120)
+def test_cases_keep_to_their_edges_whatever_happens(migrated: Path, examples: int) -> None:
     Cases.migrated = migrated
     run_state_machine_as_test(
         Cases,
         settings=settings(
-            max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=examples, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

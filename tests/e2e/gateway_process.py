@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 
 from gateway.audit.check import Report, verify_data_dir
+from tests.e2e.ledger_process import LedgerProcess
 from tests.e2e.upstream import PATIENCE_S, SECRET
 
 ROOT = Path(__file__).parents[2]
@@ -362,26 +363,11 @@ class Ledger:
 
     def __init__(self, db: Path, *faults: str, port: int = 0) -> None:
         self.db = db
-        command = [sys.executable, "-m", "gateway.quickstart.ledger", "--db", str(db), "--port", str(port)]
-        for fault in faults:
-            command += ["--fault", fault]
-        self._child = subprocess.Popen(
-            [*command, "--until-stdin-closes"],
-            cwd=ROOT,
-            env={**os.environ, "LEDGER_TOKEN": LEDGER_TOKEN},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        assert self._child.stdout is not None
-        self.port: int = json.loads(self._child.stdout.readline())["port"]
+        self._process = LedgerProcess(db, *faults, token=LEDGER_TOKEN, port=port)
+        self.port = self._process.port
 
     def close(self) -> None:
-        for stream in (self._child.stdin, self._child.stdout):
-            assert stream is not None
-            stream.close()
-        self._child.wait(PATIENCE_S)
+        self._process.close(PATIENCE_S)
 
     def transfers(self, reference: str) -> int:
         """How many transfers with this reference happened."""

@@ -21,6 +21,7 @@ from gateway.clock import ManualClock
 from gateway.errors import Refusal
 from gateway.limits import Allowance, AllowanceTable, BudgetRule, Limits
 from gateway.limits.windows import windows_at
+from tests.examples import examples
 from tests.limits.conftest import IMPLEMENTATIONS
 from tests.limits.footings import NOON_NS, Embedded, MakeLimits, OnRedis
 from tests.limits.house import MODEL, act, rows, spend_table
@@ -146,10 +147,13 @@ class Budgets(RuleBasedStateMachine):
             assert told[1]["left_tokens"] == MONTH_TOKENS - month
 
 
+@examples(few=20, many=200)
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_however_calls_interleave_nothing_is_overspent(implementation: str, request: pytest.FixtureRequest) -> None:
+def test_however_calls_interleave_nothing_is_overspent(
+    implementation: str, examples: int, request: pytest.FixtureRequest
+) -> None:
     steps = settings(
-        max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        max_examples=examples, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
     with asyncio.Runner() as runner:
         url = "" if implementation == "memory" else request.getfixturevalue("redis_url")

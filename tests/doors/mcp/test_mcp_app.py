@@ -6,13 +6,11 @@ The ladder of waiting is the shipped one but for its lengths.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import sqlite3
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +31,7 @@ from gateway.doors.mcp import Ladder, McpDoor, Origins, Sessions
 from gateway.identity import Role
 from gateway.process import Process
 from gateway.telemetry import trace_parser
+from tests.e2e.ledger_process import LedgerProcess
 
 ROOT = Path(__file__).parents[3]
 
@@ -44,21 +43,14 @@ class Running(NamedTuple):
     ledger_db: Path
 
 
-@asynccontextmanager
-async def ledger(db: Path) -> AsyncIterator[str]:
+@contextmanager
+def ledger(db: Path) -> Iterator[str]:
     """The quickstart's ledger as a process of its own; gives its URL."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gateway.quickstart.ledger", "--db", str(db), "--until-stdin-closes",
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=ROOT,
-    )  # fmt: skip
-    assert child.stdin is not None
-    assert child.stdout is not None
+    process = LedgerProcess(db, token="")
     try:
-        line = await asyncio.wait_for(child.stdout.readline(), 30)
-        yield str(json.loads(line)["url"])
+        yield f"http://127.0.0.1:{process.port}/mcp"
     finally:
-        child.stdin.close()
-        await child.wait()
+        process.close(10)
 
 
 def quick_door(app: App) -> McpDoor:
@@ -80,7 +72,7 @@ async def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         shutil.copytree(ROOT / name, tmp_path / name)
     config_file = tmp_path / "gateway.yaml"
     config_file.write_text((ROOT / "gateway.yaml").read_text() + "approvals: {hold_s: 0.3}\n")
-    async with ledger(tmp_path / "ledger.db") as upstream:
+    with ledger(tmp_path / "ledger.db") as upstream:
         monkeypatch.setenv("LEDGER_URL", upstream)
         monkeypatch.setenv("LEDGER_TOKEN", "not-asked-for")
         app = App(Process(data_dir=tmp_path / "var", config=config_file))
