@@ -69,11 +69,16 @@ def _everywhere(folder: Folder, name: str) -> Iterator[tuple[dict[str, Any], Sco
     """The values of all fields `name` of objects that are written out in rules."""
     for module in folder.modules:
         for head in trees.heads(module.tree):
-            scope = Scope(folder, module, head.rule, {})
-            for tag, content in trees.walk(head.rule):
-                for key, value in _fields({tag: content}) if tag == "Object" else ():
-                    if trees.text_of(key) == name:
-                        yield value, scope
+            values = [
+                value
+                for tag, content in trees.walk(head.rule)
+                if tag == "Object"
+                for key, value in _fields({tag: content})
+                if trees.text_of(key) == name
+            ]
+            if values:  # a scope is dear, and most rules have no such field
+                scope = Scope(folder, module, head.rule, {})
+                yield from ((value, scope) for value in values)
 
 
 def _approval(node: dict[str, Any], scope: Scope) -> Iterator[At]:

@@ -112,6 +112,10 @@ class EmbeddedEngine:
             self.on_fault(detail)
         return policy_error(reason, self.revision, document, note=note, rules=rules)
 
+    def probe(self, rule: str, document: bytes) -> None:
+        """Evaluate one rule, so that what only shows when it runs does. Raises RegoFault."""
+        self._machine.ask_list(rule, document.decode())
+
     def explain(self, document: bytes) -> Explanation:
         """The decision with every rule that fired. Slower than `decide` (a machine of its own, with coverage)."""
         faults: list[str] = []

@@ -28,7 +28,7 @@ from gateway.policy.document import document
 from gateway.policy.engine import ENTRY_POINT, EmbeddedEngine
 from gateway.policy.examine import Examined
 from gateway.policy.folder import Bundle
-from gateway.policy.rego import Machine, RegoFault
+from gateway.policy.rego import RegoFault
 
 
 def load(path: str | Path) -> tuple[EmbeddedEngine | None, list[Problem]]:
@@ -49,7 +49,7 @@ def build(examined: Examined) -> tuple[EmbeddedEngine | None, list[Problem]]:
     engine = None
     try:
         engine = EmbeddedEngine(modules, json.dumps(bundle.data), bundle.revision, unknown_names=examined.unknown_names)
-        faults = list(_probe(modules, bundle))
+        faults = list(_probe(engine, bundle))
     except RegoFault as fault:
         faults.append(fault)
     problems = [problem_of(bundle, fault) for fault in faults]
@@ -61,12 +61,11 @@ def build(examined: Examined) -> tuple[EmbeddedEngine | None, list[Problem]]:
 # ---------------------------------------------------------------- what only shows when it runs
 
 
-def _probe(modules: dict[str, str], bundle: Bundle) -> Iterator[RegoFault]:
+def _probe(engine: EmbeddedEngine, bundle: Bundle) -> Iterator[RegoFault]:
     """The engine compiles when it is first asked: unsafe variables, recursion and conflicts show here.
 
     Every rule is asked, also those that the samples would not reach through the entry point.
     """
-    machine = Machine(modules, json.dumps(bundle.data))
     rules = {
         ".".join(("data", *module.package, *head.path)): None
         for module in bundle.modules
@@ -77,7 +76,7 @@ def _probe(modules: dict[str, str], bundle: Bundle) -> Iterator[RegoFault]:
     for sample in samples():
         for rule in (ENTRY_POINT, *rules):
             try:
-                machine.ask_list(rule, sample.decode())
+                engine.probe(rule, sample)
             except RegoFault as fault:
                 if (fault.place, fault.message) not in seen:
                     seen.add((fault.place, fault.message))

@@ -197,8 +197,8 @@ class Cases(RuleBasedStateMachine):
         return sum(attempt.ended_ns is not None for attempt in attempts) - lost
 
 
-@pytest.mark.timeout(600)
-@examples(few=12, many=120)
+@pytest.mark.timeout(240)
+@examples(few=12, many=30)
 def test_cases_keep_to_their_edges_whatever_happens(migrated: Path, examples: int) -> None:
     Cases.migrated = migrated
     run_state_machine_as_test(

@@ -147,7 +147,7 @@ class Budgets(RuleBasedStateMachine):
             assert told[1]["left_tokens"] == MONTH_TOKENS - month
 
 
-@examples(few=20, many=200)
+@examples(few=20, many=60)
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_however_calls_interleave_nothing_is_overspent(
     implementation: str, examples: int, request: pytest.FixtureRequest
