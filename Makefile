@@ -23,6 +23,8 @@ SEED ?= s1
 SHARED := tests/admin tests/govern tests/invariants/test_3_votes_bind.py tests/invariants/test_4_races.py \
 	tests/invariants/test_4_the_servers_word.py \
 	tests/invariants/test_5_distinct_persons.py
+# Drills that measure how long something takes: nothing else may run beside them.
+MEASURED := tests/chaos tests/e2e/test_waiting_speed.py
 # The npm clients are tested where there is npm; without it their tests are skipped, or fail with GATEWAY_TEST_STRICT=1.
 NPM_CLIENTS := $(if $(shell command -v npm),.venv-npm/.made)
 
@@ -96,7 +98,8 @@ test-shared: $(VENV)/.dev
 	@GATEWAY_TEST_FOOTING=shared $(BIN)/python -m pytest $(PYTEST_ARGS) $(SHARED)
 
 drill: $(VENV)/.dev .venv-sdk/.made $(NPM_CLIENTS)
-	@$(BIN)/python -m pytest -m drill
+	@$(BIN)/python -m pytest -m drill -n 2 --dist loadfile $(addprefix --ignore=,$(MEASURED))
+	@$(BIN)/python -m pytest -m drill $(MEASURED)
 
 # Where Python is told to keep no compiled files, each worker of each run would rewrite and compile all tests anew.
 test test-shared drill: export PYTHONDONTWRITEBYTECODE =

@@ -16,7 +16,7 @@ CALL, PROPOSE, LIST, INVOKE = Kind.TOOL_CALL, Kind.TOOL_PROPOSE, Kind.TOOL_LIST,
 PAYEES = ("acme-gmbh", "city-utilities", "north-supplies")
 
 
-@pytest.fixture(name="engine")
+@pytest.fixture(name="engine", scope="module")
 def _engine() -> EmbeddedEngine:
     return shipped()
 
