@@ -36,10 +36,10 @@ class LedgerProcess:
         self.port: int = json.loads(line)["port"]
 
     def close(self, patience_s: float) -> None:
+        """End it; does nothing where it has ended."""
         self._alive.close()
         self._process.join(patience_s)
         assert self._process.exitcode is not None, "the ledger did not end"
-        self._process.close()
 
 
 def _run(words: list[str], token: str, ends: Connection, tells: Connection) -> None:
