@@ -92,6 +92,7 @@ def balance(data_dir: Path) -> int:
     return int(cents)
 
 
+@pytest.mark.timeout(240)  # three stories, each told by processes of its own
 def test_the_story_plays_again_and_again_on_the_gateway_that_runs_and_on_its_own_once_the_money_is_low(
     tmp_path: Path,
 ) -> None:
