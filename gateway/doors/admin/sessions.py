@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fastapi import APIRouter, Request, Response
 
 from gateway.doors.admin.paging import Cursor, Limit, page
+from gateway.doors.admin.paths import API
 from gateway.doors.admin.people_in import PartsDep, Person
 from gateway.doors.admin.schemas import SessionOut, TokenIn, TokenMade
 from gateway.errors import Refusal
