@@ -105,7 +105,7 @@ drill: $(VENV)/.dev .venv-sdk/.made $(NPM_CLIENTS)
 test test-shared drill: export PYTHONDONTWRITEBYTECODE =
 
 drill-streams: $(VENV)/.dev .venv-sdk/.made .venv-npm/.made
-	@$(BIN)/python -m tests.sdk_streams.drill --seed $(SEED) --count $(STREAMS)
+	@$(BIN)/python -m tests.sdk_streams.drill --seed $(SEED) --count $(STREAMS) --kept-every 10
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff format --check --quiet .
