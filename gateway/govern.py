@@ -367,6 +367,19 @@ class Governor:
 
     # ------------------------------------------------------------ refusing and stopping
 
+    async def admit(self, action: Action) -> None:
+        """Let a message pass that asks for nothing, such as a ping: it counts as a request, and makes no record.
+
+        Raises `agent_suspended`, `rate_limited`; the refusal is recorded.
+        """
+        try:
+            self._admit_agent(action)
+            with await self._limits.admit(action):
+                pass
+        except Refusal as refusal:
+            self._refused(action, None, None, refusal)
+            raise
+
     async def refuse(self, action: Action, refusal: Refusal) -> None:
         """Record a refusal that a door made itself, such as a body it could not read; it counts as a request."""
         try:

@@ -3,9 +3,11 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 
+from gateway.documents import errors
 from gateway.identity import Role
 
 from ..gateway_house import Running
@@ -107,3 +109,45 @@ async def test_two_registrations_at_once_have_one_winner(running: Running) -> No
     async with running.operator() as operator:
         answers = await asyncio.gather(*(operator.post("/api/v1/agents", json={"id": "race"}) for _ in range(5)))
     assert sorted(one.status_code for one in answers) == [201, 409, 409, 409, 409]
+
+
+def message(method: str, *, modern: bool) -> tuple[dict[str, Any], dict[str, str]]:
+    """A message that asks for nothing, and its headers."""
+    version = "2026-07-28" if modern else "2025-11-25"
+    params: dict[str, Any] = {}
+    if method == "initialize":
+        params = {"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    headers = {
+        "accept": "application/json, text/event-stream",
+        "mcp-protocol-version": version,
+        "host": "127.0.0.1",
+    }
+    if modern:
+        prefix = "io.modelcontextprotocol"
+        params["_meta"] = {f"{prefix}/protocolVersion": version, f"{prefix}/clientCapabilities": {}}
+        headers["mcp-method"] = method
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}, headers
+
+
+@pytest.mark.parametrize(("method", "modern"), [("ping", False), ("initialize", False), ("server/discover", True)])
+async def test_messages_that_ask_for_nothing_count_and_are_not_for_suspended_agents(
+    running: Running, method: str, modern: bool
+) -> None:
+    body, headers = message(method, modern=modern)
+    async with await running.agent() as agent, running.operator() as operator:
+        first = await agent.post("/mcp", json=body, headers=headers)
+        assert "result" in first.json(), first.text
+        before = (await operator.get("/api/v1/audit/records?type=action.refused")).json()
+        await operator.post("/api/v1/agents/reader/suspend", json={"reason": "odd"})
+        refused = await agent.post("/mcp", json=body, headers=headers)
+        assert refused.status_code == 403
+        assert refused.json()["error"]["data"]["gateway/code"] == "agent_suspended"
+        after = (await operator.get("/api/v1/audit/records?type=action.refused")).json()
+        assert len(after) == len(before) + 1
+        await operator.post("/api/v1/agents/reader/resume", json={})
+        limit = "limits: {default: {requests_per_minute: 3}}\n"
+        config = running.folder / "gateway.yaml"
+        config.write_text(config.read_text() + limit)
+        assert errors(await running.app.reload("test")) == []
+        answers = [(await agent.post("/mcp", json=body, headers=headers)).status_code for _ in range(5)]
+        assert 429 in answers

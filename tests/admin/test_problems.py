@@ -122,3 +122,11 @@ async def test_a_latched_log_refuses_changes_and_reads_but_not_the_status(runnin
         (log,) = [one for one in status["components"] if one["id"] == "audit"]
         assert log["state"] == "degraded"
         assert log["since"]
+
+
+@pytest.mark.parametrize("path", ["/api/v1/agents", "/api/v1/policy/explain", "/api/v1/people", "/api/v1/tokens"])
+@pytest.mark.parametrize("body", [b"{", b'{"id": 7}', b"[" * 100_000, b"x" * (2 * 1024 * 1024)])
+async def test_the_body_of_a_stranger_is_not_read(running: Running, path: str, body: bytes) -> None:
+    async with running.client() as nobody:
+        answer = await nobody.post(path, content=body, headers={"content-type": "application/json"})
+        is_problem(answer, 401, "unauthenticated")

@@ -21,7 +21,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         message = await receive()
         size += len(message.get("body", b""))
         more = message.get("more_body", False)
-    text = str(size).encode()
+    text = str(scope["headers"] if scope["path"] == "/headers" else size).encode()
     headers = [(b"content-length", str(len(text)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": text})
@@ -136,3 +136,15 @@ async def test_one_connection_too_many_is_told_so() -> None:
         assert (await answer(second)).startswith(b"HTTP/1.1 503")
         writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         assert (await first.readline()).startswith(b"HTTP/1.1 200")
+
+
+async def test_trailers_are_no_headers() -> None:
+    """They come after the body, so nobody may decide by them; uvicorn appends them to the headers."""
+    head = b"POST /headers HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+    async with serving() as connect:
+        reader, writer = await connect()
+        writer.write(head + b"1\r\nx\r\n0\r\nauthorization: Bearer stolen\r\nx-gateway-session: other\r\n\r\n")
+        got = await answer(reader)
+    assert b"transfer-encoding" in got
+    assert b"stolen" not in got
+    assert b"x-gateway-session" not in got

@@ -10,6 +10,7 @@ from gateway import __version__
 from gateway.doors.admin import agents, approvals, own, people, policy, problem, sessions, system, trail
 from gateway.doors.admin.parts import Parts
 from gateway.doors.admin.paths import API
+from gateway.doors.admin.people_in import person_of
 from gateway.doors.admin.replies import Replies
 from gateway.doors.probes import probe_routes
 
@@ -33,7 +34,7 @@ def admin_app(parts: Parts, console: ASGIApp | None = None) -> FastAPI:
     )
     app.state.parts = parts
     app.state.replies = Replies(parts.clock)
-    problem.install(app, parts.ids.new, parts.governor.unauthenticated)
+    problem.install(app, parts.ids.new, parts.governor.unauthenticated, lambda request: person_of(request, parts))
     for room in (system, agents, people, sessions, approvals, policy, trail, own):
         # Not `include_router`, which builds each route a second time: a third of the time that a start takes.
         app.router.routes.extend(room.routes.routes)

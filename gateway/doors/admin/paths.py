@@ -3,3 +3,5 @@
 from __future__ import annotations
 
 API = "/api/v1"
+FOR_AGENTS = f"{API}/actions/"
+"""Below it agents ask with their keys; everything else below API is for people."""

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.doors.admin.paths import API, FOR_AGENTS
 from gateway.doors.desk import WRONG_HOST
 from gateway.errors import CODES, Refusal
 
@@ -65,8 +66,16 @@ def request_id_of(scope: Scope) -> str:
     return str(scope.get("state", {}).get("request_id", ""))
 
 
-def install(app: FastAPI, new_id: Callable[[], str], unauthenticated: Callable[[], None]) -> None:
-    """Make `app` answer every error as a problem, and frame its requests."""
+def install(
+    app: FastAPI,
+    new_id: Callable[[], str],
+    unauthenticated: Callable[[], None],
+    who: Callable[[Request], Awaitable[object]],
+) -> None:
+    """Make `app` answer every error as a problem, and frame its requests.
+
+    `who` says who a request comes from, or raises Refusal: bodies of strangers are not read.
+    """
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refusal)
@@ -102,7 +111,7 @@ def install(app: FastAPI, new_id: Callable[[], str], unauthenticated: Callable[[
     app.add_exception_handler(Refusal, refused)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
-    app.add_middleware(_Frame, new_id=new_id, unauthenticated=unauthenticated)
+    app.add_middleware(_Frame, new_id=new_id, unauthenticated=unauthenticated, who=who)
 
 
 def _told(detail: dict[str, Any]) -> dict[str, str]:
@@ -112,13 +121,26 @@ def _told(detail: dict[str, Any]) -> dict[str, str]:
     return {"pointer": place, "detail": str(detail["msg"])}
 
 
+def _has_a_body_for_people(scope: Scope) -> bool:
+    """Whether it is a request to the API that a person makes, with a body: FastAPI parses that before it asks who."""
+    path = scope["path"]
+    return scope["method"] not in ("GET", "HEAD") and path.startswith(f"{API}/") and not path.startswith(FOR_AGENTS)
+
+
 class _Frame:
     """Around every request: its id, a limit on its body, the last catch, and headers that hold everywhere."""
 
-    def __init__(self, app: ASGIApp, new_id: Callable[[], str], unauthenticated: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        new_id: Callable[[], str],
+        unauthenticated: Callable[[], None],
+        who: Callable[[Request], Awaitable[object]],
+    ) -> None:
         self._app = app
         self._new_id = new_id
         self._unauthenticated = unauthenticated
+        self._who = who
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -162,6 +184,14 @@ class _Frame:
         if "\x00" in scope["path"] or b"%00" in scope["query_string"]:  # PostgreSQL's texts can't hold it
             await problem(Refusal("malformed", _NUL_IN_ADDRESS), request_id)(scope, receive, framed_send)
             return
+        if _has_a_body_for_people(scope):
+            try:
+                await self._who(Request(scope))
+            except Refusal as refusal:
+                if refusal.code == "unauthenticated":
+                    self._unauthenticated()
+                await problem(refusal, request_id)(scope, receive, framed_send)
+                return
         try:
             await self._app(scope, framed_receive, framed_send)
         except Exception:

@@ -155,7 +155,8 @@ class McpDoor:
             case "tools/list":
                 await self._calls.list_tools(request)
             case "server/discover":
-                await request.answer.result(self._discovered)
+                if await self._admitted(request):
+                    await request.answer.result(self._discovered)
             case _:
                 await self._other(request)
 
@@ -172,11 +173,27 @@ class McpDoor:
             case "tools/list":
                 await self._calls.list_tools(request)
             case "ping":
-                await request.answer.result(b"{}")
+                if await self._admitted(request):
+                    await request.answer.result(b"{}")
             case _:
                 await self._other(request)
 
+    async def _admitted(self, request: Request) -> bool:
+        """Whether a message that asks for nothing may pass: it counts as a request, and not for suspended agents."""
+        action: Action = self._desk.action(
+            request.intake, kind=Kind.AGENT_MESSAGE, door=DOOR, target=request.message.method, arguments={}
+        )
+        request.answer.action_id = action.id
+        try:
+            await self._governor.admit(action)
+        except Refusal as refusal:  # the governor has recorded it
+            await request.answer.refusal(refusal)
+            return False
+        return True
+
     async def _initialize(self, request: Request) -> None:
+        if not await self._admitted(request):
+            return
         asked = request.message.params.get("protocolVersion")
         if type(asked) is not str:
             raise Fault(INVALID_PARAMS, 'Invalid params: "protocolVersion" must be a string.')

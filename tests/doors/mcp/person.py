@@ -74,6 +74,8 @@ class Person:
     async def list_tools(self, _: Action) -> tuple[ToolTarget, ...]:
         return (tool("ledger", "transfer"), tool("ledger", "gateway__approval_status"))
 
+    async def admit(self, _: Action) -> None: ...
+
     async def refuse(self, _: Action, refusal: Refusal) -> None:
         self.refusals.append(refusal)
 
