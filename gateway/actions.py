@@ -257,6 +257,11 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     input: bytes = b""  # the input document as decided on; goes to the payload vault
     decision_id: str = ""  # what a policy server called it in its own decision log
 
+    @property
+    def as_told(self) -> Decision | None:
+        """What an agent may learn of it: nothing of what is hidden, for that is answered as what does not exist."""
+        return None if self.hidden else self
+
 
 # ---------------------------------------------------------------- how it ended
 

@@ -52,6 +52,8 @@ CODES: dict[str, Code] = {
 }
 
 
+UNTOLD = frozenset({"unknown_tool", "model_not_found"})
+"""Of what is refused so, an agent learns neither rule nor reason: what is hidden looks like what does not exist."""
 NO_SUCH_MODEL = "There is no model of this name, or not for this agent; ask /v1/models for those there are."
 
 

@@ -28,7 +28,7 @@ from gateway.approvals.deciders import Standings, Stands, counts, groups_of, hin
 from gateway.approvals.requirement import enough
 from gateway.approvals.rows import Rows
 from gateway.clock import Clock
-from gateway.errors import Refusal
+from gateway.errors import UNTOLD, Refusal
 from gateway.store.interface import Connection
 
 _NANOS = 1_000_000_000
@@ -232,7 +232,8 @@ class Machine:
             case = self._load(db, case_id)
             if case.state not in (State.PENDING, State.APPROVED):
                 raise self._late(case)
-            told = f"{why} ({'Rule' if len(rules) == 1 else 'Rules'}: {', '.join(rules)}.)" if rules else why
+            named = rules if code not in UNTOLD else ()  # the agent is told `why`
+            told = f"{why} ({'Rule' if len(named) == 1 else 'Rules'}: {', '.join(named)}.)" if named else why
             self._move(db, case, self._ended(case, State.INVALIDATED, code=code, why=told))
             return Note("case.invalidated", {"code": code, "why": why, "rules": ",".join(rules)})
 

@@ -70,13 +70,13 @@ class _Whole(_Block):
         self._action = action
         self._metrics = metrics
         self._tokens: tuple[Token[Action | None], Token[_Whole | None]] | None = None
-        self.found = False  # its target exists, so that its name may be a label
+        self.found = False  # its target exists for this agent, so that its name may be a label
         self.error = ""
 
     def decided(self, action: Action, decision: Decision) -> None:
         """Note what was decided on it, or on something that grew out of it."""
         if action is self._action:
-            self.found = True  # nothing is decided on what does not exist
+            self.found = not decision.hidden  # nothing is decided on what does not exist
             if self._span is not None:
                 self._span.decided(decision)
 

@@ -16,7 +16,7 @@ from gateway.doors.admin.parts import Parts
 from gateway.doors.admin.paths import API
 from gateway.doors.admin.people_in import PartsDep
 from gateway.doors.admin.problem import request_id_of
-from gateway.errors import Refusal
+from gateway.errors import UNTOLD, Refusal
 
 routes = APIRouter(prefix=API, tags=["for agents"])
 
@@ -242,6 +242,8 @@ def _state(action_id: str, records: list[dict[str, Any]]) -> dict[str, Any]:
     ended = last["type"] in _ENDS
     result = (last.get("result") or {}) if ended else {}
     decided: dict[str, Any] = next((one["decision"] for one in reversed(records) if one.get("decision")), {})
+    if result.get("code") in UNTOLD:
+        decided = {}
     return {
         "id": action_id,
         "kind": last["action"]["kind"],

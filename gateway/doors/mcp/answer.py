@@ -111,8 +111,9 @@ class Answer:
         headers.append((b"request-id", self._request_id))
         if self.action_id is not None:
             headers.append((b"x-gateway-action", self.action_id.encode()))
-        if self.decision is not None:
-            headers.append((b"x-gateway-decision", self.decision.effect.value.encode()))
+        told = None if self.decision is None else self.decision.as_told
+        if told is not None:
+            headers.append((b"x-gateway-decision", told.effect.value.encode()))
         if self.replayed:
             headers.append((b"x-gateway-replayed", b"true"))
         return headers

@@ -184,12 +184,13 @@ class Call:
 class Calls:
     """The calls of one choice, in the order in which a client would have them."""
 
-    __slots__ = ("_by_id", "_by_index", "_calls", "_legacy", "_overflow")
+    __slots__ = ("_by_id", "_by_index", "_calls", "_legacy", "_overflow", "_strays")
 
     def __init__(self) -> None:
         self._calls: list[Call] = []
         self._by_index: dict[int, Call] = {}
         self._by_id: dict[str, Call] = {}
+        self._strays: list[Call] = []  # under another spelling
         self._legacy: Call | None = None
         self._overflow: str | None = None
 
@@ -213,8 +214,11 @@ class Calls:
                 call.take(part)
                 if call.call_id:
                     self._by_id[call.call_id] = call
+            elif isinstance(part, Unreadable):
+                self._strays.append(self._begin(None))
+                self._strays[-1].fault = part.why
             elif part is not None:
-                self._begin(None).fault = part.why if isinstance(part, Unreadable) else _NO_OBJECT
+                self._begin(None).fault = _NO_OBJECT
             if len(self._calls) > MAX_CALLS:
                 self.give_up(TOO_MANY)
                 return
@@ -247,7 +251,7 @@ class Calls:
         """
         index, call_id, name = _index_of(part), part.get("id") or None, _name_of(part)
         if index is None and "index" in part and part["index"] is not None:
-            call = self._calls[-1] if self._calls else self._begin(None)
+            call = self._last or self._begin(None)
             call.fault = call.fault or "Its index is not a number of its place."
             return call
         begins = bool(call_id and name)
@@ -258,9 +262,14 @@ class Calls:
             return known
         if isinstance(call_id, str) and call_id in self._by_id:
             return self._by_id[call_id]
-        if name or not self._calls:
+        if name or self._last is None:
             return self._begin(None)
-        return self._calls[-1]
+        return self._last
+
+    @property
+    def _last(self) -> Call | None:
+        """The call before; what stands under another spelling is none that a part could belong to."""
+        return next((call for call in reversed(self._calls) if call not in self._strays), None)
 
     def _begin(self, index: int | None) -> Call:
         call = Call(index)

@@ -180,8 +180,8 @@ class _Answer:
         self.closed = False
 
     def decided_by(self, running: Running) -> None:
-        if running.decision is not None:
-            self._decision = running.decision.effect.value.encode()
+        told = None if running.decision is None else running.decision.as_told
+        self._decision = None if told is None else told.effect.value.encode()
         if running.rates is not None:
             self._rates = rate_headers(running.rates)
         self._replayed = running.replayed
