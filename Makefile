@@ -22,7 +22,7 @@ SEED ?= s1
 # Written for one gateway; on the shared footing they must not notice.
 SHARED := tests/admin tests/govern tests/invariants/test_3_votes_bind.py tests/invariants/test_4_races.py \
 	tests/invariants/test_4_the_servers_word.py \
-	tests/invariants/test_5_distinct_persons.py
+	tests/invariants/test_5_distinct_persons.py tests/invariants/test_13_hidden.py
 # Drills that measure how long something takes: nothing else may run beside them.
 MEASURED := tests/chaos tests/e2e/test_waiting_speed.py
 # The npm clients are tested where there is npm; without it their tests are skipped, or fail with GATEWAY_TEST_STRICT=1.

@@ -96,7 +96,7 @@ def look(config: Path) -> tuple[list[Problem], str]:
     tools = sum(len(one.tools) for one in manifests)
     off = [f"{server} ({reason})" for server, reason in switched_off(registry, os.environ)]
     kind = "manifest" if len(off) == 1 else "manifests"
-    told = f"\n{len(off)} {kind} switched off: {', '.join(off)}." if off else ""
+    told = f"\n{len(off)} {kind} switched off by this shell's variables: {', '.join(off)}." if off else ""
     return unique, (
         f"{len(found.models)} models, {len(found.agents)} agents, {tools} tools of {len(manifests)} enabled servers,"
         f" policy {engine.revision[:19]}.{told}"

@@ -95,9 +95,9 @@ async def test_check_names_the_manifests_that_are_switched_off_and_why(
     (registry / "a.yaml").write_text(manifest.format(name="files", enabled='"env:GATEWAY_NO_SUCH"'))
     problems, summary = look(Path("gateway.yaml"))
     assert errors(problems) == []
-    assert summary.endswith("\n1 manifest switched off: files (GATEWAY_NO_SUCH is not set).")
+    assert summary.endswith("\n1 manifest switched off by this shell's variables: files (GATEWAY_NO_SUCH is not set).")
     (registry / "b.yaml").write_text(manifest.format(name="more", enabled="false"))
-    assert "2 manifests switched off: files" in look(Path("gateway.yaml"))[1]
+    assert "2 manifests switched off by this shell's variables: files" in look(Path("gateway.yaml"))[1]
     assert "more (enabled: false)." in look(Path("gateway.yaml"))[1]
 
 
