@@ -446,9 +446,12 @@ async def test_what_stood_on_no_card_is_not_sent_with_what_people_approved(
     sent: list[dict[str, object] | None] = []
     call = counter.app.tools.call
 
-    async def tapped(server: str, tool: str, arguments: dict[str, object], *, meta: dict[str, object] | None) -> Reply:
+    async def tapped(
+        server: str, tool: str, arguments: dict[str, object], *, meta: dict[str, object] | None, once: bool
+    ) -> Reply:
         sent.append(meta)
-        return await call(server, tool, arguments, meta=meta)
+        assert once  # a vote is spent with what is sent
+        return await call(server, tool, arguments, meta=meta, once=once)
 
     monkeypatch.setattr(counter.app.tools, "call", tapped)
     params = {"name": "ledger__transfer", "arguments": LARGE, "_meta": {"bank.example/debit": "somebody-else"}}

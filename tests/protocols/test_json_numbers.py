@@ -44,9 +44,7 @@ def test_every_double_is_exact_as_json_writes_it(number: float) -> None:
     assert exact_float(json.dumps(number)) == number
 
 
-@pytest.mark.parametrize(
-    "text", ["9007199254740993", "-9007199254740993", "18446744073709551616", "1" + "0" * 400, "-0"]
-)
+@pytest.mark.parametrize("text", ["9007199254740993", "-9007199254740993", "18446744073709551616", "1" + "0" * 400])
 def test_integers_keep_their_digits(text: str) -> None:
     read = read_arguments(f'{{"x":{text}}}')
     assert read is not None
