@@ -8,7 +8,7 @@ of the known ones in another spelling, calls only where calls belong.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -145,11 +145,15 @@ def _members(answer: dict[str, Any], holder: str) -> Iterator[dict[str, Any]]:
                 yield from (call[member] for member in ("function", "custom") if isinstance(call.get(member), dict))
 
 
-def as_deltas(event: dict[str, Any]) -> dict[str, Any]:
-    """A chunk whose choices have a `message` in place of a `delta`, as some providers end a stream, with deltas."""
+def as_deltas(event: dict[str, Any], begun: Callable[[int], bool]) -> dict[str, Any]:
+    """A chunk whose choices have a `message` in place of a `delta`, with deltas, where the choice has not `begun`.
+
+    Of one that has, the message is the whole answer once more, as some providers end a stream.
+    """
     choices = event.get("choices")
     for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict) and "delta" not in choice and isinstance(choice.get("message"), dict):
+        is_whole = isinstance(choice, dict) and "delta" not in choice and isinstance(choice.get("message"), dict)
+        if is_whole and not begun(place_of(choice)):
             choice["delta"] = choice.pop("message")
     return event
 

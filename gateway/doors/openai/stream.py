@@ -251,7 +251,8 @@ class ChatStream:
             if not data.isascii():
                 data.decode()  # also in places that nobody here reads
             if suspicious(data):
-                return self._take_odd(without_inexact(cleaned(as_deltas(loads(data)), "delta"), data, "delta"), data)
+                answer = cleaned(as_deltas(loads(data), self._has_begun), "delta")
+                return self._take_odd(without_inexact(answer, data, "delta"), data)
             if b"\n" in data or splits_lines(data):
                 data = dumps(loads(data))
             try:
@@ -351,9 +352,11 @@ class ChatStream:
         """Keep the calls of a choice and the finish that follows them; give what of it may flow, or None."""
         index, finish = place_of(raw), finish_reason(raw)
         message = raw.get("message")  # beside a delta: openai-node takes it for all that came so far
-        delta = raw.get("delta", message)
+        delta = raw.get("delta", None if self._has_begun(index) else message)
         delta = without_empty_calls(delta) if isinstance(delta, dict) else {}  # LangChain fails on other deltas
-        raw = {**raw, "delta": delta}
+        if not isinstance(delta.get("content"), str | list | None):  # and on other contents
+            delta = {key: value for key, value in delta.items() if key != "content"}
+        raw = {**raw, "index": index, "delta": delta}
         if "finish_reason" in raw:
             raw = {**raw, "finish_reason": finish}
         raw.pop("message", None)
@@ -380,6 +383,10 @@ class ChatStream:
                 return {**raw, "delta": {"role": delta["role"]}}
             held.role = delta["role"]
         return None
+
+    def _has_begun(self, index: int) -> bool:
+        """Whether anything came of a choice before."""
+        return index in self._shown or index in self._held or index in self._unfinished
 
     def _held_choice(self, index: int) -> _HeldChoice:
         held = self._held.get(index)

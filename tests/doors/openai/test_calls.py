@@ -522,6 +522,17 @@ async def test_a_message_in_place_of_a_delta_is_one() -> None:
     message = {"role": "assistant", "content": "hi", **call(fn("a", "{}", id="1", type="function"))}
     found = read(await streamed(sse({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}, DONE)))
     assert (found.text, found.calls) == ("hi", [("a", "{}")])
+    again = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}  # the whole answer once more
+    for first in (chunk({"content": "hi"}), chunk(call(fn("a", "{}", index=0, id="1")))):
+        once = read(await streamed(sse(first, again, DONE)))
+        assert len(once.calls) == ("tool_calls" in first["choices"][0]["delta"])
+
+
+async def test_a_choice_is_written_with_its_index_and_with_content_that_clients_read() -> None:
+    events = ({"choices": [{"delta": {"content": "a"}}]}, {"choices": [{"index": None, "delta": {"content": 7}}]}, END)
+    shown = events_of(await streamed(sse(*events, DONE)))
+    assert [choice["index"] for event in shown for choice in event["choices"]] == [0, 0, 0]
+    assert read(await streamed(sse(*events, DONE))).text == "a"
 
 
 async def test_fields_of_events_that_nobody_knows_are_dropped() -> None:
