@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
@@ -31,6 +32,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 ANSWER_CAP_BYTES = 16 * 1024 * 1024  # a complete answer that is larger is refused
 # Of a stream, this much is held at most on its way: what is kept of it for a case, and calls that wait for the end.
 _STREAM_HELD_BYTES = 20 * 1024 * 1024
+_STREAM_STEP_BYTES = 64 * 1024
 _ERROR_CAP_BYTES = 256 * 1024  # of an error's body, more is not read
 
 
@@ -209,7 +211,7 @@ class OpenAiProvider:
 class SseStream:
     """A streamed answer, as it arrives. Iterating raises Refusal where the provider breaks off."""
 
-    __slots__ = ("_answer", "_hidden", "_holding", "_provider", "_size", "headers", "status")
+    __slots__ = ("_answer", "_held", "_hidden", "_holding", "_provider", "_size", "headers", "status")
 
     def __init__(self, provider: str, answer: Answer, holding: Holding, secrets: tuple[bytes, ...] = ()) -> None:
         self.status = answer.status
@@ -218,7 +220,7 @@ class SseStream:
         self._answer = answer
         self._hidden = secrets
         self._holding = holding
-        self._size = 0
+        self._size = self._held = 0
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -229,8 +231,12 @@ class SseStream:
         except WireError as fault:
             raise failures.of_wire(self._provider, fault) from fault
         self._size += len(piece)
-        if not self._holding.at_least(min(self._size, _STREAM_HELD_BYTES)):
-            raise _full(self._provider)
+        if self._size > self._held:  # in steps, as most pieces are small
+            self._held = min(self._size + _STREAM_STEP_BYTES, _STREAM_HELD_BYTES)
+            if not self._holding.at_least(self._held):
+                raise _full(self._provider)
+            if self._held == _STREAM_HELD_BYTES:
+                self._held = sys.maxsize  # nothing more of it is held, however long it gets
         return redact(piece, self._hidden) if self._hidden else piece
 
     async def aclose(self) -> None:

@@ -49,9 +49,9 @@ def suspicious(data: bytes) -> bool:
     Raises ValueError or RecursionError for what is no JSON.
     """
     plain = data.translate(_LOWER, b"-_")
-    if b"lcalls" in plain or b"ncall" in plain:
+    if b"call" in plain and (b"lcalls" in plain or b"ncall" in plain):
         return True
-    if b"\\u" not in data and data.isascii():
+    if data.isascii() and (b"\\" not in data or b"\\u" not in data):
         return False
     return _names_calls(loads(data))  # a key may be written in escapes, or in characters that fold to its letters
 
