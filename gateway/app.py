@@ -10,8 +10,11 @@ import asyncio
 import itertools
 import os
 import random
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 from msgspec.structs import replace
@@ -38,8 +41,9 @@ from gateway.documents import Problem, errors
 from gateway.doors.desk import Desk
 from gateway.doors.dispatch import Asgi, Dispatcher
 from gateway.doors.health import Condition, Health
+from gateway.doors.hosts import EVERYWHERE, Hosts
 from gateway.doors.mcp.door import McpDoor
-from gateway.doors.mcp.hosts import Hosts
+from gateway.doors.mcp.origins import Origins
 from gateway.doors.mcp.sessions import Sessions
 from gateway.doors.openai.chat import ChatCompletions
 from gateway.doors.openai.door import DOOR as OPENAI_CHAT
@@ -50,7 +54,9 @@ from gateway.errors import Refusal
 from gateway.footing import footing_of, sealing
 from gateway.govern import Governor
 from gateway.guards import Guards
+from gateway.host_names import as_sent
 from gateway.identity import now as identity_now
+from gateway.identity.console_site import ConsoleSite
 from gateway.identity.registry import Registry
 from gateway.keys import session_key
 from gateway.limits.overrun import Overrun
@@ -82,10 +88,19 @@ class App:
 
     asgi: Asgi
 
-    def __init__(self, process: Process, *, operator_token: str | None = None, defaults: Path | None = None) -> None:
-        """`operator_token`: the local operator's, where several workers share one data directory. `defaults`: a file
-        whose settings apply where the configuration says nothing; the quickstart has one."""
+    def __init__(
+        self,
+        process: Process,
+        *,
+        operator_token: str | None = None,
+        port: int | None = None,
+        defaults: Path | None = None,
+    ) -> None:
+        """`operator_token`: the local operator's, where several workers share one data directory. `port`: the one that
+        was bound, where the process leaves it to the system. `defaults`: a file whose settings apply where the
+        configuration says nothing; the quickstart has one."""
         self.process = process
+        self._port = process.port if port is None else port
         self._defaults = defaults
         self._operator_token = operator_token
         self.clock = SystemClock()
@@ -286,18 +301,32 @@ class App:
             max_body_bytes=max_body_bytes,
             look_again=self.footing.look_again,
         )
+        process = self.process
+        secret = session_key(self.footing.keys_dir, create=not self.footing.replica)
+        self.site = ConsoleSite.of(
+            public_url=process.public_url, console_host=process.console_host, port=self._port, secret=secret
+        )
         mcp = McpDoor(
             desk,
             self.governor,
-            sessions=Sessions(session_key(self.footing.keys_dir, create=not self.footing.replica)),
-            hosts=Hosts(bound_host=self.process.host, public_url=self.process.public_url),
+            sessions=Sessions(secret),
+            origins=Origins(bound_host=process.host, public_url=process.public_url),
             definition=self.catalog.definition,
             parse_trace=parse_trace,
             version=__version__,
         )
         rest = admin_app(self, console=console_app(self))
         self._watch()
-        self.asgi = Dispatcher(models=OpenAIDoor(desk, self.governor), mcp=mcp, rest=rest)
+        hosts = Hosts(bound_host=process.host, names=self._names(), allowed=process.allowed_names)
+        self.asgi = Dispatcher(models=OpenAIDoor(desk, self.governor), mcp=mcp, rest=rest, hosts=hosts)
+
+    def _names(self) -> Iterator[str]:
+        """What the gateway is called, beside the address it is bound to: by people, by agents, by other replicas."""
+        yield self.site.host
+        if self.process.public_url is not None:
+            yield as_sent(urlsplit(self.process.public_url).hostname or "")
+        if self.process.host in EVERYWHERE:
+            yield socket.gethostname()
 
     def _watch(self) -> None:
         """What probes, people and Prometheus ask about."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import typer
 from typer.exceptions import Abort, Exit, TyperException
 
-from gateway.commands import agents, approvals, audit, checking, drill, people, policy, running, system, tools
+from gateway.commands import agents, approvals, audit, checking, drill, people, policy, running, sessions, system, tools
 from gateway.commands.shared import OK, PROBLEM, USAGE, CommandError, complain
 from gateway.errors import Refusal
 
@@ -39,6 +39,7 @@ for command in (
     app.command()(command)
 app.add_typer(agents.app, name="agents")
 app.add_typer(people.app, name="people")
+app.add_typer(sessions.app, name="sessions")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(policy.app, name="policy")
 app.add_typer(tools.app, name="tools")

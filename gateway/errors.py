@@ -36,6 +36,7 @@ CODES: dict[str, Code] = {
     "not_governed": Code(404, False, "The protocol has this method, but the gateway does not govern it yet."),
     "method_not_allowed": Code(405, False, "The path exists, but not with this HTTP method."),
     "forbidden": Code(403, False, "The person or key has not the role this needs."),
+    "wrong_host": Code(421, False, "The Host header names another server than this gateway."),
     "conflict": Code(409, False, "It exists already, or is in a state that does not allow this."),
     "too_large": Code(413, False, "The body is larger than the gateway takes."),
     "malformed": Code(400, False, "The request cannot be read as what the door speaks."),

@@ -36,7 +36,9 @@ def fingerprints(folder: Path) -> dict[str, str]:
 
 
 def session_key(folder: Path, *, create: bool) -> bytes:
-    """The key that binds MCP session ids to credentials; made where `create`, kept beside the other keys.
+    """The key that binds MCP session ids to credentials and names the console's own host; kept beside the other keys.
+
+    Made where `create` and it is missing.
 
     Raises Refusal(store_unavailable) where it is damaged, or missing and a replica would have to make its own.
     """

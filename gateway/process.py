@@ -9,15 +9,18 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from gateway.documents import Problem, suggest
+from gateway.host_names import host_name, is_loopback
 from gateway.references import UnresolvedReference, resolve_text
 
 PREFIX = "GATEWAY_"
 _SECRETS = {"database_url", "redis_url"}  # which may be references too: file:/run/secrets/database-url
 _PLAIN = {"service_name": "OTEL_SERVICE_NAME"}
+_HOST_NAME = r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]"
 _FOR_SCRIPTS = {"GATEWAY_URL", "GATEWAY_KEY", "GATEWAY_CONSOLE"}
 """What a quickstart tells scripts about a gateway; near misses of settings by chance."""
 
@@ -41,6 +44,20 @@ class Process(BaseModel):
     public_url: str | None = Field(
         default=None, pattern=r"^https?://[^\s]+$", description="Where people and agents reach the gateway."
     )
+    allowed_hosts: str = Field(
+        default="",
+        pattern=rf"^(\s*({_HOST_NAME})\s*(,|$))*$",
+        description="Further names under which requests may come (their Host header), by comma: `gateway-1`,"
+        " `*.example.com`. Without them: this machine, the bound address, the public URL's host; IP addresses where it"
+        " listens to more than this machine.",
+    )
+    console_host: str | None = Field(
+        default=None,
+        pattern=rf"^({_HOST_NAME})$",
+        description="The host under which people open the console, where there is no public URL or it is of this"
+        " machine only. Absent: a random name below `localhost`, so that no other port of this machine gets its"
+        " cookie; `127.0.0.1` gives that up, for browsers that can't open such names.",
+    )
     database_url: SecretStr | None = Field(
         default=None,
         description="PostgreSQL, as postgresql://user:password@host/name or file:/path of a file that says so; absent: "
@@ -60,6 +77,18 @@ class Process(BaseModel):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     service_name: str = Field(default="agent-governance-gateway", description="Name of the service in spans.")
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_url(cls, url: str | None) -> str | None:
+        if url is not None and not (urlsplit(url).hostname and (urlsplit(url).port or 1)):
+            raise ValueError("it names no host")
+        return url
+
+    @property
+    def allowed_names(self) -> tuple[str, ...]:
+        """`allowed_hosts` one by one."""
+        return tuple(name.strip() for name in self.allowed_hosts.split(",") if name.strip())
 
     @property
     def is_scaled(self) -> bool:
@@ -92,6 +121,7 @@ def load(environ: Mapping[str, str] = os.environ) -> tuple[Process | None, list[
         except UnresolvedReference as error:
             problems.append(Problem("environment", 0, f"{variable(field)}: {error}", "Correct it."))
     problems += _half_scaled(given)
+    problems += _console(given)
     try:
         process = Process.model_validate(given)
     except ValidationError as error:
@@ -114,6 +144,24 @@ def _half_scaled(given: Mapping[str, str]) -> Iterator[Problem]:
         if field in given and scheme not in schemes:
             mend = f"It begins with {schemes[0]}://."
             yield Problem("environment", 0, f"{variable(field)} is no address of that kind of server.", mend)
+
+
+def _console(given: Mapping[str, str]) -> Iterator[Problem]:
+    """What a console host that was chosen gives up, or that it is without effect."""
+    host = given.get("console_host", "").lower()
+    public = host_name(urlsplit(given.get("public_url", "")).netloc)
+    if not host:
+        return
+    if public is not None and not is_loopback(public):
+        mend = f"Unset it: the console is opened at {variable('public_url')}."
+        yield Problem("environment", 0, f"{variable('console_host')} has no effect.", mend, "warning")
+    elif is_loopback(host):
+        message = (
+            f"{variable('console_host')}={host}: browsers send the console's cookie to every port of this machine, so"
+            " any other server here whose page a signed-in person opens can act as that person."
+        )
+        mend = "Unset it, unless your browser can't open names below localhost."
+        yield Problem("environment", 0, message, mend, "warning")
 
 
 def child_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -86,7 +86,9 @@ async def _serve(
 ) -> None:
     sockets = [listen(process.host, process.port)] if among is None else [among.listening, among.own]
     try:
-        app = App(process, operator_token=None if among is None else among.operator_token, defaults=defaults)
+        port: int = sockets[0].getsockname()[1]
+        operator_token = None if among is None else among.operator_token
+        app = App(process, operator_token=operator_token, port=port, defaults=defaults)
         logs.on_drop = app.metrics.log_line_dropped
         await app.start()
         logs.also = app.export.put_line
@@ -94,7 +96,6 @@ async def _serve(
         for one in sockets:
             one.close()
         raise
-    port: int = sockets[0].getsockname()[1]
     local_url = f"http://{shown(process.host)}:{port}"
     url = process.public_url or local_url
     # For who must reach this very process: behind `public_url`, or the socket of all workers, another may answer.
@@ -181,6 +182,8 @@ async def _announce(server: uvicorn.Server, app: App, url: str, on_ready: OnRead
         log.warning("not_ready", url=url, missing=missing)
     else:
         log.info("ready", url=url, policy=app.configured.engine.revision[:19])
+    if app.site.shares_host is not None:
+        log.warning("console_shares_host", message=app.site.shares_host)
     if on_ready is not None:
         await on_ready(app, url)
     await app.reverification.run()

@@ -17,12 +17,14 @@ from gateway.keys import make_keys
 from gateway.process import Process
 
 ORIGIN = "gateway.local/audit/default"
+PUBLIC_URL = "http://gateway.test"
+"""What clients in the test's own process call a gateway."""
 IS_SHARED = os.environ.get("GATEWAY_TEST_FOOTING") == "shared"
 
 
 def process_in(folder: Path, request: pytest.FixtureRequest) -> Process:
     """A process with its data and its configuration in `folder`."""
-    process = Process(data_dir=folder / "var", config=folder / "gateway.yaml")
+    process = Process(data_dir=folder / "var", config=folder / "gateway.yaml", public_url=PUBLIC_URL)
     if not IS_SHARED:
         return process
     keys = folder / "keys"

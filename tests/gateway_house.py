@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ import pytest
 from gateway.app import App
 from gateway.audit.view import Filter
 from gateway.identity import Role
-from tests.footing import process_in
+from gateway.process import Process
+from tests.footing import PUBLIC_URL, process_in
 
 ROOT = Path(__file__).parents[1]
-URL = "http://gateway.test"
 
 CONFIG = """
 version: 1
@@ -50,7 +51,7 @@ class Running:
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
         transport = httpx.ASGITransport(app=self.app.asgi)
-        return httpx.AsyncClient(transport=transport, base_url=URL, headers=headers)
+        return httpx.AsyncClient(transport=transport, base_url=PUBLIC_URL, headers=headers)
 
     def operator(self) -> httpx.AsyncClient:
         return self.client(self.operator_token)
@@ -61,8 +62,7 @@ class Running:
         await people.add(person_id, name=person_id.title(), roles=roles, by="operator")
         link, _ = await people.make_link(person_id, by="operator")
         browser = self.client()
-        answer = await browser.get("/console/login", params={"token": link})
-        assert answer.status_code == 303
+        assert (await use_link(browser, link)).status_code == 303
         return browser
 
     async def agent(self, agent_id: str = "reader", user: str | None = None) -> httpx.AsyncClient:
@@ -87,14 +87,27 @@ class Running:
         return (await self.app.log.query(Filter(type=type, limit=100))).records
 
 
+async def use_link(browser: httpx.AsyncClient, link: str) -> httpx.Response:
+    """Send the form that a sign-in link shows; `link` is its token."""
+    return await browser.post("/console/login", data={"token": link, "next": ""})
+
+
 @pytest.fixture(name="running")
 async def a_running_gateway(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Running]:
-    shutil.copytree(ROOT / "policies", tmp_path / "policies")
-    (tmp_path / "tools_registry").mkdir()
-    (tmp_path / "gateway.yaml").write_text(CONFIG)
-    app = App(process_in(tmp_path, request))
+    async with open_gateway(tmp_path, process_in(tmp_path, request)) as running:
+        yield running
+
+
+@asynccontextmanager
+async def open_gateway(folder: Path, process: Process) -> AsyncIterator[Running]:
+    """A gateway over `folder`, which is made ready for it the first time."""
+    if not (folder / "policies").exists():
+        shutil.copytree(ROOT / "policies", folder / "policies")
+        (folder / "tools_registry").mkdir()
+        (folder / "gateway.yaml").write_text(CONFIG)
+    app = App(process)
     await app.start()
     try:
-        yield Running(app, tmp_path)
+        yield Running(app, folder)
     finally:
         await app.stop(1)

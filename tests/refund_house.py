@@ -23,7 +23,7 @@ from gateway.audit.view import Filter
 from gateway.documents import errors
 from gateway.identity import Role
 from gateway.process import Process
-from tests.footing import placed_and_signed, process_in
+from tests.footing import PUBLIC_URL, placed_and_signed, process_in
 
 from .e2e.upstream import Exchange, Play, Upstream, call, chunk, completion, usage
 from .gateway_house import ROOT
@@ -238,7 +238,9 @@ class Desk:
         """`app`: one that runs already; `configure` puts it behind this desk. `process`: of one that does not."""
         self.folder = folder
         self.upstream = upstream
-        self.app = app or App(process or Process(data_dir=folder / "var", config=folder / "gateway.yaml"))
+        self.app = app or App(
+            process or Process(data_dir=folder / "var", config=folder / "gateway.yaml", public_url=PUBLIC_URL)
+        )
         self.key = ""
         self._monkeypatch = monkeypatch
         self._ahead_ns = 0

@@ -6,24 +6,45 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.commands.shared import DATA_DIR, PROBLEM, DataDir, Json, show, table
+from gateway.commands.shared import DATA_DIR, PROBLEM, USAGE, CommandError, DataDir, Json, show, table
 
 
 def login(
     person: Annotated[str | None, typer.Option("--person", help="Sign in somebody else.", show_default="you")] = None,
+    next_page: Annotated[
+        str | None, typer.Option("--next", help="The console's page to show first, such as /console/approvals.")
+    ] = None,
+    token: Annotated[bool, typer.Option("--token", help="Print a bearer token for scripts instead of a link.")] = False,
+    days: Annotated[
+        int | None, typer.Option("--days", min=1, max=365, help="How long the token is good.", show_default="30")
+    ] = None,
     data_dir: DataDir = DATA_DIR,
     as_json: Json = False,
 ) -> None:
-    """Print a link that signs a person in to the console, once.
+    """Print a link that signs a person in to the console, once; or a token for scripts.
+
+    A token has all that its person may do, in `Authorization: Bearer`, until it expires or `gateway sessions revoke`
+    ends it. It is shown this once.
 
     \b
     Example:
       gateway login
-      gateway login --person olga
+      gateway login --person olga --next /console/approvals
+      gateway login --token --days 7
     """
     from gateway.commands.client import Api
 
-    made = Api(data_dir).post("/sign-in", {} if person is None else {"person": person})
+    whom = {} if person is None else {"person": person}
+    if token:
+        if next_page is not None:
+            raise CommandError("A token shows no page: give --token or --next, not both.", USAGE)
+        made = Api(data_dir).post("/tokens", whom if days is None else {**whom, "days": days})
+        ends = f"A token of {made['person']}, good until {made['expires'][:19]}Z. End it: gateway sessions revoke"
+        show(made, as_json, [made["token"], f"{ends} {made['id']}"])
+        return
+    if days is not None:
+        raise CommandError("--days is of a token: add --token.", USAGE)
+    made = Api(data_dir).post("/sign-in", whom if next_page is None else {**whom, "next": next_page})
     text = [made["url"], f"Signs in {made['person']} once, until {made['expires'][:19]}Z. Whoever opens it is them."]
     show({"id": made["person"], **made}, as_json, text)
 
@@ -70,6 +91,8 @@ def _lines(url: str, found: dict[str, Any]) -> list[str]:
         f"audit    {audit['size']} records, {audit['unsigned']} not yet signed, {audit['open_intents']} in flight"
         + (f", TAKES NO MORE: {audit['latched']}" if audit["latched"] else ""),
     ]
+    if found["console"]["warning"]:
+        lines.append(f"console  {found['console']['warning']}")
     for server in found["tool_servers"]:
         tools = ", ".join(f"{count} {state}" for state, count in sorted(server["tools"].items()))
         reason = f" ({server['reason']})" if server["reason"] else ""

@@ -35,11 +35,11 @@ def console_app(parts: Parts) -> Starlette:
     async def home(request: Request) -> Response:
         return RedirectResponse("/console/overview", status_code=303)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/", home),
             Route("/login", partial(entrance.login, parts, pages)),
-            Route("/welcome", partial(entrance.welcome, pages)),
+            Route("/login", partial(entrance.use_link, parts, pages), methods=["POST"]),
             Route("/logout", signed(entrance.logout), methods=["POST"]),
             Route("/overview", signed(tables.overview)),
             Route("/approvals", signed(approvals_pages.queue)),
@@ -62,13 +62,15 @@ def console_app(parts: Parts) -> Starlette:
             HTTPException: partial(_http, pages),
         },
     )
+    app.router.redirect_slashes = False  # such a redirect would name the host
+    return app
 
 
 async def _refused(pages: Pages, parts: Parts, request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
     if error.code == "unauthenticated":
         parts.governor.unauthenticated()
-        return pages.render("sign_in.html", who=None, status_code=401, message=error.message)
+        return entrance.sign_in_page(parts, pages, request, error.message)
     return pages.render(
         "message.html",
         who=_who(parts, request),
@@ -90,7 +92,7 @@ async def _http(pages: Pages, request: Request, error: Exception) -> Response:
 
 def _who(parts: Parts, request: Request) -> SignedIn | None:
     try:
-        return signed_in(parts.registry.people, "GET", request.headers, parts.process.public_url)
+        return signed_in(parts.registry.people, "GET", request.headers, parts.site)
     except Refusal:
         return None
 

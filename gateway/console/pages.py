@@ -30,6 +30,7 @@ HEADERS = {
     "x-frame-options": "DENY",
     "referrer-policy": "same-origin",  # stricter, and browsers would send our own forms with `Origin: null`
     "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
 

@@ -19,6 +19,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+WRONG_HOST = "gateway.wrong_host"
+"""In a scope: the refusal of a request that was not sent to this gateway; each door renders it in its dialect."""
+
 MAX_CLAIM_LENGTH = 256
 MAX_IDEMPOTENCY_KEY_LENGTH = 255
 # A client that is sending too much is let finish up to this many times the limit, so that it reads our answer

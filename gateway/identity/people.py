@@ -1,14 +1,15 @@
 """People: who they are, which roles they have, and how they sign in.
 
 There are no passwords. A one-time link, made by somebody who may (on the embedded default: by whoever can read
-the data directory), becomes a console session. Only hashes of links and sessions are kept.
+the data directory), becomes a console session. Scripts have API tokens. Only hashes of all three are kept. A session's
+secret is a cookie and never a bearer token, and the other way round: each is looked up by its own prefix.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -21,7 +22,9 @@ from gateway.store.interface import Connection
 LOCAL_OPERATOR = "operator"
 LINK_VALID_S = 15 * 60
 SESSION_VALID_S = 12 * 3600
+TOKEN_VALID_S = 30 * 86_400
 _NANOS = 1_000_000_000
+_ID_CHARS = 16
 
 
 class Role(StrEnum):
@@ -52,9 +55,20 @@ class Person(msgspec.Struct, frozen=True):
 
 
 class _Until(msgspec.Struct, frozen=True):
-    """Whose a sign-in link or console session is, and when it ends."""
+    """Whose a sign-in link, console session or API token is, and when it ends."""
 
     person_id: str
+    expires_ns: int
+    created_ns: int = 0  # not known of a link
+
+
+class Session(NamedTuple):
+    """A console session or an API token that is good now."""
+
+    id: str
+    is_token: bool
+    person: str
+    created_ns: int
     expires_ns: int
 
 
@@ -83,7 +97,7 @@ class People(Register):
                     (now_ns,),
                 ).fetchall(),
                 db.execute(
-                    "SELECT token_sha256, person_id, expires_ns FROM console_session"
+                    "SELECT token_sha256, person_id, expires_ns, created_ns FROM console_session"
                     " WHERE revoked_ns IS NULL AND expires_ns > ?",
                     (now_ns,),
                 ).fetchall(),
@@ -95,7 +109,7 @@ class People(Register):
             belongs = tuple(msgspec.json.decode(groups, type=list[str]))
             self._all[id_] = Person(id_, name, known, created_ns, removed_ns, tenant, belongs)
         self._links = {token: _Until(person_id, expires_ns) for token, person_id, expires_ns in links}
-        self._sessions = {token: _Until(person_id, expires_ns) for token, person_id, expires_ns in sessions}
+        self._sessions = {token: _Until(*rest) for token, *rest in sessions}
 
     async def reload(self, store: Reads) -> None:
         """Take over what another replica changed."""
@@ -243,10 +257,10 @@ class People(Register):
                 "This sign-in link was used already or has expired; run `gateway login` for a new one.",
             )
         person = self.person(until.person_id)
-        secret = tokens.mint(tokens.PERSON_TOKEN, self._random_bytes)
-        session_hash, session = tokens.digest(secret), _Until(person.id, now_ns + SESSION_VALID_S * _NANOS)
+        secret = tokens.mint(tokens.CONSOLE_SESSION, self._random_bytes)
+        session_hash, session = tokens.digest(secret), _Until(person.id, now_ns + SESSION_VALID_S * _NANOS, now_ns)
         await warm()
-        write_session = _session_row(session_hash, session, now_ns)
+        write_session = _session_row(session_hash, session)
 
         def also(connection: Connection) -> None:
             used = connection.execute(
@@ -278,21 +292,72 @@ class People(Register):
         await self._write("person.signed_out", until.person_id, {"person": until.person_id}, also)
         self._sessions.pop(hashed, None)
 
+    def invited(self, link: str) -> Person | None:
+        """Whom a link would sign in; None if it is not good (any more). Does not use it up."""
+        until = self._links.get(tokens.digest(link))
+        return None if until is None else self._whose(until)
+
     def who(self, secret: str) -> Person | None:
-        """The person whose session (or local operator's token) `secret` is; None if it is not good any more."""
-        hashed = tokens.digest(secret)
-        if hashed == self._local_token:
-            return self._all.get(LOCAL_OPERATOR)
-        until = self._sessions.get(hashed)
-        if until is None or self._clock.now_ns() >= until.expires_ns:
-            return None
-        return self._all.get(until.person_id)
+        """The person whose console session `secret` is, a cookie's value; None if it is not good any more."""
+        until = None if secret.startswith(tokens.API_TOKEN) else self._sessions.get(tokens.digest(secret))
+        return None if until is None else self._whose(until)
+
+    # ------------------------------------------------------------ tokens of scripts
+
+    @in_turn
+    async def make_token(self, person_id: str, *, by: str, valid_s: float = TOKEN_VALID_S) -> tuple[str, Session]:
+        """A bearer token with all that a person may do. Raises Refusal(not_found)."""
+        person = self.person(person_id)
+        secret, now_ns = tokens.mint(tokens.API_TOKEN, self._random_bytes), self._clock.now_ns()
+        kept, until = _kept(secret), _Until(person.id, now_ns + int(valid_s * _NANOS), now_ns)
+        await warm()
+        subject = {"person": person.id, "token": _id_of(kept)}
+        await self._write("person.token_made", by, subject, _session_row(kept, until))
+        self._forget_expired(now_ns)
+        self._sessions[kept] = until
+        return secret, _session(kept, until)
+
+    def who_bears(self, token: str) -> Person | None:
+        """The person whose bearer token it is, an API token or the local operator's; None if it is not good."""
+        if token.startswith(tokens.API_TOKEN):
+            until = self._sessions.get(_kept(token))
+            return None if until is None else self._whose(until)
+        return self._all.get(LOCAL_OPERATOR) if tokens.digest(token) == self._local_token else None
+
+    def sessions(self, person_id: str | None = None) -> list[Session]:
+        """The console sessions and API tokens that are good now, the oldest first; of one person or all."""
+        found = [_session(kept, until) for kept, until in self._sessions.items() if self._whose(until) is not None]
+        return sorted(
+            (one for one in found if person_id in (None, one.person)), key=lambda one: (one.created_ns, one.id)
+        )
+
+    @in_turn
+    async def revoke(self, session_id: str, *, by: str, only_of: str | None = None) -> Session:
+        """End a console session or an API token at once. `only_of`: whose it has to be. Raises Refusal(not_found)."""
+        kept = next((one for one in self._sessions if _id_of(one) == session_id), None)
+        until = None if kept is None else self._sessions[kept]
+        if kept is None or until is None or only_of not in (None, until.person_id):
+            raise Refusal("not_found", "No session or token with this ID; `gateway sessions list` shows them.")
+        now_ns = self._clock.now_ns()
+
+        def also(connection: Connection) -> None:
+            connection.execute("UPDATE console_session SET revoked_ns = ? WHERE token_sha256 = ?", (now_ns, kept))
+
+        await self._write("person.session_revoked", by, {"person": until.person_id, "token": session_id}, also)
+        self._sessions.pop(kept, None)
+        return _session(kept, until)
 
     # ------------------------------------------------------------ inside
 
     async def _write(self, type_: str, by: str | None, subject: dict[str, Any], also: Change) -> None:
         labels = {} if by is not None else {"by": "gateway"}
         await self._journal(type_, tenant="default", person=by, subject=subject, labels=labels, also=also)
+
+    def _whose(self, until: _Until) -> Person | None:
+        """The person, if they are there and it has not expired."""
+        person = self._all.get(until.person_id)
+        is_good = person is not None and person.removed_ns is None and self._clock.now_ns() < until.expires_ns
+        return person if is_good else None
 
     def _forget_expired(self, now_ns: int) -> None:
         self._links = {token: one for token, one in self._links.items() if one.expires_ns > now_ns}
@@ -327,11 +392,26 @@ def _link_row(hashed: str, until: _Until) -> Change:
     return rows.merging(rows.SignInRow(token_sha256=hashed, person_id=until.person_id, expires_ns=until.expires_ns))
 
 
-def _session_row(hashed: str, until: _Until, now_ns: int) -> Change:
+def _session_row(kept: str, until: _Until) -> Change:
     from gateway.identity import rows
 
     return rows.merging(
         rows.ConsoleSessionRow(
-            token_sha256=hashed, person_id=until.person_id, created_ns=now_ns, expires_ns=until.expires_ns
+            token_sha256=kept, person_id=until.person_id, created_ns=until.created_ns, expires_ns=until.expires_ns
         )
     )
+
+
+def _kept(api_token: str) -> str:
+    """An API token as it is kept: its hash, marked, since it shares a table with console sessions."""
+    return tokens.API_TOKEN + tokens.digest(api_token)
+
+
+def _id_of(kept: str) -> str:
+    """What people call a session by: too little of a hash of 256 random bits to find anything by."""
+    return kept.removeprefix(tokens.API_TOKEN)[:_ID_CHARS]
+
+
+def _session(kept: str, until: _Until) -> Session:
+    is_token = kept.startswith(tokens.API_TOKEN)
+    return Session(_id_of(kept), is_token, until.person_id, until.created_ns, until.expires_ns)

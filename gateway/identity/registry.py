@@ -72,7 +72,7 @@ class Registry:
         if token is not None:
             self.people.trust_local_token(token)
             return
-        secret = tokens.mint(tokens.PERSON_TOKEN, self._random_bytes)
+        secret = tokens.mint(tokens.LOCAL_OPERATOR, self._random_bytes)
         self.people.trust_local_token(secret)
         write_operator_token(data_dir, secret)
 
@@ -82,7 +82,7 @@ class Registry:
 
 def new_operator_token(data_dir: Path, random_bytes: Callable[[int], bytes] = os.urandom) -> str:
     """A token for the local operator, written where only who may read the data directory finds it."""
-    secret = tokens.mint(tokens.PERSON_TOKEN, random_bytes)
+    secret = tokens.mint(tokens.LOCAL_OPERATOR, random_bytes)
     write_operator_token(data_dir, secret)
     return secret
 

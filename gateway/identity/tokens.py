@@ -13,10 +13,12 @@ import re
 from collections.abc import Callable
 
 AGENT_KEY = "agw_"
-PERSON_TOKEN = "agp_"  # noqa: S105
+LOCAL_OPERATOR = "agp_"
+API_TOKEN = "agt_"  # noqa: S105 - a person's, for scripts
+CONSOLE_SESSION = "agc_"  # a browser's cookie; never a bearer token
 SIGN_IN = "ags_"
 
-_SHAPE = re.compile(r"ag[wps]_[A-Za-z0-9_-]{43}")
+_SHAPE = re.compile(r"ag[wptcs]_[A-Za-z0-9_-]{43}")
 
 
 def mint(prefix: str, random_bytes: Callable[[int], bytes]) -> str:

@@ -20,7 +20,7 @@ def page(url: str, key: str, console: str, data_dir: Path, *, environment: Path 
     return f"""
 The Agent Governance Gateway is ready on {url}
 
-  Console (sign in once with this link)
+  Console (sign in once with this link; Chrome, Edge and Firefox open its address as it is)
     {console}
 
   Agent key of {AGENT}

@@ -78,8 +78,6 @@ def _welcome(topology: Topology, stopping: threading.Event) -> None:
         key = note.read(topology.folder).get("GATEWAY_KEY", "")
         if not _is_good(topology.url, key):
             key = str(_post(operator, f"/api/v1/agents/{AGENT}/keys")["secret"])
-        # The link leads to where it was asked for.
-        operator.headers["host"] = topology.url.removeprefix("http://")
         console = str(_post(operator, "/api/v1/sign-in")["url"])
     values = {"GATEWAY_URL": topology.url, "GATEWAY_KEY": key, "GATEWAY_CONSOLE": console}
     note.write(topology.folder, values | {"GATEWAY_DATA_DIR": str(asked.folder)} | topology.footing)

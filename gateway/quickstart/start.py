@@ -52,7 +52,7 @@ async def _welcome(app: App, url: str) -> None:
     data_dir = app.process.data_dir
     key = await _key(app, note.read(data_dir).get("GATEWAY_KEY"))
     link, _ = await app.registry.people.make_link(LOCAL_OPERATOR, by=None)
-    console = f"{url}/console/login?token={link}"
+    console = app.site.sign_in_url(link)
     note.write(data_dir, {"GATEWAY_URL": url, "GATEWAY_KEY": key, "GATEWAY_CONSOLE": console})
     print(page(url, key, console, data_dir), flush=True)  # noqa: T201 - this is what the command is for
 

@@ -101,6 +101,7 @@ class Topology:
         ]
         self.balancer = Balancer(self.folder / "balancer", self.gateways, port=port)
         self.url = self.balancer.url
+        self.environment["GATEWAY_PUBLIC_URL"] = self.url
         token = secrets.token_urlsafe(32)
         self.environment[_BUNDLE_TOKEN] = token
         program = find_opa()

@@ -70,7 +70,7 @@ class SignInRow(SQLModel, table=True):
 
 
 class ConsoleSessionRow(SQLModel, table=True):
-    """A person's signed-in browser."""
+    """A person's signed-in browser, or a token of their scripts: its hash then begins with `agt_`."""
 
     __tablename__: ClassVar[Any] = "console_session"
     token_sha256: str = Field(primary_key=True)

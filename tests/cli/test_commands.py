@@ -14,7 +14,8 @@ from gateway.commands import drill
 from gateway.commands.checking import look
 from gateway.documents import Problem, errors
 
-from ..gateway_house import CONFIG
+from ..footing import PUBLIC_URL
+from ..gateway_house import CONFIG, use_link
 from .conftest import Shell
 
 
@@ -44,13 +45,35 @@ async def test_a_persons_way_from_added_to_signed_in_to_removed(shell: Shell) ->
     await shell("people", "add", "olga", "--role", "auditor", "--name", "Olga Reyes")
     assert "Olga Reyes" in (await shell("people", "list")).out
     link = (await shell("login", "--person", "olga", "--json")).json["url"]
-    assert link.startswith(f"{shell.url}/console/login?token=")
-    assert (await shell("login")).out.startswith(shell.url)
+    assert link.startswith(f"{PUBLIC_URL}/console/login?token=")
+    assert (await shell("login")).out.startswith(PUBLIC_URL)
     browser = shell.running.client()
-    assert (await browser.get(link)).status_code == 303
+    assert (await use_link(browser, link.partition("token=")[2])).status_code == 303
     await shell("people", "remove", "olga")
     assert (await browser.get("/console/overview")).status_code == 401
     assert [one["id"] for one in (await shell("people", "list", "--json")).json] == ["operator"]
+
+
+async def test_a_token_for_scripts_is_made_listed_and_revoked(shell: Shell) -> None:
+    made = (await shell("login", "--token", "--days", "2", "--json")).json
+    token = made["token"]
+    assert token.startswith("agt_")
+    async with shell.running.client(token) as script:
+        assert (await script.get("/api/v1/people/me")).json()["id"] == "operator"
+        listed = await shell("sessions", "list")
+        assert made["id"] in listed.out
+        assert token not in listed.out
+        assert "Revoked" in (await shell("sessions", "revoke", made["id"])).out
+        assert (await script.get("/api/v1/people/me")).status_code == 401
+    assert (await shell("login", "--token")).out.startswith("agt_")
+    assert "gateway sessions list" in (await shell("sessions", "revoke", made["id"], exit_code=1)).err
+    for wrong in (("--days", "2"), ("--token", "--next", "/console/audit")):
+        await shell("login", *wrong, exit_code=2)
+
+
+async def test_a_link_leads_to_a_page_of_the_console_and_to_nothing_else(shell: Shell) -> None:
+    assert (await shell("login", "--next", "/console/audit")).out.count("&next=%2Fconsole%2Faudit\n") == 1
+    assert "page of the console" in (await shell("login", "--next", "//evil.example/console", exit_code=1)).err
 
 
 async def test_status_is_one_look_and_its_exit_code_says_whether_all_is_well(shell: Shell) -> None:

@@ -37,6 +37,18 @@ class Page(HTMLParser):
         """The attributes of every such tag."""
         return [attributes for name, attributes in self.tags if name == tag]
 
+    def form(self, action: str) -> dict[str, str]:
+        """The fields of the form that is sent to `action`, as they are filled in."""
+        found: dict[str, str] = {}
+        inside = False
+        for tag, attributes in self.tags:
+            if tag == "form":
+                inside = attributes["action"] == action
+            elif tag == "input" and inside:
+                found[attributes["name"] or ""] = attributes.get("value") or ""
+        assert found, f"the page has no form to {action}"
+        return found
+
     def fields(self, decision: str) -> dict[str, str]:
         """The hidden fields of the form that decides so."""
         found: dict[str, str] = {}

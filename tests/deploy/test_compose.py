@@ -21,6 +21,8 @@ import yaml
 
 from gateway import settings
 from gateway.config import Config
+from gateway.doors.hosts import Hosts
+from gateway.identity.console_site import ConsoleSite
 from gateway.process import Process, load, variable
 from gateway.quickstart.servers import PostgresServer, find_postgres
 from gateway.telemetry import settings as telemetry
@@ -263,3 +265,20 @@ def test_what_the_image_is_made_of_is_let_in_and_nothing_else() -> None:
     copied = [text for name, text in INSTRUCTIONS if name == "COPY" and not text.startswith("--from")]
     sources = {word for text in copied for word in text.split()[:-1]}
     assert sources == let_in
+
+
+def test_the_gateways_answer_to_the_names_by_which_their_neighbours_call_them() -> None:
+    scraped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    called = [target for job in scraped for static in job["static_configs"] for target in static["targets"]]
+    fetched = yaml.safe_load((DEPLOY / "opa.yaml").read_text())["services"]["gateway"]["url"]
+    environment = SERVICES["gateway-1"]["environment"]
+    hosts = Hosts(bound_host="0.0.0.0", allowed=environment["GATEWAY_ALLOWED_HOSTS"].split(","))
+    for host in [*called, fetched.removeprefix("http://"), "gateway-2:8080"]:
+        assert hosts.refusal([(b"host", host.encode())]) is None, host
+
+
+def test_the_console_of_the_published_address_has_a_host_of_its_own() -> None:
+    default = SERVICES["gateway-1"]["environment"]["GATEWAY_PUBLIC_URL"].partition(":-")[2].rstrip("}")
+    site = ConsoleSite.of(public_url=default, console_host=None, port=8080, secret=b"k" * 32)
+    assert site.shares_host is None
+    assert site.base.endswith(".localhost:8080")

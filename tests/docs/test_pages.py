@@ -23,7 +23,7 @@ _OTHER_VARIABLES = {
     "GATEWAY_GIT_SERVER",
     "GATEWAY_GIT_REPOSITORY",
 }
-_ROOMS = ("agents", "approvals", "own", "people", "policy", "system", "trail")
+_ROOMS = ("agents", "approvals", "own", "people", "policy", "sessions", "system", "trail")
 
 
 def _page_id(page: Path) -> str:

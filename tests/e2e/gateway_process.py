@@ -204,6 +204,24 @@ class Gateway:
         headers = {"authorization": f"Bearer {token}"}
         return self._http.request(method, f"{self.url}/api/v1{path}", headers=headers, json=body)
 
+    def sign_in_link(self, person: str | None = None, next_page: str | None = None) -> str:
+        """A sign-in link as `gateway login` prints it; None: the local operator's."""
+        made = self.operator("POST", "/sign-in", {"person": person, "next": next_page})
+        assert made.status_code == 201, made.text
+        return str(made.json()["url"])
+
+    @contextlib.contextmanager
+    def browser(self, person: str | None = None) -> Iterator[httpx.Client]:
+        """A signed-in browser, as a script makes one: it connects to 127.0.0.1 and names the console's host, which not
+        every resolver knows."""
+        link = httpx.URL(self.sign_in_link(person))
+        headers = {"host": link.netloc.decode()}
+        with httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_S, trust_env=False) as client:
+            signed_in = client.post("/console/login", data={"token": link.params["token"]})
+            assert signed_in.status_code == 303, signed_in.text
+            client.headers["cookie"] = signed_in.headers["set-cookie"].partition(";")[0]  # its jar goes by the URL
+            yield client
+
     def agent(self, name: str, user: str | None = None) -> Agent:
         """A new agent, or a further key of one that is there."""
         made = self.operator("POST", "/agents", {"id": name, "team": "e2e"})

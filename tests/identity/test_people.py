@@ -10,11 +10,16 @@ import pytest
 from gateway.actions import Agent
 from gateway.audit.check import verify_data_dir
 from gateway.errors import Refusal
-from gateway.identity import Role, now
+from gateway.identity import Role, now, tokens
+from gateway.identity.console_site import COOKIE, ConsoleSite
 from gateway.identity.people import LINK_VALID_S, SESSION_VALID_S
-from gateway.identity.signed_in import COOKIE, same_origin, signed_in
+from gateway.identity.signed_in import same_origin, signed_in
+from gateway.store.interface import Connection
 
 from .conftest import House
+
+SITE = ConsoleSite("http://gw:8080", "gw")
+PUBLIC = ConsoleSite("https://pub/x", "pub")
 
 
 async def link(house: House, person: str = "ada") -> str:
@@ -90,13 +95,14 @@ async def test_the_local_token_is_new_at_each_start_and_for_its_owner_only(house
     path = tmp_path / "operator.token"
     first = path.read_text().strip()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    person = house.registry.people.who(first)
+    person = house.registry.people.who_bears(first)
     assert person is not None
+    assert house.registry.people.who(first) is None
     assert Role.OPERATOR in person.roles
     again = await house.again()
     await again.open_local_door(tmp_path)
-    assert again.people.who(first) is None
-    assert again.people.who(path.read_text().strip()) == person
+    assert again.people.who_bears(first) is None
+    assert again.people.who_bears(path.read_text().strip()) == person
     assert await house.recorded("person.") == ["person.added"]
 
 
@@ -107,10 +113,10 @@ async def test_a_person_is_there_once(house: House) -> None:
     assert caught.value.code == "conflict"
 
 
-def headers(session: str, **more: str) -> Mapping[str, str]:
+def headers(session: str, site: ConsoleSite = SITE, /, **more: str) -> Mapping[str, str]:
     return {
-        "host": "gw:8080",
-        "cookie": f"a=b; {COOKIE}={session}",
+        "host": site.base.split("/")[2],
+        "cookie": f"a=b; {site.cookie}={session}",
         **{k.replace("_", "-"): v for k, v in more.items()},
     }
 
@@ -118,34 +124,120 @@ def headers(session: str, **more: str) -> Mapping[str, str]:
 async def test_a_cookie_reads_but_writes_only_from_our_own_pages(house: House) -> None:
     people = house.registry.people
     _, session, _ = await people.sign_in(await link(house))
-    assert signed_in(people, "GET", headers(session), None).by_cookie
-    assert signed_in(people, "POST", headers(session, origin="http://gw:8080"), None).person.id == "ada"
-    assert signed_in(people, "POST", headers(session, origin="https://pub"), "https://pub/x").person.id == "ada"
+    assert signed_in(people, "GET", headers(session), SITE).by_cookie
+    assert signed_in(people, "POST", headers(session, origin="http://gw:8080"), SITE).person.id == "ada"
+    assert signed_in(people, "POST", headers(session, PUBLIC, origin="https://pub"), PUBLIC).person.id == "ada"
+    through_a_tunnel = headers(session, host="gw:9", origin="http://gw:9")
+    assert signed_in(people, "POST", through_a_tunnel, SITE).person.id == "ada"
     for bad in (
         {},
         {"origin": "http://evil"},
         {"origin": "null"},
         {"origin": "http://gw:8080.evil"},
+        {"origin": "http://gw:9999"},
+        {"origin": "https://pub"},
+        {"origin": "http://gw:8080", "sec_fetch_site": "same-site"},
         {"origin": "http://gw:8080", "sec_fetch_site": "cross-site"},
         {"sec_fetch_site": "none"},
     ):
         with pytest.raises(Refusal) as caught:
-            signed_in(people, "POST", headers(session, **bad), "https://pub/x")
+            signed_in(people, "POST", headers(session, **bad), SITE)
         assert caught.value.code == "forbidden"
 
 
+async def test_a_cookie_counts_only_under_the_consoles_own_host(house: House) -> None:
+    people = house.registry.people
+    _, session, _ = await people.sign_in(await link(house))
+    for site, host in ((SITE, "127.0.0.1:8080"), (SITE, "localhost"), (SITE, "gw.evil"), (SITE, ""), (PUBLIC, "gw")):
+        with pytest.raises(Refusal) as caught:
+            signed_in(people, "GET", headers(session, site, host=host), site)
+        assert caught.value.code == "unauthenticated"
+    with pytest.raises(Refusal):  # a cookie that another host of the domain may have set
+        signed_in(people, "GET", headers(session, SITE, host="pub"), PUBLIC)
+
+
+async def test_a_page_elsewhere_cannot_read_with_the_cookie_but_links_work(house: House) -> None:
+    people = house.registry.people
+    _, session, _ = await people.sign_in(await link(house))
+    for site in ("same-site", "cross-site"):
+        for mode, dest in (("no-cors", "script"), ("cors", "empty"), ("navigate", "iframe")):
+            fetch = {"sec_fetch_site": site, "sec_fetch_mode": mode, "sec_fetch_dest": dest}
+            with pytest.raises(Refusal) as caught:
+                signed_in(people, "GET", headers(session, **fetch), SITE)
+            assert caught.value.code == "forbidden"
+        linked = {"sec_fetch_site": site, "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}
+        assert signed_in(people, "GET", headers(session, **linked), SITE).person.id == "ada"
+
+
+async def test_a_cookies_secret_is_no_bearer_token_and_a_token_is_no_cookie(house: House) -> None:
+    people = house.registry.people
+    _, session, _ = await people.sign_in(await link(house))
+    token, _ = await people.make_token("ada", by="operator")
+    for registry in (people, (await house.again()).people):
+        assert signed_in(registry, "POST", {"authorization": f"Bearer {token}"}, SITE).person.id == "ada"
+        for wrong in ({"authorization": f"Bearer {session}"}, headers(token)):
+            with pytest.raises(Refusal) as caught:
+                signed_in(registry, "GET", wrong, SITE)
+            assert caught.value.code == "unauthenticated"
+
+
+async def test_the_cookie_of_an_older_version_signs_in_and_is_no_bearer_token_either(house: House) -> None:
+    """Before, a session's secret had the local operator's prefix and passed as a bearer token with all roles."""
+    secret = "agp_" + "x" * 43
+    await link(house)
+    made_ns = house.clock.now_ns()
+
+    def insert(db: Connection) -> None:
+        db.execute(
+            "INSERT INTO console_session (token_sha256, person_id, created_ns, expires_ns) VALUES (?, ?, ?, ?)",
+            (tokens.digest(secret), "ada", made_ns, made_ns + 60 * 10**9),
+        )
+
+    await house.writer.write(insert)
+    people = (await house.again()).people
+    assert signed_in(people, "GET", headers(secret), SITE).person.id == "ada"
+    with pytest.raises(Refusal):
+        signed_in(people, "GET", {"authorization": f"Bearer {secret}"}, SITE)
+
+
+async def test_tokens_end_by_time_by_revoking_and_with_their_person(house: House) -> None:
+    people = house.registry.people
+    _, session, _ = await people.sign_in(await link(house))
+    late, made = await people.make_token("ada", by="operator", valid_s=60)
+    revoked, other = await people.make_token("ada", by="operator")
+    last, _ = await people.make_token("ada", by="operator")
+    assert {one.is_token for one in people.sessions("ada")} == {True, False}
+    assert len(people.sessions()) == 4
+    assert people.sessions("operator") == []
+    with pytest.raises(Refusal):
+        await people.revoke(other.id, by="eve", only_of="eve")
+    assert await people.revoke(other.id, by="operator") == other
+    house.clock.advance(60)
+    for registry in (people, (await house.again()).people):
+        assert registry.who_bears(late) is registry.who_bears(revoked) is None
+        assert registry.who_bears(last) is not None
+        assert {made.id, other.id}.isdisjoint(one.id for one in registry.sessions())
+    await people.remove("ada", by="operator")
+    for registry in (people, (await house.again()).people):
+        assert registry.who_bears(last) is registry.who(session) is None
+        assert registry.sessions() == []
+    kinds = await house.recorded("person.")
+    assert (kinds.count("person.token_made"), kinds.count("person.session_revoked")) == (3, 1)
+
+
 def test_a_request_without_host_or_origin_has_no_origin() -> None:
-    assert not same_origin({"origin": ""}, None)
-    assert not same_origin({}, None)
+    assert not same_origin({"origin": ""}, SITE)
+    assert not same_origin({}, SITE)
 
 
 async def test_a_bearer_token_needs_no_origin_and_beats_the_cookie(house: House) -> None:
     people = house.registry.people
     _, session, _ = await people.sign_in(await link(house))
-    found = signed_in(people, "POST", {"authorization": f"Bearer {session}"}, None)
+    token, _ = await people.make_token("ada", by="operator")
+    found = signed_in(people, "POST", {"authorization": f"Bearer {token}"}, SITE)
     assert (found.person.id, found.by_cookie) == ("ada", False)
     with pytest.raises(Refusal) as caught:
-        signed_in(people, "GET", {**headers(session), "authorization": "Bearer agw_" + "x" * 43}, None)
+        signed_in(people, "GET", {**headers(session), "authorization": "Bearer agw_" + "x" * 43}, SITE)
     assert caught.value.code == "unauthenticated"
     assert "agent" in caught.value.message
 
@@ -153,14 +245,14 @@ async def test_a_bearer_token_needs_no_origin_and_beats_the_cookie(house: House)
 @pytest.mark.parametrize("cookie", ["", "x", f"{COOKIE}=", f"{COOKIE}=nope", f"{COOKIE}=a; \x00;;=", '"'])
 async def test_odd_cookies_are_nobody(house: House, cookie: str) -> None:
     with pytest.raises(Refusal) as caught:
-        signed_in(house.registry.people, "GET", {"cookie": cookie}, None)
+        signed_in(house.registry.people, "GET", {"host": "gw", "cookie": cookie}, SITE)
     assert caught.value.code == "unauthenticated"
 
 
 async def test_a_role_is_asked_for_by_name(house: House) -> None:
     people = house.registry.people
     _, session, _ = await people.sign_in(await link(house))
-    who = signed_in(people, "GET", headers(session), None)
+    who = signed_in(people, "GET", headers(session), SITE)
     who.require(Role.AUDITOR, Role.OPERATOR)
     with pytest.raises(Refusal) as caught:
         who.require(Role.OPERATOR)

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.identity import Role
 from tests.bank_house import LARGE, Bank
+from tests.gateway_house import use_link
 from tests.invariants.counter import API, PATIENCE_S, Counter, is_paid, refused
 
 TWO = '{"quorum": [{"approve": 2}]}'
@@ -76,7 +77,7 @@ async def test_a_quorum_counts_persons_not_votes(
     # Once more, from another browser of hers, and both at once.
     link, _ = await counter.people.make_link("rita", by="operator")
     async with counter.bank.running.client(origin="http://gateway.test") as other:
-        assert (await other.get("/console/login", params={"token": link})).status_code == 303
+        assert (await use_link(other, link)).status_code == 303
         again = await asyncio.gather(*(counter.vote(browser, case_id) for browser in (rita, other, rita, other)))
     assert [answer.json()["code"] for answer in again] == ["decided"] * 4
     shown = await counter.shown(rob, case_id)

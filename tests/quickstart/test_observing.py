@@ -13,8 +13,8 @@ import pytest
 from gateway.app import App
 from gateway.quickstart.start import DEFAULTS, defaults_in
 from gateway.settings import load
-from tests.footing import process_in
-from tests.gateway_house import ROOT, URL
+from tests.footing import PUBLIC_URL, process_in
+from tests.gateway_house import ROOT
 
 BALANCE = {"type": "function", "function": {"name": "get_balance", "parameters": {"type": "object", "properties": {}}}}
 
@@ -58,7 +58,7 @@ async def proposed(app: App) -> dict[str, Any]:
     _, key = await app.registry.keys.create("demo-agent", person=None)
     body = {"model": "demo", "messages": [{"role": "user", "content": "What is the balance?"}], "tools": [BALANCE]}
     transport = httpx.ASGITransport(app=app.asgi)
-    async with httpx.AsyncClient(transport=transport, base_url=URL, headers={"x-api-key": key}) as agent:
+    async with httpx.AsyncClient(transport=transport, base_url=PUBLIC_URL, headers={"x-api-key": key}) as agent:
         answer = await agent.post("/v1/chat/completions", json=body)
     assert answer.status_code == 200, answer.text
     return dict(answer.json()["choices"][0]["message"])

@@ -26,7 +26,7 @@ from gateway.keys import make_keys
 from gateway.process import Process
 from gateway.shared_footing import Shared
 from tests.bank_house import Bank
-from tests.footing import ORIGIN
+from tests.footing import ORIGIN, PUBLIC_URL
 from tests.gateway_house import CONFIG, ROOT, Running
 from tests.invariants.counter import Counter
 
@@ -54,6 +54,7 @@ def configure(folder: Path, *, hold_s: float = 0.05, limits: str = "") -> None:
 def process_of(folder: Path, name: str, database_url: str, redis_url: str) -> Process:
     """What the replica `name` is told by its environment."""
     return Process(
+        public_url=PUBLIC_URL,
         data_dir=folder / name,
         config=folder / "gateway.yaml",
         keys_dir=folder / "keys",

@@ -12,6 +12,7 @@ from gateway.actions import AgentStatus
 from gateway.approvals import Approvals
 from gateway.identity import Role
 from tests.bank_house import Bank
+from tests.gateway_house import use_link
 from tests.replicas.house import Pair, deaf_and_blind, until
 
 SOON_S = 1.0
@@ -77,7 +78,7 @@ async def test_a_sign_in_link_is_good_for_one_of_two_at_the_same_moment(pair: Pa
 
         async def opened(bank: Bank, link: str = link) -> int:
             async with bank.running.client() as browser:
-                return (await browser.get("/console/login", params={"token": link})).status_code
+                return (await use_link(browser, link)).status_code
 
         assert sorted(await asyncio.gather(*map(opened, pair.both))) == [303, 401]
         assert await asyncio.gather(*map(opened, pair.both)) == [401, 401]

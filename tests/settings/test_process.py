@@ -79,3 +79,37 @@ def test_every_field_has_a_variable() -> None:
 
 def test_children_get_no_secret_of_ours() -> None:
     assert child_environment({"PATH": "/bin", "HOME": "/h", "OPENAI_API_KEY": "s"}) == {"PATH": "/bin", "HOME": "/h"}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "LOCALHOST", "127.0.0.9", "[::1]"])
+def test_a_console_that_shares_its_host_is_told_of(host: str) -> None:
+    found, (problem,) = load({"GATEWAY_CONSOLE_HOST": host})
+    assert found is not None
+    assert (problem.severity, "every port of this machine" in problem.message) == ("warning", True)
+    assert load({"GATEWAY_CONSOLE_HOST": host, "GATEWAY_PUBLIC_URL": "http://127.0.0.1:1"})[1] == [problem]
+    assert load({"GATEWAY_CONSOLE_HOST": "gateway.internal"})[1] == []
+
+
+def test_a_console_host_beside_a_public_url_has_no_effect() -> None:
+    _, (problem,) = load({"GATEWAY_CONSOLE_HOST": "127.0.0.1", "GATEWAY_PUBLIC_URL": "https://gate.example"})
+    assert (problem.severity, "no effect" in problem.message) == ("warning", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("GATEWAY_ALLOWED_HOSTS", value) for value in ("http://a", "a:80", "a/b", "*", "a.*", "a b", "*.*.b")),
+        *(("GATEWAY_CONSOLE_HOST", value) for value in ("127.0.0.1:8080", "http://x", "a,b", "")),
+        *(("GATEWAY_PUBLIC_URL", value) for value in ("http://:80", "http://host:99999", "http://host:x")),
+    ],
+)
+def test_names_of_hosts_are_names_only(name: str, value: str) -> None:
+    found, problems = load({name: value})
+    assert (found is None) == bool(value)
+    assert [name in str(problem) for problem in problems] == [True] * bool(value)
+
+
+def test_allowed_hosts_are_a_list() -> None:
+    found, _ = load({"GATEWAY_ALLOWED_HOSTS": "gateway-1, *.Example.com,[fd00::1], 10.0.0.1,"})
+    assert found is not None
+    assert found.allowed_names == ("gateway-1", "*.Example.com", "[fd00::1]", "10.0.0.1")

@@ -7,16 +7,16 @@ from fastapi.responses import RedirectResponse
 from starlette.types import ASGIApp
 
 from gateway import __version__
-from gateway.doors.admin import agents, approvals, own, people, policy, problem, system, trail
+from gateway.doors.admin import agents, approvals, own, people, policy, problem, sessions, system, trail
 from gateway.doors.admin.parts import Parts
 from gateway.doors.admin.replies import Replies
 from gateway.doors.probes import probe_routes
 
 _DESCRIPTION = """Administration, the audit trail, and what an agent may ask about itself.
 
-People authenticate with a console session or a bearer token (`gateway login`, `operator.token` in the data
-directory); `/me` and `/actions` take an agent's key. Errors are problem details (RFC 9457); their `code` is one of
-`/api/v1/errors`. Lists are arrays; `Link: …; rel="next"` leads on."""
+People authenticate with a bearer token (`gateway login --token`, `operator.token` in the data directory), or with the
+console's cookie under the console's own host; `/me` and `/actions` take an agent's key. Errors are problem details
+(RFC 9457); their `code` is one of `/api/v1/errors`. Lists are arrays; `Link: …; rel="next"` leads on."""
 
 
 def admin_app(parts: Parts, console: ASGIApp | None = None) -> FastAPI:
@@ -34,7 +34,7 @@ def admin_app(parts: Parts, console: ASGIApp | None = None) -> FastAPI:
     app.state.replies = Replies(parts.clock)
     problem.install(app, parts.ids.new, parts.governor.unauthenticated)
     api = APIRouter(prefix="/api/v1")
-    for room in (system, agents, people, approvals, policy, trail, own):
+    for room in (system, agents, people, sessions, approvals, policy, trail, own):
         api.include_router(room.routes)
     app.include_router(api)
     app.include_router(probe_routes(parts.health, parts.metrics))

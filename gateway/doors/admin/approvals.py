@@ -224,8 +224,8 @@ def _owners(parts: Parts, case: Case) -> tuple[str, ...]:
 
 
 def _may_still_read(parts: Parts, person: SignedIn) -> bool:
-    now = parts.registry.people.who(person.secret)
-    return now is not None and now.removed_ns is None and any(one in now.roles for one in (Role.REVIEWER, Role.AUDITOR))
+    now = person.now(parts.registry.people)
+    return now is not None and any(one in now.roles for one in (Role.REVIEWER, Role.AUDITOR))
 
 
 def _ended(case: Case) -> dict[str, Any]:

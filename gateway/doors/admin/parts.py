@@ -14,6 +14,7 @@ from gateway.clock import Clock, Ids
 from gateway.documents import Problem
 from gateway.doors.desk import Desk
 from gateway.doors.health import Health
+from gateway.identity.console_site import ConsoleSite
 from gateway.identity.registry import Registry
 from gateway.policy import Explanation
 from gateway.policy.known import Known
@@ -165,6 +166,8 @@ class Parts(Protocol):
 
     @property
     def process(self) -> Process: ...
+    @property
+    def site(self) -> ConsoleSite: ...
     @property
     def clock(self) -> Clock: ...
     @property

@@ -10,8 +10,7 @@ from gateway.clock import rfc3339
 from gateway.doors.admin.paging import Cursor, Limit, page
 from gateway.doors.admin.people_in import Operator, PartsDep, Person
 from gateway.doors.admin.schemas import PersonChange, PersonIn, PersonOut, SignInIn, SignInOut
-from gateway.errors import Refusal
-from gateway.identity.people import Role
+from gateway.doors.admin.sessions import may_make_for
 
 routes = APIRouter(tags=["people"])
 
@@ -56,12 +55,10 @@ async def who_am_i(person: Person) -> PersonOut:
 
 
 @routes.post("/sign-in", status_code=201)
-async def make_link(wanted: SignInIn, request: Request, parts: PartsDep, person: Person) -> SignInOut:
+async def make_link(wanted: SignInIn, parts: PartsDep, person: Person) -> SignInOut:
     """A one-time link to the console, for yourself; operators may make one for others."""
     whom = wanted.person or person.person.id
-    if whom != person.person.id and not person.may(Role.OPERATOR):
-        raise Refusal("forbidden", "Only an operator may make a sign-in link for somebody else.")
+    may_make_for(person, whom, "sign-in link")
     secret, expires_ns = await parts.registry.people.make_link(whom, by=person.person.id)
-    base = parts.process.public_url or str(request.base_url)
-    url = f"{base.rstrip('/')}/console/login?token={secret}"
+    url = parts.site.sign_in_url(secret, wanted.next)
     return SignInOut(url=url, person=whom, expires=rfc3339(expires_ns))

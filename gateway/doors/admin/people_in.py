@@ -24,7 +24,7 @@ async def anyone_signed_in(request: Request, parts: PartsDep) -> SignedIn:
 async def person_of(request: Request, parts: Parts) -> SignedIn:
     """The person behind a request. Raises `unauthenticated`, `forbidden`; what another replica just made is looked for
     before it is refused."""
-    asked = (parts.registry.people, request.method, request.headers, parts.process.public_url)
+    asked = (parts.registry.people, request.method, request.headers, parts.site)
     try:
         return signed_in(*asked)
     except Refusal as refusal:

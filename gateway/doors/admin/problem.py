@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.doors.desk import WRONG_HOST
 from gateway.errors import CODES, Refusal
 
 MEDIA_TYPE = "application/problem+json"
@@ -68,7 +69,7 @@ def install(app: FastAPI, new_id: Callable[[], str], unauthenticated: Callable[[
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refusal)
-        if error.code == "unauthenticated":
+        if error.code in ("unauthenticated", "wrong_host"):
             unauthenticated()
         errors = [{"detail": text} for text in error.detail.get("problems", "").splitlines()]
         return problem(error, request_id_of(request.scope), errors)
@@ -100,7 +101,7 @@ def install(app: FastAPI, new_id: Callable[[], str], unauthenticated: Callable[[
     app.add_exception_handler(Refusal, refused)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
-    app.add_middleware(_Frame, new_id=new_id)
+    app.add_middleware(_Frame, new_id=new_id, unauthenticated=unauthenticated)
 
 
 def _told(detail: dict[str, Any]) -> dict[str, str]:
@@ -113,9 +114,10 @@ def _told(detail: dict[str, Any]) -> dict[str, str]:
 class _Frame:
     """Around every request: its id, a limit on its body, the last catch, and headers that hold everywhere."""
 
-    def __init__(self, app: ASGIApp, new_id: Callable[[], str]) -> None:
+    def __init__(self, app: ASGIApp, new_id: Callable[[], str], unauthenticated: Callable[[], None]) -> None:
         self._app = app
         self._new_id = new_id
+        self._unauthenticated = unauthenticated
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -144,11 +146,18 @@ class _Frame:
                     (b"x-content-type-options", b"nosniff"),
                     (b"referrer-policy", b"no-referrer"),
                     (b"cache-control", b"no-store"),
+                    (b"cross-origin-resource-policy", b"same-origin"),
+                    (b"x-frame-options", b"DENY"),
                 ]
                 headers = [*message["headers"], *(one for one in ours if one[0] not in given)]
                 message = {**message, "headers": headers}
             await send(message)
 
+        wrong_host: Refusal | None = scope.get(WRONG_HOST)
+        if wrong_host is not None:
+            self._unauthenticated()
+            await problem(wrong_host, request_id)(scope, receive, framed_send)
+            return
         try:
             await self._app(scope, framed_receive, framed_send)
         except Exception:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from gateway.actions import Agent, ModelTarget, usd_text
 from gateway.clock import rfc3339
 from gateway.identity.agents import Registered
+from gateway.identity.console_site import page_of_console
 from gateway.identity.keys import Key
-from gateway.identity.people import Person, Role
+from gateway.identity.people import Person, Role, Session
 
 AgentId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 PersonId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}$")]
@@ -246,6 +247,16 @@ class SignInIn(In):
     """Whom to make a sign-in link for; absent: yourself."""
 
     person: PersonId | None = None
+    next: Annotated[str, StringConstraints(max_length=2000)] | None = Field(
+        default=None, description="The console's page to show after the sign-in, such as /console/approvals."
+    )
+
+    @field_validator("next")
+    @classmethod
+    def _is_page(cls, path: str | None) -> str | None:
+        if path is not None and page_of_console(path) is None:
+            raise ValueError("Name a page of the console by its path, such as /console/approvals.")
+        return path
 
 
 class SignInOut(Out):
@@ -254,6 +265,39 @@ class SignInOut(Out):
     url: str
     person: str
     expires: str
+
+
+class TokenIn(In):
+    """Whom to make an API token for; absent: yourself."""
+
+    person: PersonId | None = None
+    days: Annotated[int, Field(ge=1, le=365)] = Field(default=30, description="How long it is good.")
+
+
+class SessionOut(Out):
+    """A console session, or an API token, that is good now."""
+
+    id: str
+    kind: Literal["console", "token"]
+    person: str
+    created: str
+    expires: str
+
+    @staticmethod
+    def of(one: Session) -> SessionOut:
+        return SessionOut(
+            id=one.id,
+            kind="token" if one.is_token else "console",
+            person=one.person,
+            created=rfc3339(one.created_ns),
+            expires=rfc3339(one.expires_ns),
+        )
+
+
+class TokenMade(SessionOut):
+    """A new API token, shown this once."""
+
+    token: str
 
 
 class ModelOut(Out):

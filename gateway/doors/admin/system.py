@@ -51,6 +51,7 @@ async def status(parts: Parts) -> dict[str, Any]:
         ],
         "policy": {"revision": parts.policy.revision},
         "configuration": _configuration(parts),
+        "console": {"own_host": parts.site.shares_host is None, "warning": parts.site.shares_host},
         "audit": {
             "size": log.size,
             "signed_size": log.signed_size,

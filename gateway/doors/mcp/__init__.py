@@ -8,8 +8,8 @@ Fails closed: what it can't read, or what isn't governed yet (prompts, resources
 """
 
 from gateway.doors.mcp.door import McpDoor
-from gateway.doors.mcp.hosts import Hosts
+from gateway.doors.mcp.origins import Origins
 from gateway.doors.mcp.sessions import Sessions
 from gateway.doors.mcp.waiting import Ladder
 
-__all__ = ["Hosts", "Ladder", "McpDoor", "Sessions"]
+__all__ = ["Ladder", "McpDoor", "Origins", "Sessions"]

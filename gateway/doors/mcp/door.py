@@ -8,14 +8,14 @@ from typing import Any, Final
 import structlog
 
 from gateway.actions import Action, Kind, ParsesTrace
-from gateway.doors.desk import Desk, Intake, Receive, Scope, Send
+from gateway.doors.desk import WRONG_HOST, Desk, Intake, Receive, Scope, Send
 from gateway.doors.mcp import envelope, results
 from gateway.doors.mcp.answer import Answer
 from gateway.doors.mcp.calls import DOOR, Calls, Request
 from gateway.doors.mcp.governs import Governs
 from gateway.doors.mcp.head import Head
-from gateway.doors.mcp.hosts import Hosts
 from gateway.doors.mcp.message import Reader
+from gateway.doors.mcp.origins import Origins
 from gateway.doors.mcp.protocol import (
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -52,7 +52,7 @@ class McpDoor:
         governor: Governs,
         *,
         sessions: Sessions,
-        hosts: Hosts,
+        origins: Origins,
         definition: Callable[[str], Mapping[str, Any] | None],
         parse_trace: ParsesTrace,
         version: str,
@@ -61,7 +61,7 @@ class McpDoor:
         self._desk = desk
         self._governor = governor
         self._sessions = sessions
-        self._hosts = hosts
+        self._origins = origins
         self._reader = Reader()
         self._server_info = {
             "name": "agent-governance-gateway",
@@ -86,7 +86,9 @@ class McpDoor:
         try:
             try:
                 head = Head(scope["headers"])
-                self._hosts.check(head.values.get(b"host"), head.values.get(b"origin"))
+                if (wrong_host := scope.get(WRONG_HOST)) is not None:
+                    raise wrong_host
+                self._origins.check(head.values.get(b"origin"))
                 intake = await self._desk.admit(scope, request_id)
                 if intake.fault is not None:
                     raise intake.fault
@@ -210,7 +212,7 @@ class McpDoor:
         """Record what the door itself refuses; strangers are only counted, so that they can't fill the disk."""
         if intake is not None:
             await self._refuse(intake, Kind.TOOL_CALL, "", answer, refusal)
-        elif refusal.code in ("unauthenticated", "forbidden"):
+        elif refusal.code in ("unauthenticated", "forbidden", "wrong_host"):
             self._governor.unauthenticated()
 
     async def _refuse(self, intake: Intake, kind: Kind, target: str, answer: Answer, refusal: Refusal) -> None:

@@ -10,7 +10,6 @@ _READ: Final = frozenset(
     {
         b"accept",
         b"content-type",
-        b"host",
         b"origin",
         b"mcp-protocol-version",
         b"mcp-method",

@@ -11,7 +11,7 @@ import orjson
 import structlog
 
 from gateway.actions import Action, Kind, ModelTarget
-from gateway.doors.desk import Desk, Intake, Receive, Scope, Send
+from gateway.doors.desk import WRONG_HOST, Desk, Intake, Receive, Scope, Send
 from gateway.doors.openai.errors import error_body, error_event, error_headers, rate_headers
 from gateway.doors.openai.request import parse_request
 from gateway.errors import Refusal
@@ -49,10 +49,12 @@ class OpenAIDoor:
         answer = _Answer(send, request_id)
         intake: Intake | None = None
         try:
+            if (wrong_host := scope.get(WRONG_HOST)) is not None:
+                raise wrong_host
             intake = await self._desk.admit(scope, request_id)
             await self._route(scope, receive, intake, answer)
         except Refusal as refusal:
-            if refusal.code == "unauthenticated":
+            if refusal.code in ("unauthenticated", "wrong_host"):
                 self._governor.unauthenticated()
             await answer.refuse(refusal)
         except Exception:

@@ -55,9 +55,9 @@ class Person(NamedTuple):
         return decided
 
     def _watch(self, case: dict[str, Any], wanted: str) -> dict[str, Any]:
-        link = self.stage.gateway("login")["url"]
-        say(f"   your turn: sign in with {link}")
-        say(f"   then open {self.stage.url}/console/approvals/{case['id']} and {wanted}. Waiting ...")
+        link = self.stage.gateway("login", "--next", f"/console/approvals/{case['id']}")["url"]
+        say(f"   your turn: open {link}")
+        say(f"   sign in, which leads to the case, and {wanted}. Waiting ...")
         deadline_s = time.monotonic() + BY_HAND_S
         while time.monotonic() < deadline_s:
             now: dict[str, Any] = self.stage.gateway("approvals", "show", case["id"])

@@ -34,7 +34,7 @@ from gateway.actions import (
 )
 from gateway.clock import Ids, SystemClock
 from gateway.doors.desk import Desk, Message, Scope
-from gateway.doors.mcp import Hosts, Ladder, McpDoor, Sessions
+from gateway.doors.mcp import Ladder, McpDoor, Origins, Sessions
 from gateway.doors.mcp.governs import Governs
 from gateway.doors.mcp.waiting import SHIPPED
 from gateway.errors import Refusal
@@ -225,7 +225,9 @@ def digest(tenant: str, agent: str, user: str | None, target: str, arguments: di
 class House:
     """The door and everything behind it."""
 
-    def __init__(self, hosts: Hosts | None = None, governor: Governs | None = None, ladder: Ladder = SHIPPED) -> None:
+    def __init__(
+        self, origins: Origins | None = None, governor: Governs | None = None, ladder: Ladder = SHIPPED
+    ) -> None:
         """`governor`: whom the door asks in place of the real one."""
         clock = SystemClock()
         ids = Ids(clock)
@@ -270,7 +272,7 @@ class House:
             self.desk,
             self.governor if governor is None else governor,
             sessions=Sessions(b"k" * 32),
-            hosts=hosts or Hosts(bound_host="127.0.0.1"),
+            origins=origins or Origins(bound_host="127.0.0.1"),
             definition=definition,
             parse_trace=parse_trace,
             version="0",

@@ -28,7 +28,8 @@ from mcp_types import CallToolResult, TextContent
 from gateway.app import App
 from gateway.approvals.case import Case, Choice, State
 from gateway.doors.dispatch import Dispatcher
-from gateway.doors.mcp import Hosts, Ladder, McpDoor, Sessions
+from gateway.doors.hosts import Hosts
+from gateway.doors.mcp import Ladder, McpDoor, Origins, Sessions
 from gateway.identity import Role
 from gateway.process import Process
 from gateway.telemetry import trace_parser
@@ -65,7 +66,7 @@ def quick_door(app: App) -> McpDoor:
         app.desk,
         app.governor,
         sessions=Sessions(b"k" * 32),
-        hosts=Hosts(bound_host="127.0.0.1"),
+        origins=Origins(bound_host="127.0.0.1"),
         definition=app.catalog.definition,
         parse_trace=trace_parser(os.urandom),
         version="0",
@@ -87,7 +88,7 @@ async def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         _, key = await app.registry.keys.create("demo-agent", person=None)
         await app.registry.people.add("rita", name="Rita", roles=[Role.REVIEWER], by=None)
         config = uvicorn.Config(
-            Dispatcher(models=app.asgi, mcp=quick_door(app), rest=app.asgi),
+            Dispatcher(models=app.asgi, mcp=quick_door(app), rest=app.asgi, hosts=Hosts(bound_host="127.0.0.1")),
             host="127.0.0.1",
             port=0,
             lifespan="off",

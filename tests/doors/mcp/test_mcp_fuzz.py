@@ -71,7 +71,6 @@ headers = st.fixed_dictionaries(
         "accept": st.sampled_from(["*/*", "text/event-stream", "application/json"]) | header_values,
         "content-type": st.just("application/json") | header_values,
         "origin": st.just("http://localhost") | header_values,
-        "host": st.just("localhost") | header_values,
         "traceparent": header_values,
     },
 )
