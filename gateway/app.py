@@ -31,6 +31,7 @@ from gateway.audit.reverify import Reverification
 from gateway.audit.trail import Trail
 from gateway.audit.view import Filter
 from gateway.catalog.catalog import Catalog
+from gateway.catalog.manifests import Stdio
 from gateway.catalog.seen import SeenTools
 from gateway.catalog.sentences import render_sentence
 from gateway.clock import Ids, PooledRandom, SystemClock
@@ -65,15 +66,18 @@ from gateway.policy import Decider
 from gateway.policy.known import Known
 from gateway.process import Process
 from gateway.settings import child_environment, resolve, resolve_text
+from gateway.stdio_servers import guarded, mode_of
 from gateway.store.interface import Connection
 from gateway.telemetry import Metrics, Observer, names, start_export, trace_parser
 from gateway.telemetry.settings import read as read_telemetry
+from gateway.upstreams.confinement.support import support
 from gateway.upstreams.models import Models
 from gateway.upstreams.performing import Performing
 from gateway.upstreams.proxies import proxy_of
 from gateway.upstreams.tool_servers import ToolServers
 from gateway.upstreams.wire import Wire
 
+HOMES = "tool-servers"  # in the data directory: what tool servers that the gateway runs keep
 TICK_S = 1.0
 FOOTING_TICK_S = 0.5
 RESUME_EVERY = 10  # ticks: what was approved and could not begin, as while no policy could be asked, is tried again
@@ -93,13 +97,15 @@ class App:
         process: Process,
         *,
         operator_token: str | None = None,
+        common_dir: Path | None = None,
         port: int | None = None,
         defaults: Path | None = None,
     ) -> None:
-        """`operator_token`: the local operator's, where several workers share one data directory. `port`: the one that
-        was bound, where the process leaves it to the system. `defaults`: a file whose settings apply where the
-        configuration says nothing; the quickstart has one."""
+        """`operator_token`: the local operator's, and `common_dir` the data directory that several workers share.
+        `port`: the one that was bound, where the process leaves it to the system. `defaults`: a file whose settings
+        apply where the configuration says nothing; the quickstart has one."""
         self.process = process
+        self._common_dir = common_dir
         self._port = process.port if port is None else port
         self._defaults = defaults
         self._operator_token = operator_token
@@ -202,6 +208,8 @@ class App:
             resolve=resolve,
             resolve_text=resolve_text,
             child_environment=child_environment(),
+            homes=self.process.data_dir.absolute() / HOMES,
+            support=support(),
             learn=self._learned,
             report=self.catalog.connection,
             clock=self.clock,
@@ -348,6 +356,7 @@ class App:
         self.health.add("audit_trail", lambda: self.reverification.fault)
         self.health.add("configuration", self._configuration_fault)
         self.health.add("tool_servers", self._tool_server_fault)
+        self.health.add("confinement", self._confinement_fault)
 
     def _configuration_fault(self) -> str | None:
         found = errors(self.configuration.problems)
@@ -356,6 +365,24 @@ class App:
     def _tool_server_fault(self) -> str | None:
         away = [f"{one.server} ({one.reason})" for one in self.catalog.servers() if one.state not in _CONNECTED]
         return f"Not connected: {'; '.join(away)}" if away else None
+
+    def _confinement_fault(self) -> str | None:
+        servers = self.tools.unconfined()
+        if not servers:
+            return None
+        return f"Not confined fully: {', '.join(servers)}; {self.tools.support.shortfall}."
+
+    def _tell_confinement(self, prepared: Prepared) -> None:
+        """Once for each state in force: how the servers that the gateway runs are confined."""
+        modes = {
+            one.server: mode_of(one.transport, prepared.config.stdio)
+            for one in prepared.manifests
+            if isinstance(one.transport, Stdio)
+        }
+        if modes:
+            log.info("confinement", servers=modes, landlock_abi=self.tools.support.landlock)
+        for server in self.tools.unconfined():
+            log.warning("tool_server_not_confined", server=server, reason=self.tools.support.shortfall)
 
     # ------------------------------------------------------------ change
 
@@ -409,7 +436,9 @@ class App:
         self.limits.reconfigure(prepared.allowances)
         self.approvals.reconfigure(prepared.config.approvals)
         self.models.swap(prepared.providers)
-        self.tools.configure(server_configs(prepared.manifests))
+        kept = guarded(self.process, prepared.config, prepared.manifests, common_dir=self._common_dir)
+        self.tools.configure(server_configs(prepared.manifests, prepared.config.stdio, kept))
+        self._tell_confinement(prepared)
         if before != prepared.engine.revision:
             await self._journal(
                 "policy.activated",

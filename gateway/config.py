@@ -353,6 +353,20 @@ class Approvals(Room):
     groups: tuple[str, ...] = Field(default=(), description="Groups of reviewers that policies may name.")
 
 
+class StdioServers(Room):
+    """How tool servers that the gateway runs (transport `stdio`) are confined. A manifest may say otherwise for its
+    own, but not less than `required`."""
+
+    confinement: Literal["required", "best_effort", "off"] = Field(
+        default="best_effort",
+        description="required: a server that this system can't confine to its folders is not started; best_effort: it"
+        " is, and `gateway status` says what is missing; off: it runs as any child of the gateway.",
+    )
+    user: str | None = Field(
+        default=None, min_length=1, description="User of this system as whom they run; needs a gateway run by root."
+    )
+
+
 class Server(Room):
     max_body_bytes: int = Field(
         description="Larger requests are refused.", default=33_554_432, ge=1024, le=1024 * 1024 * 1024
@@ -380,4 +394,5 @@ class Config(Room):
     )
     approvals: Approvals = Approvals()
     audit: Audit = Audit()
+    stdio: StdioServers = StdioServers()
     server: Server = Server()

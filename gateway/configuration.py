@@ -21,14 +21,17 @@ from gateway.catalog.manifests import Manifest, StreamableHttp
 from gateway.catalog.models import PriceRow, priced_name
 from gateway.catalog.prices import read_prices
 from gateway.catalog.registry import described, read_registry
+from gateway.config import StdioServers
 from gateway.documents import Problem, errors
 from gateway.known_names import known_names
 from gateway.limits.allowance import AllowanceTable, table_of
 from gateway.policy import EmbeddedEngine, Examined, build, failures
 from gateway.policy.known import Known
 from gateway.settings import Config
+from gateway.stdio_servers import server_config
+from gateway.upstreams.confinement.plan import Guarded
 from gateway.upstreams.models import ModelProvider, Models
-from gateway.upstreams.tool_servers import HttpServerConfig, ServerConfig, StdioServerConfig
+from gateway.upstreams.tool_servers import HttpServerConfig, ServerConfig
 
 # What the rooms that are built once, at start, were given.
 _FIXED = {"environment", "audit", "server"}
@@ -226,8 +229,8 @@ def _fixed(path: Path, old: Config, new: Config) -> list[Problem]:
     ]
 
 
-def server_configs(manifests: tuple[Manifest, ...]) -> list[ServerConfig]:
-    """The tool servers that the gateway itself talks to, as upstreams need them."""
+def server_configs(manifests: tuple[Manifest, ...], stdio: StdioServers, kept: Guarded) -> list[ServerConfig]:
+    """The tool servers that the gateway itself talks to, as upstreams need them; `kept` from those that it runs."""
     servers: list[ServerConfig] = []
     for one in manifests:
         transport = one.transport
@@ -239,8 +242,7 @@ def server_configs(manifests: tuple[Manifest, ...]) -> list[ServerConfig]:
                 HttpServerConfig(one.server, transport.url, credential, transport.connect_timeout_s, one.call_timeout_s)
             )
         else:
-            env = tuple(sorted(transport.env.items()))
-            servers.append(StdioServerConfig(one.server, transport.command, env, transport.cwd, one.call_timeout_s))
+            servers.append(server_config(one, transport, stdio, kept))
     return servers
 
 

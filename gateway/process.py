@@ -1,6 +1,7 @@
 """Settings of the process, from the environment: what cannot change while it runs.
 
-The only reader of the environment beside `gateway/references.py`; the `Field` descriptions are the documentation.
+The only reader of the environment beside `gateway/references.py`, and `gateway/environment.py`, which takes it out of
+sight; the `Field` descriptions are the documentation.
 """
 
 from __future__ import annotations
@@ -162,6 +163,12 @@ def _console(given: Mapping[str, str]) -> Iterator[Problem]:
         )
         mend = "Unset it, unless your browser can't open names below localhost."
         yield Problem("environment", 0, message, mend, "warning")
+
+
+def secret_files(environ: Mapping[str, str] = os.environ) -> list[Path]:
+    """The files that process settings refer to, such as one with the address and password of the database."""
+    given = (environ.get(variable(field), "") for field in sorted(_SECRETS))
+    return [Path(text.removeprefix("file:")) for text in given if text.startswith("file:/")]
 
 
 def child_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:

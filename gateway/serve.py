@@ -41,11 +41,13 @@ OnReady = Callable[[App, str], Awaitable[None]]
 
 @dataclass(frozen=True)
 class AmongWorkers:
-    """What a worker is given: the socket that all share, its own by which it alone is reached, the operator's token."""
+    """What a worker is given: the socket that all share, its own by which it alone is reached, the operator's token and
+    the data directory that all share."""
 
     listening: socket.socket
     own: socket.socket
     operator_token: str
+    common_dir: Path
 
 
 class _Server(uvicorn.Server):
@@ -87,8 +89,13 @@ async def _serve(
     sockets = [listen(process.host, process.port)] if among is None else [among.listening, among.own]
     try:
         port: int = sockets[0].getsockname()[1]
-        operator_token = None if among is None else among.operator_token
-        app = App(process, operator_token=operator_token, port=port, defaults=defaults)
+        app = App(
+            process,
+            operator_token=None if among is None else among.operator_token,
+            common_dir=None if among is None else among.common_dir,
+            port=port,
+            defaults=defaults,
+        )
         logs.on_drop = app.metrics.log_line_dropped
         await app.start()
         logs.also = app.export.put_line

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from gateway import environment
 from gateway.app import App
 from gateway.errors import Refusal
 from gateway.identity.registry import OPERATOR_TOKEN
@@ -48,6 +49,8 @@ def folder_of(common_dir: Path, number: int) -> Path:
 
 def main(given: list[str]) -> int:
     """Serve until told to stop, or until the supervisor is gone; the exit code."""
+    environment.take()
+    environment.forbid_inspection()
     orders = msgspec.json.decode(given[0], type=Orders)
     line = _inherited(orders.line)
     listening = _inherited(orders.listening)
@@ -86,6 +89,7 @@ def _serve(orders: Orders, found: Process, line: socket.socket, listening: socke
         listening=listening,
         own=listen(LOOPBACK, orders.own_port, option="GATEWAY_WORKERS_PORT"),
         operator_token=(common_dir / OPERATOR_TOKEN).read_text().strip(),
+        common_dir=common_dir,
     )
 
     async def tell(_app: App, _url: str) -> None:

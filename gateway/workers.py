@@ -22,6 +22,7 @@ import time
 import msgspec
 import structlog
 
+from gateway import environment
 from gateway.errors import Refusal
 from gateway.identity.registry import new_operator_token
 from gateway.process import Process
@@ -95,12 +96,14 @@ class _Worker:
             own_port=self._process.workers_port and self._process.workers_port + self.number - 1,
         )
         try:
-            self.child = subprocess.Popen(  # noqa: S603 - our own module
-                [sys.executable, "-P", "-m", "gateway.worker", msgspec.json.encode(orders).decode()],
-                pass_fds=(orders.listening, orders.line),
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for us, and we tell them
-            )
+            with environment.of_child() as (environ, descriptors):
+                self.child = subprocess.Popen(  # noqa: S603 - our own module
+                    [sys.executable, "-P", "-m", "gateway.worker", msgspec.json.encode(orders).decode()],
+                    env=environ,
+                    pass_fds=(orders.listening, orders.line, *descriptors),
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,  # Ctrl-C is for us, and we tell them
+                )
         except BaseException:
             ours.close()
             raise

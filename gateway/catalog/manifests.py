@@ -94,13 +94,24 @@ class StreamableHttp(_Shape):
         return value
 
 
+class Paths(_Shape):
+    """What a confined server may use beside the system's folders and its own. Each may be a reference; one that is not
+    is relative to the manifest."""
+
+    read: tuple[str, ...] = ()  # and execute
+    write: tuple[str, ...] = ()  # and read, and execute
+
+
 class Stdio(_Shape):
     """A server that the gateway runs as its child. It gets this environment and nothing of the gateway's own."""
 
     type: Literal["stdio"]
     command: Annotated[tuple[str, ...], Field(min_length=1)]  # words; each may be a reference
     env: dict[str, str] = {}  # values may be references
-    cwd: Path | None = None
+    cwd: Path | None = None  # read and written; without one it works in its home
+    paths: Paths = Paths()
+    confinement: Literal["required", "best_effort", "off"] | None = None  # None: as stdio.confinement says
+    user: str | None = None  # None: as stdio.user says
 
     @field_validator("command")
     @classmethod

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from gateway import documents
-from gateway.catalog.manifests import Manifest, Stdio, StreamableHttp
+from gateway.catalog.manifests import Manifest, Paths, Stdio, StreamableHttp
 from gateway.documents import Document, Problem
 from gateway.settings import UnresolvedReference, is_reference, resolve, resolve_text
 
@@ -48,7 +48,7 @@ def read_registry(
         seen.setdefault(manifest.server, file.name)
         if why_off(manifest, environ) is None:
             problems += _unresolved(document, manifest, environ)
-            manifests.append(_beside(manifest, file.absolute().parent))
+            manifests.append(beside(manifest, file.absolute().parent))
     if documents.errors(problems):
         return None, problems
     return tuple(sorted(manifests, key=lambda manifest: manifest.server)), problems
@@ -87,12 +87,18 @@ def why_off(manifest: Manifest, environ: Mapping[str, str] = os.environ) -> str 
     return None
 
 
-def _beside(manifest: Manifest, folder: Path) -> Manifest:
-    """A working directory is relative to the manifest."""
+def beside(manifest: Manifest, folder: Path) -> Manifest:
+    """A working directory and paths are relative to the manifest."""
     transport = manifest.transport
-    if not isinstance(transport, Stdio) or transport.cwd is None:
+    if not isinstance(transport, Stdio):
         return manifest
-    return manifest.model_copy(update={"transport": transport.model_copy(update={"cwd": folder / transport.cwd})})
+
+    def absolute(path: str) -> str:
+        return path if is_reference(path) else str(folder / path)
+
+    paths = Paths(read=tuple(map(absolute, transport.paths.read)), write=tuple(map(absolute, transport.paths.write)))
+    cwd = None if transport.cwd is None else folder / transport.cwd
+    return manifest.model_copy(update={"transport": transport.model_copy(update={"cwd": cwd, "paths": paths})})
 
 
 def _unresolved(document: Document, manifest: Manifest, environ: Mapping[str, str]) -> Iterator[Problem]:
@@ -110,6 +116,12 @@ def _unresolved(document: Document, manifest: Manifest, environ: Mapping[str, st
             yield document.problem(place, message, "Correct what it leads to.")
 
 
+def references_of(manifest: Manifest) -> list[str]:
+    """The texts of a manifest that may be references, `enabled` included."""
+    texts = [text for _, text in _references(manifest)]
+    return texts if isinstance(manifest.enabled, bool) else [manifest.enabled, *texts]
+
+
 def _references(manifest: Manifest) -> Iterator[tuple[tuple[str | int, ...], str]]:
     if manifest.credential is not None:
         yield ("credential",), manifest.credential.reference
@@ -121,3 +133,6 @@ def _references(manifest: Manifest) -> Iterator[tuple[tuple[str | int, ...], str
             yield ("transport", "command", index), word
         for name, value in transport.env.items():
             yield ("transport", "env", name), value
+        for kind, paths in (("read", transport.paths.read), ("write", transport.paths.write)):
+            for index, path in enumerate(paths):
+                yield ("transport", "paths", kind, index), path

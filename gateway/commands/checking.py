@@ -46,12 +46,13 @@ def _count(number: int, noun: str) -> str:
 
 def look(config: Path) -> tuple[list[Problem], str]:
     """All problems, and what was found if there are none. One broken file does not hide those of the others."""
-    from gateway import documents, process, settings
+    from gateway import documents, process, settings, stdio_servers
     from gateway.catalog.registry import described, read_registry, switched_off
     from gateway.commands import deciders
     from gateway.documents import Problem
     from gateway.known_names import known_names
     from gateway.policy import Examined, build, failed, run
+    from gateway.upstreams.confinement.support import support
 
     own, problems = process.load()
     if own is not None and own.data_dir.is_dir() and own.data_dir.stat().st_mode & 0o077:
@@ -85,6 +86,8 @@ def look(config: Path) -> tuple[list[Problem], str]:
         registered = None if data_dir is None else deciders.registered(data_dir)
         known = known_names(found, described(registry), registered or (), complete=registered is not None)
         problems += examined.unknown_names(known)
+    if found is not None and own is not None and manifests is not None:
+        problems += stdio_servers.problems(own.model_copy(update={"config": config}), found, support())
     if found is not None:
         problems += _who_decides(config, found, data_dir)
     unique = list(dict.fromkeys(problems))

@@ -12,7 +12,7 @@ from typing import Any
 
 from typer.main import get_command
 
-from gateway.cli import app
+from gateway.commands.program import app
 from gateway.errors import CODES
 
 _HEAD = "<!-- Written by `python -m gateway.commands.reference docs/reference`; a test compares it with the code. -->"

@@ -29,6 +29,7 @@ import mcp.types as types
 import uvicorn
 from mcp.server.lowlevel import Server
 
+from gateway import environment
 from gateway.quickstart.account import TOOLS, Declined, Ledger
 from gateway.settings import UnresolvedReference, resolve
 
@@ -159,6 +160,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--fault", type=Fault.parse, action="append", default=[], help="e.g. die-after:transfer")
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when standard input closes")
     given = parser.parse_args(argv)
+    environment.take()
+    environment.forbid_inspection()
     try:
         token: str | None = resolve(TOKEN_REFERENCE)
     except UnresolvedReference:

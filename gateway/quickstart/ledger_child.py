@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from gateway import environment
 from gateway.errors import Refusal
 from gateway.process import child_environment
 
@@ -20,14 +21,16 @@ def ledger(folder: Path, token: str) -> Iterator[str]:
     It ends when we do, however that comes, since its standard input then closes.
     """
     module = [sys.executable, "-P", "-m", "gateway.quickstart.ledger"]
-    child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-        [*module, "--db", str(folder / "ledger.db"), "--port", "0", "--until-stdin-closes"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=child_environment() | {"LEDGER_TOKEN": token},
-        start_new_session=True,  # Ctrl-C is for the gateway, which still talks to the ledger while it stops
-    )
+    with environment.of_child(child_environment() | {"LEDGER_TOKEN": token}) as (environ, descriptors):
+        child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            [*module, "--db", str(folder / "ledger.db"), "--port", "0", "--until-stdin-closes"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environ,
+            pass_fds=descriptors,
+            start_new_session=True,  # Ctrl-C is for the gateway, which still talks to the ledger while it stops
+        )
     assert child.stdout is not None
     try:
         line = child.stdout.readline()

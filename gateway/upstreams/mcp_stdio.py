@@ -1,7 +1,8 @@
 """A tool server that runs as a child of the gateway and speaks JSON-RPC over its standard input and output.
 
-The child gets the environment that its manifest lists and a minimal PATH and HOME, never the gateway's own. It
-leads a process group, which is ended as a whole. What it writes to standard error goes to the log, bounded.
+The child gets the environment that its manifest lists and a minimal PATH and HOME, never the gateway's own, and runs
+confined (`confinement/`). It leads a process group, which is ended as a whole. What it writes to standard error goes
+to the log, bounded.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ import logging
 import os
 import re
 import signal
-from asyncio.subprocess import SubprocessStreamProtocol
 from collections import deque
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from gateway.actions import Reply
 from gateway.errors import Refusal
 from gateway.upstreams import mcp_faults as faults
 from gateway.upstreams import mcp_messages as messages
+from gateway.upstreams.confinement.plan import Wanted
+from gateway.upstreams.confinement.starting import How, NotStarted, Started, start
 from gateway.upstreams.lines import Lines
 from gateway.upstreams.mcp_conversation import Conversation, Outcome, Outgoing
 from gateway.upstreams.mcp_messages import Message, NotJsonRpc, RpcError
@@ -40,23 +41,27 @@ _STDERR_LINE_BYTES = 1000
 _ID_AT_START = re.compile(rb'\s*\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(\d{1,18})\s*,')
 
 
-class StdioSpec(NamedTuple):
-    """How to run a server. `command` and `env` hold no references any more."""
-
-    server: str
-    command: tuple[str, ...]
-    env: dict[str, str]
-    cwd: Path | None = None
-
-
 class StdioServer:
     """One run of the child: opened once, closed once, never restarted (`tool_servers` makes a new one)."""
 
-    def __init__(self, spec: StdioSpec, *, changed: Callable[[], None], lost: Callable[[str], None]) -> None:
-        self._spec = spec
+    def __init__(
+        self,
+        wanted: Wanted,
+        base: Mapping[str, str],
+        how: How,
+        *,
+        changed: Callable[[], None],
+        lost: Callable[[str], None],
+    ) -> None:
+        """`base` is the environment that every server gets; `wanted` and `how` say what is run, and how confined."""
+        self._wanted = wanted
+        self._server = wanted.server
+        self._base = dict(base)
+        self._how = how
         self._changed = changed
         self._lost = lost
-        self._conversation = Conversation(spec.server, self)
+        self._conversation = Conversation(wanted.server, self)
+        self._started: Started | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._transport: asyncio.SubprocessTransport | None = None
         self._pending: dict[int, asyncio.Future[Message]] = {}
@@ -71,25 +76,14 @@ class StdioServer:
 
     async def open(self, timeout_s: float) -> None:
         """Start the child and agree on a version. Raises Refusal; the child is gone then."""
-        command = self._spec.command
         try:
-            loop = asyncio.get_running_loop()
-            # By hand, not by create_subprocess_exec, which hides the transport: only closing that frees a pipe
-            # that something the child left behind still holds open.
-            self._transport, protocol = await loop.subprocess_exec(
-                lambda: SubprocessStreamProtocol(limit=_CHUNK_BYTES, loop=loop),
-                *command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=self._spec.env,
-                cwd=self._spec.cwd,
-                start_new_session=True,
-            )
-            self._process = asyncio.subprocess.Process(self._transport, protocol, loop)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "its command can't be run"
-            raise faults.failed(self._spec.server, f"it can't be started ({reason})", dispatched=False) from None
+            async with asyncio.timeout(timeout_s):
+                self._started = await start(self._wanted, self._base, self._how)
+        except NotStarted as fault:
+            raise faults.failed(self._server, str(fault), dispatched=False) from None
+        except TimeoutError:
+            raise faults.timed_out(self._server, timeout_s) from None
+        self._process, self._transport = self._started.process, self._started.transport
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._read_stderr())]
         try:
             async with asyncio.timeout(timeout_s):
@@ -98,7 +92,7 @@ class StdioServer:
                     await self._subscribe()
         except TimeoutError:
             await self.aclose()
-            raise faults.timed_out(self._spec.server, timeout_s) from None
+            raise faults.timed_out(self._server, timeout_s) from None
         except BaseException:
             await self.aclose()
             raise
@@ -127,6 +121,8 @@ class StdioServer:
             self._signal(signal.SIGKILL)  # also what the child started and left behind
             self._transport.close()
             await process.wait()
+        if self._started is not None:
+            await self._started.remove_folders()
         tasks = [*self._tasks, *([self._doubts] if self._doubts else ())]
         for task in tasks:
             task.cancel()
@@ -158,7 +154,7 @@ class StdioServer:
             self._give_up(rpc_id, outgoing)
             if outgoing.once:
                 self._doubt()
-            refusal = faults.timed_out(self._spec.server, timeout_s)
+            refusal = faults.timed_out(self._server, timeout_s)
             if probe:
                 refusal.detail["probe"] = "unanswered"
             raise refusal from None
@@ -170,7 +166,7 @@ class StdioServer:
         try:
             return Outcome(message.outcome(), rpc_id)
         except NotJsonRpc as bad:
-            raise faults.failed(self._spec.server, f"it answered with {bad}") from None
+            raise faults.failed(self._server, f"it answered with {bad}") from None
 
     def _give_up(self, rpc_id: int, outgoing: Outgoing) -> None:
         """Tell the server that nobody waits any more; handshakes can't be cancelled."""
@@ -203,12 +199,12 @@ class StdioServer:
     def _write(self, line: bytes) -> None:
         """Queue a line for the child. Raises Refusal where it certainly does not get there."""
         if self._over is not None:
-            raise faults.not_connected(self._spec.server, self._over)
+            raise faults.not_connected(self._server, self._over)
         assert self._process is not None
         assert self._process.stdin is not None
         stdin = self._process.stdin
         if stdin.transport.get_write_buffer_size() > _UNREAD_CAP_BYTES:
-            raise faults.failed(self._spec.server, "it does not read what it is sent", dispatched=False)
+            raise faults.failed(self._server, "it does not read what it is sent", dispatched=False)
         stdin.write(line + b"\n")
 
     # ------------------------------------------------------------ what the child says
@@ -249,12 +245,12 @@ class StdioServer:
         try:
             message = messages.decode(line)
         except NotJsonRpc:
-            _log.warning("tool server %s wrote a line that is not JSON-RPC; it is ignored", self._spec.server)
+            _log.warning("tool server %s wrote a line that is not JSON-RPC; it is ignored", self._server)
             return
         if message.is_response:
             waiting = self._pending.get(message.id) if isinstance(message.id, int) else None
             if waiting is None:
-                _log.debug("tool server %s answered a request that nobody waits for", self._spec.server)
+                _log.debug("tool server %s answered a request that nobody waits for", self._server)
             elif not waiting.done():
                 waiting.set_result(message)
         elif message.id is not None:
@@ -271,7 +267,7 @@ class StdioServer:
             return False
         if not waiting.done():
             what = f"its answer is larger than {MAX_ANSWER_BYTES} bytes"
-            waiting.set_exception(faults.failed(self._spec.server, what))
+            waiting.set_exception(faults.failed(self._server, what))
         return True
 
     async def _read_stderr(self) -> None:
@@ -285,9 +281,9 @@ class StdioServer:
                 self.stderr.append(text)
                 logged += 1
                 if logged <= _STDERR_LINES:
-                    _log.info("tool server %s: %s", self._spec.server, text)
+                    _log.info("tool server %s: %s", self._server, text)
         if self.stderr and self._over != _STOPPED:
-            _log.warning("tool server %s ended; its last words: %s", self._spec.server, " | ".join(self.stderr)[-2000:])
+            _log.warning("tool server %s ended; its last words: %s", self._server, " | ".join(self.stderr)[-2000:])
 
     def _end(self, reason: str) -> None:
         if self._over is not None:
@@ -295,7 +291,7 @@ class StdioServer:
         self._over = reason
         for waiting in self._pending.values():
             if not waiting.done():
-                waiting.set_exception(faults.failed(self._spec.server, f"it ended during the call: {reason}"))
+                waiting.set_exception(faults.failed(self._server, f"it ended during the call: {reason}"))
         self._lost(reason)
 
     def _signal(self, number: signal.Signals) -> None:

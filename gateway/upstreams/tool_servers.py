@@ -18,9 +18,12 @@ from typing import Any, NamedTuple
 from gateway.actions import Reply
 from gateway.clock import Clock
 from gateway.upstreams import mcp_faults as faults
+from gateway.upstreams.confinement.plan import Guarded, Wanted
+from gateway.upstreams.confinement.starting import How
+from gateway.upstreams.confinement.support import Mode, Support
 from gateway.upstreams.credential import Credential, Resolve
 from gateway.upstreams.mcp_http import HttpServer, HttpSpec
-from gateway.upstreams.mcp_stdio import StdioServer, StdioSpec
+from gateway.upstreams.mcp_stdio import StdioServer
 from gateway.upstreams.tool_link import Patience, Timing, ToolLink, ToolServer
 from gateway.upstreams.wire import Transport
 
@@ -38,13 +41,21 @@ class HttpServerConfig(NamedTuple):
 
 
 class StdioServerConfig(NamedTuple):
-    """A server that the gateway runs. Words of `command` and values of `env` may be references."""
+    """A server that the gateway runs. Words of `command`, values of `env` and paths may be references.
+
+    `guarded` are paths that it gets in no case, whatever its manifest says.
+    """
 
     server: str
     command: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
     cwd: Path | None
     call_timeout_s: float
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+    mode: Mode = "best_effort"
+    user: str | None = None
+    guarded: Guarded = Guarded()
 
 
 ServerConfig = HttpServerConfig | StdioServerConfig
@@ -60,6 +71,8 @@ class ToolServers:
         resolve: Resolve,
         resolve_text: Resolve,
         child_environment: Mapping[str, str],
+        homes: Path,
+        support: Support,
         learn: Callable[[str, list[dict[str, Any]]], object],
         report: Callable[[str, str, str], None],
         clock: Clock,
@@ -69,12 +82,15 @@ class ToolServers:
         """`resolve` reads a reference, `resolve_text` a text that may be one; both raise ValueError or OSError.
 
         `learn` takes a server's list of tools, `report` (server, state, reason) each change of its connection.
-        `child_environment` is all that children get beside what their manifests list.
+        `child_environment` is all that children get beside what their manifests list; `homes` is the folder of their
+        homes, and `support` what this system can confine them with.
         """
         self._transport = transport
         self._resolve = resolve
         self._resolve_text = resolve_text
         self._child_environment = dict(child_environment)
+        self._homes = homes
+        self.support = support
         self._learn = learn
         self._report = report
         self._timing = Timing(patience, clock, jitter)
@@ -118,6 +134,12 @@ class ToolServers:
         if link is not None:
             link.changed()
 
+    def unconfined(self) -> list[str]:
+        """Servers that the gateway runs and can't confine fully, although nobody said that it need not."""
+        if self.support.shortfall is None:
+            return []
+        return sorted(name for name, link in self._links.items() if _mode_of(link.config) == "best_effort")
+
     async def aclose(self) -> None:
         """Stop everything: connections closed, children ended and waited for."""
         links = [*self._links.values(), *self._retiring.values()]
@@ -146,9 +168,30 @@ class ToolServers:
                 spec = HttpSpec(config.server, url, config.connect_timeout_s)
                 credential = Credential(config.credential, self._resolve, of=f"tool server {config.server}")
                 return HttpServer(spec, transport=self._transport, credential=credential, changed=changed, lost=lost)
-            command = tuple(self._resolve_text(word) for word in config.command)
-            env = self._child_environment | {name: self._resolve_text(value) for name, value in config.env}
+            wanted = self._wanted(config)
         except (ValueError, OSError) as fault:
             _log.warning("a reference of tool server %s leads nowhere: %s", config.server, fault)
             raise faults.failed(config.server, "a reference of its manifest leads nowhere", dispatched=False) from None
-        return StdioServer(StdioSpec(config.server, command, env, config.cwd), changed=changed, lost=lost)
+        how = How(config.mode, config.user, self._homes, config.guarded, self.support)
+        return StdioServer(wanted, self._child_environment, how, changed=changed, lost=lost)
+
+    def _wanted(self, config: StdioServerConfig) -> Wanted:
+        """What a manifest asks for, without references. Raises ValueError, OSError."""
+        return Wanted(
+            server=config.server,
+            command=tuple(map(self._resolve_text, config.command)),
+            env={name: self._resolve_text(value) for name, value in config.env},
+            cwd=config.cwd,
+            read=tuple(_absolute(self._resolve_text(path)) for path in config.read),
+            write=tuple(_absolute(self._resolve_text(path)) for path in config.write),
+        )
+
+
+def _mode_of(config: ServerConfig) -> Mode | None:
+    return config.mode if isinstance(config, StdioServerConfig) else None
+
+
+def _absolute(path: str) -> Path:
+    if not path.startswith("/"):
+        raise ValueError("a path is not absolute")
+    return Path(path)

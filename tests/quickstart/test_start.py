@@ -6,8 +6,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from gateway import environment
 from gateway.quickstart.ledger_child import ledger
 
 
@@ -28,5 +30,12 @@ def test_the_ledger_gets_its_token_and_no_other_secret_or_folder(
     monkeypatch.setattr(subprocess, "Popen", watched)
     with ledger(tmp_path, "its-own") as url:
         assert url.startswith("http://127.0.0.1:")
-    assert given[0].items() >= {"LEDGER_TOKEN": "its-own"}.items()
-    assert set(given[0]) <= {"LEDGER_TOKEN", "PATH", "HOME"}
+        answers = [_status(url, token) for token in ("its-own", "not-its-own")]
+        assert answers == [400, 401], "with its own token it reads the request, which is empty"
+    assert set(given[0]) <= {environment.PIPE, "PATH", "HOME"}
+    assert "its-own" not in given[0].values()
+
+
+def _status(url: str, token: str) -> int:
+    headers = {"authorization": f"Bearer {token}"}
+    return httpx.post(url, headers=headers, trust_env=False, timeout=30).status_code

@@ -176,6 +176,15 @@ def _unauthenticated(url: str) -> int:
     return int(float(counted[1]))
 
 
+def test_neither_the_supervisor_nor_a_worker_shows_its_environment(workers: Workers) -> None:
+    secrets = [workers.environment[name] for name in ("GATEWAY_DATABASE_URL", "GATEWAY_REDIS_URL")]
+    for pid in (workers.process.pid, *workers.until(workers.two, "two replicas")):
+        for name in ("environ", "cmdline"):
+            shown = Path(f"/proc/{pid}/{name}").read_text()
+            assert shown
+            assert not [secret for secret in secrets if secret in shown], (pid, name)
+
+
 def test_each_is_reached_by_itself_and_a_killed_one_is_started_anew(workers: Workers) -> None:
     first = workers.until(workers.two, "two replicas")
     killed, other = first

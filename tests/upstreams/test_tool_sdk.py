@@ -86,7 +86,8 @@ async def test_the_real_git_server_works_on_a_real_repository(tmp_path: Path) ->
 
     git("init", "-q", "-b", "main")
     (tmp_path / "a.txt").write_text("hello\n")
-    config = StdioServerConfig("s", (str(program), "--repository", str(tmp_path)), tuple(env.items()), None, 30.0)
+    words = (str(program), "--repository", str(tmp_path))
+    config = StdioServerConfig("s", words, tuple(env.items()), None, 30.0, write=(str(tmp_path),))
     async with World() as world:
         await world.connect(config)
         declared = set(_declared_git_tools())

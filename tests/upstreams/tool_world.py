@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ from gateway.actions import Reply
 from gateway.clock import SystemClock
 from gateway.errors import Refusal
 from gateway.references import resolve, resolve_text
+from gateway.upstreams.confinement.support import Support, support
 from gateway.upstreams.tool_link import Patience
 from gateway.upstreams.tool_servers import HttpServerConfig, ServerConfig, StdioServerConfig, ToolServers
 from gateway.upstreams.wire import Wire
@@ -28,18 +30,22 @@ WAIT_S = 15.0
 class World:
     """`async with World() as world`: connect servers, call tools, see what the catalog would be told."""
 
-    def __init__(self, patience: Patience = QUICK) -> None:
+    def __init__(self, patience: Patience = QUICK, *, homes: Path | None = None, lacks: Support | None = None) -> None:
+        """`homes`: where tool servers have their homes; `lacks`: what the system can confine with, if not what it can."""
         self.reports: list[tuple[str, str, str]] = []
         self.learned: list[tuple[str, list[dict[str, Any]]]] = []
         self._news = asyncio.Condition()
         self._patience = patience
         self._tasks: set[asyncio.Task[None]] = set()
         self.wire = Wire()
+        self._folder = tempfile.TemporaryDirectory()
         self.servers = ToolServers(
             transport=self.wire,
             resolve=resolve,
             resolve_text=resolve_text,
             child_environment={"PATH": "/usr/bin:/bin", "HOME": "/nowhere"},
+            homes=homes or Path(self._folder.name),
+            support=lacks or support(),
             learn=self._learn,
             report=self._report,
             clock=SystemClock(),
@@ -54,6 +60,7 @@ class World:
     ) -> None:
         await self.servers.aclose()
         await self.wire.aclose()
+        self._folder.cleanup()
 
     async def connect(self, config: ServerConfig) -> None:
         """Configure one server and wait until it is connected."""
