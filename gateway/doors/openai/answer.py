@@ -50,8 +50,8 @@ def proposals(body: bytes, request: bytes | None) -> tuple[bytes, list[Proposal]
         if not suspicious(body) and _is_completion(body):
             return body, []
         answer = without_inexact(cleaned(loads(body), "message"), body, "message")
+        _settle(answer)  # first, as `release` reads what this leaves, and verdicts go by position
         found = [call.proposal for _, calls in _choices(answer) for call in calls.calls]
-        _settle(answer)
         body = dumps(answer)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise unreadable_answer() from error
@@ -98,6 +98,8 @@ def release(body: bytes, verdicts: Sequence[Verdict]) -> bytes:
             message["content"] = _with_text(message.get("content"), left_out)
         reason = finish_reason(choice)
         choice["finish_reason"] = finish_after(reason, len(tools), int(function is not None), bool(left_out))
+    if next(remaining, None) is not None:  # a verdict on a call that is not here: the others may be on other calls
+        raise unreadable_answer()
     return dumps(answer)
 
 

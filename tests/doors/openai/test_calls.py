@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gateway.doors.openai.answer import proposals, release
 from gateway.doors.openai.stream import ChatStream
 from gateway.errors import Refusal
 from tests.doors.openai.streams import (
@@ -540,3 +541,16 @@ async def test_fields_of_events_that_nobody_knows_are_dropped() -> None:
     assert read(await streamed(event + sse(END, DONE))).text == "a"
     with pytest.raises(Refusal):
         await streamed(event.replace(b"data", b"Data") + sse(END, DONE))
+
+
+@pytest.mark.parametrize("empty", [[], {}, "", 0, False])
+def test_verdicts_are_on_the_calls_that_they_were_given_for_whatever_is_empty_beside_them(empty: Any) -> None:
+    choices = [
+        {"index": 0, "message": {"tool_calls": [fn("a", "{}", id="1", type="function")], "function_call": empty}},
+        {"index": 1, "message": {"tool_calls": [fn("wipe", "{}", id="2", type="function")], "function_call": empty}},
+        {"index": 2, "message": {"tool_calls": [fn("b", "{}", id="3", type="function")]}},
+    ]
+    body, found = proposals(json.dumps({"choices": choices}).encode(), None)
+    assert [one.name for one in found] == ["a", "wipe", "b"]
+    shown = json.loads(release(body, Judge("wipe").judge(found)))["choices"]
+    assert [len(choice["message"].get("tool_calls", ())) for choice in shown] == [1, 0, 1]
