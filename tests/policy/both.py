@@ -151,10 +151,14 @@ def readable(document: bytes) -> bool:
     return True
 
 
+def at_any_line(answer: dict[str, Any]) -> dict[str, Any]:
+    """What was `said`, without the line of a fault: of several faults in one document, each engine may meet another."""
+    return {**answer, "notes": [re.sub(r"\.rego:\d+", ".rego", note) for note in answer["notes"]]}
+
+
 def said(decision: Decision) -> dict[str, Any]:
-    """What two engines must agree in. What a fault is called, and which of several it meets first, is its own."""
+    """What two engines must agree in. What a fault is called is each engine's own."""
     whole = msgspec.to_builtins(decision)
     if decision.rules == ("policy_error",):
         whole["reasons"] = []
-        whole["notes"] = tuple(re.sub(r"\.rego:\d+", ".rego", note) for note in whole["notes"])
     return {name: whole[name] for name in ("effect", "rules", "reasons", "notes", "obligations", "hidden")}

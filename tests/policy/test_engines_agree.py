@@ -20,7 +20,7 @@ from gateway.quickstart.opa_server import find
 from tests import opa, refund_house
 from tests.policy import probes
 from tests.policy.asking import POLICIES, asked, folder, ledger
-from tests.policy.both import changed, readable, recorded, said
+from tests.policy.both import at_any_line, changed, readable, recorded, said
 
 PROBES = probes.folders()
 BANK = ("teams: {}", "teams: {finance: {servers: {ledger: {max_risk: critical}}}}")
@@ -42,8 +42,11 @@ def policies(name: str, root: Path) -> EmbeddedEngine:
     return engine
 
 
-async def compare(name: str, tmp_path: Path, *, seed: int, count: int) -> Counter[str]:
-    """Ask both about `count` documents; the rules that spoke, by how often."""
+async def compare(name: str, tmp_path: Path, *, seed: int, count: int, at_length: bool = False) -> Counter[str]:
+    """Ask both about `count` documents; the rules that spoke, by how often.
+
+    `at_length`: so many that some have several faults, of which each engine may name another.
+    """
     engine = policies(name, tmp_path / "policies")
     pick, documents, spoke = random.Random(seed), recorded(), Counter[str]()
     plain = [msgspec.json.encode(one) for one in documents]
@@ -51,6 +54,8 @@ async def compare(name: str, tmp_path: Path, *, seed: int, count: int) -> Counte
         for at in range(count):
             document = plain[at] if at < len(plain) else changed(pick.choice(documents), pick)
             here, there = said(engine.decide_now(document)), said(await other.decide(document))
+            if at_length and tuple(here["rules"]) == ("policy_error",):
+                here, there = at_any_line(here), at_any_line(there)
             assert here == there, (seed, at, document)
             spoke.update(here["rules"])
     return spoke
@@ -69,7 +74,7 @@ async def test_both_engines_decide_alike(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", [2, 3])
 @pytest.mark.parametrize("name", ["shipped", "bank house", "refund house", "probes"])
 async def test_both_engines_decide_alike_at_length(name: str, seed: int, tmp_path: Path) -> None:
-    await compare(name, tmp_path, seed=seed, count=10_000)
+    await compare(name, tmp_path, seed=seed, count=10_000, at_length=True)
 
 
 async def test_what_engines_do_not_read_alike_is_asked_of_none(tmp_path: Path) -> None:

@@ -35,16 +35,15 @@ class Reader(NamedTuple):
     refuses_unfinished: bool = False  # it raises where the answer was cut off
     fragments: bool = False  # it is told of each call that ends, which may be none
     rounds: bool = False  # it parses with JavaScript's numbers
-    needs_object: bool = False  # it passes over chunks that do not say what they are
     one_kind: bool = False  # it shows no tool_calls of a message that has a function_call
 
 
 _FUNCTION, _LEGACY, _CUSTOM = frozenset({"function"}), frozenset({"legacy"}), frozenset({"custom"})
 _ALL = _FUNCTION | _LEGACY | _CUSTOM
 READERS: dict[str, Reader] = {
-    "openai-python": Reader(_FUNCTION | _LEGACY, fails_on_custom=True, refuses_unfinished=True, needs_object=True),
-    "openai-python snapshot": Reader(_ALL, needs_object=True),
-    "openai-python events": Reader(_FUNCTION, fragments=True, needs_object=True),
+    "openai-python": Reader(_FUNCTION | _LEGACY, fails_on_custom=True, refuses_unfinished=True),
+    "openai-python snapshot": Reader(_ALL),
+    "openai-python events": Reader(_FUNCTION, fragments=True),
     "openai-python by hand": Reader(_ALL),
     "langchain": Reader(_FUNCTION | _LEGACY, mixes_choices=True, fails_on_custom=True),
     "openai-node": Reader(_ALL, one_kind=True),
@@ -242,8 +241,6 @@ class _Check:
         unfinished = _UNFINISHED & set(self._sent.finish.values())
         return (
             (self._reader.fails_on_custom and "custom" in kinds)
-            # without `object` it read nothing of the upstream's, and so had nothing to fail on
-            or (self._reader.needs_object and "no object" in self._upstream.oddities and "custom" in kinds)
             or (self._reader.refuses_unfinished and bool(unfinished))
             or not self._sent.finish  # some SDKs take an answer without a finish reason for one that broke off
         )
