@@ -56,12 +56,13 @@ from gateway.footing import footing_of, sealing
 from gateway.govern import Governor
 from gateway.guards import Guards
 from gateway.host_names import as_sent
-from gateway.identity import now as identity_now
 from gateway.identity.console_site import ConsoleSite
+from gateway.identity.now import Now
 from gateway.identity.registry import Registry
 from gateway.keys import session_key
 from gateway.limits.overrun import Overrun
 from gateway.limits.soft import SoftBudget
+from gateway.limits.windows import names_in
 from gateway.policy import Decider
 from gateway.policy.known import Known
 from gateway.process import Process
@@ -144,7 +145,7 @@ class App:
         self.health = Health(self.clock)
         self.health.on_change = _told_of_part
         self.engines = Engines(process.opa_url, self.clock, self._was_in_force)
-        self.reverification = Reverification(self.footing.source())
+        self.reverification = Reverification(self.footing.source(), names_in)
         self._prices: Any = {}
         self._installed_ns = 0  # when the state in force came into force
         self._has_learned = False  # a tool server has told its tools since what was approved was last tried
@@ -182,22 +183,27 @@ class App:
         self.writer = self.footing.writer
         self.writer.on_commit = self.metrics.audit_committed
         self.trail = Trail(self.log)
-        self.registry = Registry(journal=self._journal, clock=self.clock, ids=self.ids, on_suspend=self._suspended)
+        self.registry = Registry(
+            journal=self._journal, macs=self.log.macs, clock=self.clock, ids=self.ids, on_suspend=self._suspended
+        )
+        now = Now(self.log.macs)
         self.approvals = Approvals(
             store=self.writer,
             records=self.trail,
             sealing=sealing(self.footing),
+            macs=self.log.macs,
             clock=self.clock,
             ids=self.ids,
             sentence=render_sentence,
             standing=self.registry.people.standing,
-            standing_in=identity_now.standing,
+            standing_in=now.standing,
             owners=self._owners,
-            active=identity_now.is_active,
+            active=now.is_active,
+            on_record=self.log.case_on_record,
             settings=config.approvals,
             replica=self.footing.replica,
         )
-        await self.footing.begin(self._settle_unknown, self._lost_call)
+        self.registry.agents.suspended_on_record = await self.footing.begin(self._settle_unknown, self._lost_call)
         await self.registry.load(self.writer)
         await self.approvals.load()
         await self.footing.join(self.registry, self.approvals, self._told, self._doubted)
@@ -357,6 +363,7 @@ class App:
         self.health.add("audit", lambda: self.writer.latched, needed=True)
         for name, (fault, needed) in (self.footing.faults() | self.engines.faults()).items():
             self.health.add(name, fault, needed=needed)
+        self.health.add("rows", lambda: self.log.macs.fault)
         self.health.add("audit_trail", lambda: self.reverification.fault)
         self.health.add("configuration", self._configuration_fault)
         self.health.add("tool_servers", self._tool_server_fault)

@@ -14,13 +14,16 @@ from typing import Any, Protocol
 
 from gateway.approvals import Approvals, Sealing
 from gateway.audit.appending import Appending
+from gateway.audit.comparing import suspended
 from gateway.audit.log import AuditLog
 from gateway.audit.reaper import Lost, Settle
 from gateway.audit.source import FileSource, Source
 from gateway.clock import Clock, Ids
 from gateway.config import Config
 from gateway.identity.registry import Registry
-from gateway.limits import Limits, MemoryLimits, read_spend, table_of
+from gateway.limits import Limits, MemoryLimits, table_of
+from gateway.limits.spend import SpendTable
+from gateway.limits.windows import names_in, zone_suffix
 from gateway.process import Process
 from gateway.store import Writer
 from gateway.store.interface import Connection
@@ -49,8 +52,11 @@ class Footing(Protocol):
         """Open the store and the log. Raises Refusal with the reason why the gateway can't run."""
         ...
 
-    async def begin(self, settle: Settle, lost: Lost) -> None:
-        """Start the log, end what a former process left open, and take over what was spent."""
+    async def begin(self, settle: Settle, lost: Lost) -> frozenset[str]:
+        """Start the log, end what a former process left open, and take over what was spent.
+
+        Rows are compared with the log: the agents that it says are suspended.
+        """
         ...
 
     async def join(
@@ -133,13 +139,18 @@ class Embedded:
             clock=self._clock,
             ids=self._ids,
         )
+        self.limits.spend_table = SpendTable(self.log.macs)
+        self.log.recorder.count_in(zone_suffix(self.limits.windows().zone), names_in)
         return self.log
 
-    async def begin(self, settle: Settle, lost: Lost) -> None:
+    async def begin(self, settle: Settle, lost: Lost) -> frozenset[str]:
         """See `Footing.begin`."""
         await self.log.start(settle, lost)
-        windows = self.limits.windows()
-        self.limits.restore(await self.writer.read(lambda db: read_spend(db, windows)))
+        recorded = await self.log.compare_rows()
+        windows, table = self.limits.windows(), self.limits.spend_table
+        spent = recorded.spent((windows.day, windows.month))
+        self.limits.restore(await self.writer.read(lambda db: table.read(db, windows, spent)))
+        return suspended(recorded)
 
     async def join(
         self,

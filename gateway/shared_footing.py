@@ -12,6 +12,7 @@ import structlog
 
 from gateway import __version__, tasks
 from gateway.approvals import Approvals
+from gateway.audit.comparing import suspended
 from gateway.audit.reaper import Lost, Settle
 from gateway.audit.shared import SharedLog
 from gateway.audit.source import PostgresSource
@@ -24,7 +25,8 @@ from gateway.identity.registry import Registry
 from gateway.keys import fingerprints
 from gateway.limits import table_of
 from gateway.limits.redis import RedisLimits
-from gateway.limits.spend import read_all_spend
+from gateway.limits.spend import ReplicaSpend, SpendTable
+from gateway.limits.windows import names_in, zone_suffix
 from gateway.process import Process
 from gateway.replicas import Replicas, described
 from gateway.signals import Signals
@@ -105,6 +107,8 @@ class Shared:
                 await self.writer.close()
             self._lock.release()
             raise
+        self.limits.spend_table = SpendTable(self.log.macs)
+        self.log.recorder.count_in(zone_suffix(self.limits.windows().zone), names_in)
         return self.log
 
     async def _reach(self) -> None:
@@ -120,14 +124,16 @@ class Shared:
                 "store_unavailable", f"PostgreSQL can't be reached: {error}; correct GATEWAY_DATABASE_URL or start it."
             ) from error
 
-    async def begin(self, settle: Settle, lost: Lost) -> None:
+    async def begin(self, settle: Settle, lost: Lost) -> frozenset[str]:
         """See `Footing.begin`. What ended replicas left open is ended by `replicas`."""
         await self.writer.write(partial(same_keys, fingerprints=fingerprints(self.keys_dir)))
         await self.log.start()
         self.writer.is_late = lambda: self.group.silent is not None
         await self.group.start(self.writer, end_for=partial(self._end_for, settle, lost), release=self._release)
+        recorded = await self.log.compare_rows()
         self._has_limits = True
         await self.limits.start()
+        return suspended(recorded)
 
     async def _end_for(self, settle: Settle, lost: Lost, replica: str) -> int:
         ended = await self.log.end_for(replica, settle=settle, lost=lost)
@@ -240,7 +246,14 @@ class Shared:
     # ------------------------------------------------------------ limits
 
     async def _read_spend(self, windows: Sequence[str]) -> Iterable[tuple[str, str, str, str, int, int]]:
-        return await self.writer.read(partial(read_all_spend, windows=windows))
+        """What each replica has spent, and no less than the log says."""
+        await self.log.recorder.catch_up()
+        table, recorder, names = self.limits.spend_table, self.log.recorder, tuple(windows)
+
+        def read(db: Connection) -> list[ReplicaSpend]:
+            return table.at_least(db, table.read_all(db, names), recorder.read(db).spent(names))
+
+        return await self.writer.read(read)
 
     async def _release(self, replica: str) -> None:
         mine = [row for row in await self._read_spend(self.limits.window_names()) if row[3] == replica]

@@ -107,7 +107,8 @@ async def open_gateway(folder: Path, process: Process) -> AsyncIterator[Running]
         (folder / "gateway.yaml").write_text(CONFIG)
     app = App(process)
     await app.start()
+    running = Running(app, folder)
     try:
-        yield Running(app, folder)
+        yield running
     finally:
-        await app.stop(1)
+        await running.app.stop(1)  # the one that runs by then

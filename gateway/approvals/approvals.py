@@ -275,6 +275,7 @@ class Approvals(Meeting):
                 break
         await self._end_lost("Nothing carries it on any more.", self.under_way)
         self._known.forget_old(now_ns)
+        self._rows.forget_old(now_ns)
         self._kept.forget_old()
         if await self._store.read(lambda db: self._has_old(db, now_ns)):
             await self._store.write(self._drop_old)

@@ -146,6 +146,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     code: str | None = None  # of errors.CODES: what waiting callers are refused with, where it ended so
     why: str = ""  # one sentence on its end: the guidance of the reviewers, a policy's reasons, a person's note
     released_to: str | None = None  # id of the model call whose answer a released proposal stood in
+    written: int | None = None  # the order in which cases were opened
+    votes: int = 0  # how many it was given, on whichever card
 
     @property
     def agent_id(self) -> str:

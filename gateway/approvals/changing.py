@@ -16,7 +16,7 @@ from gateway.approvals.deciders import Stands
 from gateway.approvals.kept import KeptAnswers
 from gateway.approvals.known import Known
 from gateway.approvals.looking import Looking, Reads
-from gateway.approvals.machine import Change, Machine
+from gateway.approvals.machine import Change, Machine, OnRecord
 from gateway.approvals.rows import Rows, idempotency_of
 from gateway.approvals.sealing import Sealing
 from gateway.approvals.wakeups import Listener, Wakeups
@@ -24,6 +24,7 @@ from gateway.clock import Clock, Ids
 from gateway.config import Approvals as Settings
 from gateway.errors import Refusal
 from gateway.store.interface import Connection
+from gateway.store.macs import RowMacs
 
 T = TypeVar("T")
 NANOS = 1_000_000_000
@@ -70,6 +71,7 @@ class Changing(Looking):
         store: Stores,
         records: Records,
         sealing: Sealing,
+        macs: RowMacs,
         clock: Clock,
         ids: Ids,
         sentence: Sentence,
@@ -77,13 +79,14 @@ class Changing(Looking):
         standing_in: Callable[[Connection, str], Stands | None],
         owners: Callable[[str], Iterable[str]],
         active: Callable[[Connection, str], bool],
+        on_record: OnRecord,
         settings: Settings,
         replica: str = "",
     ) -> None:
         """`replica`: who carries out here, '' where there is one gateway only. `standing_in` and `active` look inside
-        a transaction: what a person may do, whether an agent may act.
+        a transaction: what a person may do, whether an agent may act. `on_record`: what the log says of an open case.
         """
-        rows = Rows(sealing)
+        rows = Rows(sealing, macs)
         super().__init__(store, rows)
         self._store = store
         self._records = records
@@ -100,6 +103,7 @@ class Changing(Looking):
             owners=owners,
             active=active,
             replay_s=lambda: self._settings.replay_s,
+            on_record=on_record,
             replica=replica,
         )
         self._replica = replica
@@ -179,6 +183,7 @@ class Changing(Looking):
         self.on_told(case.id)
 
     def _heard(self, case: Case) -> None:
+        self._rows.saw(case)
         self._known.tell(case.id, keys_of(case), case.state, case.told_until_ns)
         self._wakeups.changed(case)
 

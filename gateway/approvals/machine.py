@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.actions import Status
 from gateway.approvals.case import (
+    OPEN,
     TOLD_AGAIN,
     Card,
     Case,
@@ -33,6 +34,8 @@ from gateway.store.interface import Connection
 
 _NANOS = 1_000_000_000
 Change = Callable[[Connection], Note]
+OnRecord = Callable[[Connection, str], tuple[int, int] | None]
+"""The attempts and votes of an open case as the log has them; None where it has ended."""
 _replace = msgspec.structs.replace
 
 
@@ -49,6 +52,7 @@ class Machine:
         owners: Callable[[str], Iterable[str]],
         active: Callable[[Connection, str], bool],
         replay_s: Callable[[], int],
+        on_record: OnRecord,
         replica: str,
     ) -> None:
         self._rows = rows
@@ -58,6 +62,7 @@ class Machine:
         self._owners = owners
         self._active = active
         self._replay_s = replay_s
+        self._on_record = on_record
         self._replica = replica
 
     # ------------------------------------------------------------ people decide
@@ -97,12 +102,8 @@ class Machine:
                 guidance=guidance,
                 ts_ns=self._clock.now_ns(),
             )
-            db.execute(
-                "INSERT INTO case_vote (id, case_id, person, choice, presented_digest, reason, guidance, ts_ns)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (vote.id, case.id, person, choice.value, presented_digest, reason, guidance, vote.ts_ns),
-            )
-            moved = self._counted(case, [*votes, vote], standings)
+            self._rows.add_vote(db, case.id, vote)
+            moved = self._counted(_replace(case, votes=case.votes + 1), [*votes, vote], standings)
             self._move(db, case, moved)
             labels = {"choice": choice.value, "presented_digest": presented_digest, "vote": vote.id}
             if reason:
@@ -141,10 +142,7 @@ class Machine:
 
         def change(db: Connection) -> Note:
             self._load(db, case_id)
-            db.execute(
-                "INSERT INTO case_comment (id, case_id, person, text, ts_ns) VALUES (?, ?, ?, ?, ?)",
-                (comment.id, case_id, comment.person, comment.text, comment.ts_ns),
-            )
+            self._rows.add_comment(db, case_id, comment)
             return Note("case.commented", {"comment": comment.id})
 
         return change
@@ -372,7 +370,19 @@ class Machine:
         case = self._rows.case(db, case_id)
         if case is None:
             raise Refusal("not_found", "There is no case of this id; `gateway approvals list` shows those there are.")
+        if case.state in OPEN:
+            self._check_record(db, case)
         return case
+
+    def _check_record(self, db: Connection, case: Case) -> None:
+        """A row that is older than the log was put back. One that is newer was changed in this very transaction."""
+        found = self._on_record(db, case.id)
+        if found is None:
+            self._rows.outdated(case, f"is {case.state}, and has ended on record")
+        elif case.fence < found[0] or case.votes < found[1]:
+            self._rows.outdated(
+                case, f"has {case.fence} attempts and {case.votes} votes, and on record {found[0]} and {found[1]}"
+            )
 
     def _still_open(self, case: Case) -> None:
         if case.state is not State.PENDING or case.expires_ns <= self._clock.now_ns():

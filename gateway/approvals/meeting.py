@@ -123,6 +123,7 @@ class Meeting(Changing):
             case = msgspec.structs.replace(case, state=State.APPROVED, decided_ns=case.opened_ns)
         cap = self._settings.pending_per_agent
         kept_until_ns = case.expires_ns + self._settings.replay_s * NANOS
+        written: list[Case] = []
         kept: list[str] = []  # requests whose answer is kept already, and proposes this
 
         def insert(db: Connection) -> None:
@@ -135,8 +136,10 @@ class Meeting(Changing):
                     f"{cap} calls of this agent wait for people already; wait until some are decided.",
                     retry_after_s=60,
                 )
-            if not self._rows.insert(db, case):
+            inserted = self._rows.insert(db, case)
+            if inserted is None:
                 raise _TakenError
+            written[:] = [inserted]
             if answer_id is not None:
                 kept.extend(self._kept.lengthen(db, answer_id, kept_until_ns))
 
@@ -155,8 +158,8 @@ class Meeting(Changing):
             raise
         for digest in kept:
             self._kept.expect(digest, kept_until_ns)
-        self._told(case)
-        return case
+        self._told(written[0])
+        return written[0]
 
     def lost_sight(self, action: Action, target: ToolTarget, decision: Decision, why: str) -> LostSight:
         """A case for a call that went ahead without one, and of which nobody knows now whether it was done.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import msgspec
 import structlog
@@ -13,13 +14,12 @@ from gateway.approvals.case import OPEN, Attempt, Card, Case, Choice, Comment, E
 from gateway.approvals.sealing import Sealing
 from gateway.errors import Refusal
 from gateway.store.interface import Connection
+from gateway.store.macs import COVERED, RowMacs
 
 log = structlog.get_logger("gateway.approvals")
 
-_COLUMNS = (
-    "id, tenant, kind, definition_digest, risk, effect, server, tool, state, version, fence, requirement,"
-    " presented_digest, asked, opened_ns, expires_ns, decided_ns, ended_ns, told_until_ns, code, why, released_to"
-)
+_CASE = "approval_case"
+_COLUMNS = COVERED[_CASE].columns
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -29,6 +29,7 @@ class Asked(msgspec.Struct, frozen=True):
     card: Card
 
 
+_SET = ", ".join(f'"{name}" = ?' for name in _COLUMNS if name != "id")
 _encode = msgspec.json.encode
 _decode_asked = msgspec.json.Decoder(Asked).decode
 _decode_requirement = msgspec.json.Decoder(Requirement).decode
@@ -45,10 +46,16 @@ def idempotency_of(action: Action) -> str | None:
 
 
 class Rows:
-    """Reads and writes cases on a connection that is handed in; knows no transitions."""
+    """Reads and writes cases on a connection that is handed in; knows no transitions.
 
-    def __init__(self, sealing: Sealing) -> None:
+    A row that no gateway wrote as it is now is reported. Lists leave it out; whoever asks for it alone is refused, so
+    that nothing is done as if there were no case.
+    """
+
+    def __init__(self, sealing: Sealing, macs: RowMacs) -> None:
         self._sealing = sealing
+        self._macs = macs
+        self._seen_until_ns: dict[str, int] = {}  # until when an older state of a case could be carried out
 
     # ------------------------------------------------------------ reading
 
@@ -81,23 +88,43 @@ class Rows:
 
     def select(self, db: Connection, where: str, values: tuple[Any, ...]) -> list[Case]:
         """Cases by a condition of this room's own. Raises `store_unavailable` for one that can't be opened."""
-        return [self._case(row) for row in self._found(db, where, values)]
+        return [self._case(row) for row in self._macs.read(db, _CASE, where, values)]
 
     def readable(self, db: Connection, where: str, values: tuple[Any, ...]) -> list[Case]:
         """The same for lists and for what time does: one that can't be opened is told in the log and left out."""
         cases = []
-        for row in self._found(db, where, values):
+        for row in self._macs.read(db, _CASE, where, values):
             try:
                 cases.append(self._case(row))
             except Refusal as refusal:
                 log.error("case_unreadable", case=row[0], message=refusal.message)  # noqa: TRY400 - told, not a fault
         return cases
 
-    def _found(self, db: Connection, where: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        return db.execute(f"SELECT {_COLUMNS} FROM approval_case {where}", values).fetchall()  # noqa: S608
+    def saw(self, case: Case) -> None:
+        """A case as it is durable: an older state of its row counts no more. Call it after the commit."""
+        self._macs.saw(_CASE, case.id, case.version)
+        self._seen_until_ns[case.id] = max(case.expires_ns, self._seen_until_ns.get(case.id, 0))
+
+    def outdated(self, case: Case, reason: str) -> NoReturn:
+        """The log says otherwise than a case's row, which therefore counts no more. Raises `store_unavailable`."""
+        self._macs.distrust(_CASE, tuple(self._row(case).values()), reason, for_ever=True)
+        raise _foreign(case.id)
+
+    def forget_old(self, now_ns: int) -> None:
+        """Cases whose every state has expired need not be remembered."""
+        for case_id in [case_id for case_id, until_ns in self._seen_until_ns.items() if until_ns <= now_ns]:
+            del self._seen_until_ns[case_id]
+            self._macs.forget(_CASE, case_id)
 
     def votes(self, db: Connection, case: Case) -> list[Vote]:
-        """All votes, oldest first; those on an earlier card do not count."""
+        """All votes, oldest first; those on an earlier card do not count.
+
+        Raises `store_unavailable` where a vote is missing: the case says how many it was given.
+        """
+        found = self._macs.read(db, "case_vote", "WHERE case_id = ? ORDER BY ts_ns, id", (case.id,))
+        if len(found) != case.votes:
+            self._macs.report(_CASE, case.id, f"was given {case.votes} votes, and {len(found)} are there")
+            raise _foreign(case.id)
         return [
             Vote(
                 id=id_,
@@ -109,19 +136,42 @@ class Rows:
                 ts_ns=ts_ns,
                 counts=presented == case.presented_digest,
             )
-            for id_, person, choice, presented, reason, guidance, ts_ns in db.execute(
-                "SELECT id, person, choice, presented_digest, reason, guidance, ts_ns FROM case_vote"
-                " WHERE case_id = ? ORDER BY ts_ns, id",
-                (case.id,),
-            )
+            for id_, _, person, choice, presented, reason, guidance, ts_ns in found
         ]
+
+    def add_vote(self, db: Connection, case_id: str, vote: Vote) -> None:
+        """Write a vote; the case's own row counts it in the same transaction. Raises `store_unavailable`."""
+        added = self._macs.insert(
+            db,
+            "case_vote",
+            id=vote.id,
+            case_id=case_id,
+            person=vote.person,
+            choice=vote.choice.value,
+            presented_digest=vote.presented_digest,
+            reason=vote.reason,
+            guidance=vote.guidance,
+            ts_ns=vote.ts_ns,
+        )
+        if added != 1:  # somebody else put a vote of this person there, which did not count
+            raise _foreign(case_id)
+
+    def add_comment(self, db: Connection, case_id: str, comment: Comment) -> None:
+        """Write a remark."""
+        self._macs.insert(
+            db,
+            "case_comment",
+            id=comment.id,
+            case_id=case_id,
+            person=comment.person,
+            text=comment.text,
+            ts_ns=comment.ts_ns,
+        )
 
     def comments(self, db: Connection, case_id: str) -> list[Comment]:
         """Oldest first."""
-        found = db.execute(
-            "SELECT id, person, text, ts_ns FROM case_comment WHERE case_id = ? ORDER BY ts_ns, id", (case_id,)
-        )
-        return [Comment(id=id_, person=person, text=text, ts_ns=ts_ns) for id_, person, text, ts_ns in found]
+        found = self._macs.read(db, "case_comment", "WHERE case_id = ? ORDER BY ts_ns, id", (case_id,))
+        return [Comment(id=id_, person=person, text=text, ts_ns=ts_ns) for id_, _, person, text, ts_ns in found]
 
     def attempts(self, db: Connection, case_id: str) -> list[Attempt]:
         """Oldest first."""
@@ -142,82 +192,52 @@ class Rows:
         return _decode_ending(self._sealing.unseal(row[0], f"{case_id}/ending"))
 
     def _one(self, db: Connection, where: str, values: tuple[Any, ...]) -> Case | None:
-        return next(iter(self.select(db, where, values)), None)
+        statement = f"SELECT {COVERED[_CASE].listed} FROM {_CASE} {where}"  # noqa: S608 - names and words of ours
+        row = db.execute(statement, values).fetchone()
+        if row is None:
+            return None
+        if not self._macs.believes(_CASE, row):
+            raise _foreign(row[0])
+        return self._case(row[:-1])
 
-    def _case(self, row: tuple[Any, ...]) -> Case:
-        case_id, tenant, kind, definition, risk, effect, server, tool, state, version, fence = row[:11]
-        requirement, presented, sealed, opened, expires, decided, ended, told, code, why, released_to = row[11:]
-        asked = _decode_asked(self._sealing.unseal(sealed, f"{case_id}/asked"))
+    def _case(self, row: Sequence[Any]) -> Case:
+        of = dict(zip(_COLUMNS, row, strict=True))
+        asked = _decode_asked(self._sealing.unseal(of["asked"], f"{of['id']}/asked"))
         return Case(
-            id=case_id,
-            tenant=tenant,
-            kind=Kind(kind),
+            id=of["id"],
+            tenant=of["tenant"],
+            kind=Kind(of["kind"]),
             action=asked.action,
-            definition_digest=definition,
-            risk=risk,
-            effect=effect,
-            server=server,
-            tool=tool,
-            state=State(state),
-            version=version,
-            fence=fence,
-            requirement=_decode_requirement(requirement),
+            definition_digest=of["definition_digest"],
+            risk=of["risk"],
+            effect=of["effect"],
+            server=of["server"],
+            tool=of["tool"],
+            state=State(of["state"]),
+            version=of["version"],
+            fence=of["fence"],
+            requirement=_decode_requirement(of["requirement"]),
             card=asked.card,
-            presented_digest=presented,
-            opened_ns=opened,
-            expires_ns=expires,
-            decided_ns=decided,
-            ended_ns=ended,
-            told_until_ns=told,
-            code=code,
-            why=why,
-            released_to=released_to,
+            presented_digest=of["presented_digest"],
+            opened_ns=of["opened_ns"],
+            expires_ns=of["expires_ns"],
+            decided_ns=of["decided_ns"],
+            ended_ns=of["ended_ns"],
+            told_until_ns=of["told_until_ns"],
+            code=of["code"],
+            why=of["why"],
+            released_to=of["released_to"],
+            written=of["written"],
+            votes=of["votes"],
         )
 
     # ------------------------------------------------------------ writing
 
-    def insert(self, db: Connection, case: Case) -> bool:
-        """Write a new case; False where its identity has an open one."""
-        action = case.action
-        done = db.execute(
-            "INSERT INTO approval_case (id, tenant, kind, action_id, parent, digest, idempotency, agent,"
-            ' "user", server,'
-            " tool, risk, effect, rules, definition_digest, state, open, version, fence, requirement, presented_digest,"
-            " asked, opened_ns, expires_ns, decided_ns, ended_ns, code, why, written) VALUES (?, ?, ?, ?, ?, ?, ?, ?,"
-            " ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
-            " (SELECT coalesce(max(written), 0) + 1 FROM approval_case)) ON CONFLICT DO NOTHING",
-            (
-                case.id,
-                case.tenant,
-                case.kind.value,
-                action.id,
-                action.parent,
-                action.digest,
-                idempotency_of(action),
-                case.agent_id,
-                action.caller.user,
-                case.server,
-                case.tool,
-                case.risk,
-                case.effect,
-                _rules(case.card),
-                case.definition_digest,
-                case.state.value,
-                int(case.state in OPEN),
-                case.version,
-                case.fence,
-                _encode(case.requirement).decode(),
-                case.presented_digest,
-                self._seal(case),
-                case.opened_ns,
-                case.expires_ns,
-                case.decided_ns,
-                case.ended_ns,
-                case.code,
-                case.why,
-            ),
-        )
-        return done.rowcount == 1
+    def insert(self, db: Connection, case: Case) -> Case | None:
+        """Write a new case; it as it is written, or None where its identity has an open one."""
+        (last,) = db.execute("SELECT coalesce(max(written), 0) FROM approval_case").fetchone()
+        case = msgspec.structs.replace(case, written=int(last) + 1)
+        return case if self._macs.insert(db, _CASE, **self._row(case)) == 1 else None
 
     def bind_key(self, db: Connection, idempotency: str, case_id: str) -> None:
         """Let a key stand for a case that was opened without it."""
@@ -229,27 +249,13 @@ class Rows:
 
     def move(self, db: Connection, case: Case, expected: Case) -> bool:
         """Write a transition where the row still is what `expected` says (its version); False if somebody was first."""
+        row = self._row(msgspec.structs.replace(case, version=expected.version + 1))
+        del row["id"]
         done = db.execute(
-            "UPDATE approval_case SET state = ?, open = ?, version = ?, fence = ?, requirement = ?, rules = ?,"
-            " presented_digest = ?, definition_digest = ?, asked = ?, expires_ns = ?, decided_ns = ?, ended_ns = ?,"
-            " told_until_ns = ?, code = ?, why = ?, released_to = ? WHERE id = ? AND version = ? AND state = ?",
+            f"UPDATE approval_case SET {_SET}, mac = ? WHERE id = ? AND version = ? AND state = ?",  # noqa: S608
             (
-                case.state.value,
-                int(case.state in OPEN),
-                expected.version + 1,
-                case.fence,
-                _encode(case.requirement).decode(),
-                _rules(case.card),
-                case.presented_digest,
-                case.definition_digest,
-                self._seal(case),
-                case.expires_ns,
-                case.decided_ns,
-                case.ended_ns,
-                case.told_until_ns,
-                case.code,
-                case.why,
-                case.released_to,
+                *row.values(),
+                self._macs.of_named(_CASE, {"id": case.id, **row}),
                 case.id,
                 expected.version,
                 expected.state.value,
@@ -266,8 +272,55 @@ class Rows:
         """Forget a stored end that is not the last word any more."""
         db.execute("UPDATE approval_case SET ending = NULL WHERE id = ?", (case_id,))
 
+    def _row(self, case: Case) -> dict[str, Any]:
+        """A case's covered columns, in their order."""
+        action = case.action
+        of = {
+            "id": case.id,
+            "tenant": case.tenant,
+            "kind": case.kind.value,
+            "action_id": action.id,
+            "parent": action.parent,
+            "digest": action.digest,
+            "idempotency": idempotency_of(action),
+            "agent": case.agent_id,
+            "user": action.caller.user,
+            "server": case.server,
+            "tool": case.tool,
+            "risk": case.risk,
+            "effect": case.effect,
+            "rules": _rules(case.card),
+            "definition_digest": case.definition_digest,
+            "state": case.state.value,
+            "open": int(case.state in OPEN),
+            "version": case.version,
+            "fence": case.fence,
+            "requirement": _encode(case.requirement).decode(),
+            "presented_digest": case.presented_digest,
+            "asked": self._seal(case),
+            "opened_ns": case.opened_ns,
+            "expires_ns": case.expires_ns,
+            "decided_ns": case.decided_ns,
+            "ended_ns": case.ended_ns,
+            "told_until_ns": case.told_until_ns,
+            "code": case.code,
+            "why": case.why,
+            "released_to": case.released_to,
+            "written": case.written,
+            "votes": case.votes,
+        }
+        return {name: of[name] for name in _COLUMNS}
+
     def _seal(self, case: Case) -> bytes:
         return self._sealing.seal(_encode(Asked(case.action, case.card)), f"{case.id}/asked")
+
+
+def _foreign(case_id: Any) -> Refusal:
+    return Refusal(
+        "store_unavailable",
+        f"The database's rows of the case {case_id} were not written by this gateway, or were changed since, so the "
+        "case can't be used. Operators: run `gateway audit verify` and restore the database from a backup.",
+    )
 
 
 def _rules(card: Card) -> str:

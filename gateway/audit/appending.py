@@ -10,10 +10,12 @@ import msgspec
 
 from gateway.actions import Status
 from gateway.audit import reaper
+from gateway.audit.comparing import compare
 from gateway.audit.digests import Digester
 from gateway.audit.keys import Keys
 from gateway.audit.leaf import CostPart, Entry, Leaf
 from gateway.audit.preparing import INTENT, RESULT
+from gateway.audit.recorded import Recorded, Recorder
 from gateway.audit.records import event
 from gateway.audit.show import Shown, erase, open_payloads, show
 from gateway.audit.vault import Vault
@@ -21,6 +23,7 @@ from gateway.audit.view import Filter, Page, Refused, View
 from gateway.clock import Clock, Ids
 from gateway.errors import Refusal
 from gateway.store.interface import Connection, Group, Store
+from gateway.store.macs import RowMacs
 
 _REMEMBERED = 4096  # refused actions kept apart, so that one action counts once
 
@@ -40,9 +43,15 @@ class Appending:
         tenant: str,
         clock: Clock,
         ids: Ids,
+        shared: bool = False,
     ) -> None:
+        """`shared`: the log is that of several replicas."""
         self.tenant = tenant
         self.writer = store
+        self.macs = RowMacs(keys.rows)
+        """What tells rows that a gateway with these keys wrote from others."""
+        self.recorder = Recorder(store, self.macs, tenant, shared=shared)
+        """What the records say that rows must not contradict."""
         self.vkey = keys.signer.verifier.vkey
         self.vault = vault
         self._group = group
@@ -154,6 +163,25 @@ class Appending:
     def open_intents(self) -> int:
         """Intents in flight."""
         raise NotImplementedError
+
+    async def compare_rows(self) -> Recorded:
+        """Hold rows against the records; what the records say. Rows that they contradict are not believed any more."""
+        await self.recorder.catch_up()
+        return await self.writer.read(self._compare_rows)
+
+    def _compare_rows(self, connection: Connection) -> Recorded:
+        recorded = self.recorder.read(connection).with_waiting(self._waiting_bodies(connection))
+        compare(recorded, connection, self.macs)
+        return recorded
+
+    def case_on_record(self, connection: Connection, case_id: str) -> tuple[int, int] | None:
+        """The attempts and votes of an open case as the log has them, inside a transaction; None where it has ended."""
+        said = self.recorder.case(connection, case_id, self._waiting_bodies(connection))
+        return None if said is None else (said.attempts, said.votes)
+
+    def _waiting_bodies(self, connection: Connection) -> list[bytes]:
+        """Durable records that have no place in the log yet."""
+        return []
 
     async def stop(self, settle: reaper.Settle | None = None, lost: reaper.Lost | None = None) -> None:
         """End what is still open as `unknown`, write `gateway.stop`, sign. Stopping twice does no harm."""

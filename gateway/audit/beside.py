@@ -8,18 +8,19 @@ say: who was created, revoked, removed and suspended, and the roles and groups o
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
 
 from gateway.audit.leaf import decode_leaf
 from gateway.audit.view import COLUMNS, row_of
+from gateway.audit.wrong import Wrong
 from gateway.store.interface import Connection
-from gateway.verify.trail import Findings
 
 UNCHECKED = (
-    "not compared with the records: secrets and ends of agent keys, definitions of agents, names of people, sessions, "
-    "spend, times, comments and stored endings of cases"
+    "not compared with the records: secrets of agent keys, names of people, spend of others than agents and users, "
+    "times, and comments and stored endings of cases"
 )
 
 _VIEW = f"SELECT {COLUMNS} FROM record_view WHERE idx > ? AND idx <= ? ORDER BY idx"  # noqa: S608 - our own words
@@ -100,13 +101,13 @@ class RegisterCheck:
         elif type_ in ("agent.suspended", "agent.resumed"):
             self._agents[told("subject.agent")] = type_
 
-    def finish(self, findings: Findings) -> None:
+    def wrong(self) -> Iterator[Wrong]:
         """All records were seen."""
         for table, row in sorted(self._before & self._read()):
             key, *rest = json.loads(row)
             fault = getattr(self, f"_{table}")(key, *rest)
             if fault:
-                findings.add("register_altered", f"table {table}: {fault}")
+                yield Wrong(table, str(key), fault)
 
     def _agent_key(self, key: Any, agent: Any, user: Any, endless: Any) -> str | None:
         told = self._keys.get(key)

@@ -6,17 +6,19 @@ and only those that stood still are compared, so a decision in between is no fin
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
 
+from gateway.audit.wrong import Wrong
 from gateway.store.interface import Connection
-from gateway.verify.trail import Findings
 
 _ROWS = (
     'SELECT id, state, version, agent, action_id, kind, server, tool, digest, definition_digest, "user",'
     " presented_digest, requirement, open, fence FROM approval_case"
 )
 _VOTES = "SELECT id, case_id, person, choice, presented_digest FROM case_vote"
+_COMMENTS = "SELECT id, case_id, person FROM case_comment"
 _ATTEMPTS = "SELECT case_id, count(*) FROM case_attempt GROUP BY case_id"
 _AFTER: dict[str, frozenset[str]] = {
     "action.requested": frozenset({"pending"}),
@@ -30,7 +32,7 @@ _AFTER: dict[str, frozenset[str]] = {
     "case.reopened": frozenset({"approved"}),
     "action.intent": frozenset({"executing"}),
 }
-_OPEN = frozenset({"pending", "approved", "executing", "unknown"})
+OPEN_STATES = frozenset({"pending", "approved", "executing", "unknown"})
 _RUNNING = frozenset({"executing", "unknown"})
 # What a result leaves: a failure that certainly did nothing leaves the case approved; one that the gateway made up
 # for an attempt that nobody carries on leaves it to `case.unknown`.
@@ -64,7 +66,9 @@ class CaseCheck:
         self._connection = connection
         self._before = self._read(_ROWS)
         self._votes_before = self._read(_VOTES)
+        self._comments_before = self._read(_COMMENTS)
         self._told: dict[str, _Told] = {}
+        self._comments: dict[str, tuple[Any, ...]] = {}  # id -> case, person
         self._votes: dict[str, tuple[Any, ...]] = {}  # id -> case, person, choice, presented_digest
 
     def add(self, leaf: dict[str, Any]) -> None:
@@ -74,40 +78,44 @@ class CaseCheck:
             return
         labels = leaf["labels"]
         if type_ == "action.requested":
-            allowed = (leaf["decision"] or {}).get("effect") == "allow"  # policy let it pass; nobody is asked
-            self._told[case] = _Told(frozenset({"approved"}) if allowed else _AFTER[type_], leaf)
+            self._told[case] = _Told(states_of_request(leaf), leaf)
         elif type_ == "action.result" and case not in self._told:  # it began without people, and now needs them
             self._told[case] = _Told(frozenset({"unknown"}), leaf)
         elif case in self._told:
             told = self._told[case]
-            told.states = _next(told.states, leaf)
+            told.states = next_states(told.states, leaf)
             told.attempts += type_ == "action.intent"
             if type_ == "case.requeued":
                 told.bound = _bound(labels)
                 told.facts["definition_digest"] = labels.get("definition_digest")
+            if type_ == "case.commented":
+                self._comments[labels.get("comment", "")] = (case, (leaf["actor"] or {}).get("user"))
             if "vote" in labels:
                 person = (leaf["actor"] or {}).get("user")
                 self._votes[labels["vote"]] = (case, person, labels.get("choice"), labels.get("presented_digest"))
 
-    def finish(self, findings: Findings) -> None:
+    def wrong(self) -> Iterator[Wrong]:
         """All records were seen."""
         after = self._read(_ROWS)
         attempts = dict(self._read(_ATTEMPTS))
         for case in sorted(self._told.keys() - {row[0] for row in after}):
-            findings.add("case_altered", f"table approval_case: the case {case} is on record, but is not there")
+            yield Wrong("approval_case", case, f"the case {case} is on record, but is not there")
         for row in sorted(self._before & after, key=repr):
             fault = self._fault(row, attempts.get(row[0], 0))
             if fault:
-                findings.add("case_altered", f"table approval_case: the case {row[0]} {fault}")
-        self._compare_votes(findings)
+                yield Wrong("approval_case", str(row[0]), f"the case {row[0]} {fault}")
+        yield from self._wrong_votes()
 
-    def _compare_votes(self, findings: Findings) -> None:
+    def _wrong_votes(self) -> Iterator[Wrong]:
         votes = self._read(_VOTES)
         for vote, *said in sorted(self._votes_before & votes, key=repr):
             if self._votes.get(vote) != tuple(said):
-                findings.add("case_altered", f"table case_vote: the vote {vote} is not on record as it stands there")
+                yield Wrong("case_vote", str(vote), f"the vote {vote} is not on record as it stands there")
         for vote in sorted(self._votes.keys() - {row[0] for row in votes}):
-            findings.add("case_altered", f"table case_vote: the vote {vote} is on record, but is not there")
+            yield Wrong("case_vote", vote, f"the vote {vote} is on record, but is not there")
+        for comment, case, person in sorted(self._comments_before & self._read(_COMMENTS), key=repr):
+            if self._comments.get(comment) != (case, person):
+                yield Wrong("case_comment", str(comment), f"no record says that {person} wrote the comment {comment}")
 
     def _fault(self, row: tuple[Any, ...], attempts: int) -> str | None:
         case, state, _, *rest, presented, requirement, is_open, fence = row
@@ -121,7 +129,7 @@ class CaseCheck:
             return f"is {state}, but on record it is {' or '.join(sorted(told.states))}"
         if told.bound not in (None, (presented, f"sha256:{sha256(requirement.encode()).hexdigest()}")):
             return "was shown otherwise, or asks for other people, than recorded"
-        if is_open != (state in _OPEN):
+        if is_open != (state in OPEN_STATES):
             return f"is {state}, but {'open' if is_open else 'not open'}"
         if not told.attempts == attempts == fence:
             return f"has {attempts} attempts and the fence {fence}, but {told.attempts} are on record"
@@ -137,7 +145,14 @@ def _bound(labels: dict[str, str]) -> tuple[str | None, str | None] | None:
     return labels.get("presented_digest"), labels["requirement_digest"]
 
 
-def _next(states: frozenset[str], leaf: dict[str, Any]) -> frozenset[str]:
+def states_of_request(leaf: dict[str, Any]) -> frozenset[str]:
+    """The states that a case may be in after the record that opened it."""
+    allowed = (leaf["decision"] or {}).get("effect") == "allow"  # policy let it pass; nobody is asked
+    return frozenset({"approved"}) if allowed else _AFTER["action.requested"]
+
+
+def next_states(states: frozenset[str], leaf: dict[str, Any]) -> frozenset[str]:
+    """The states that a case may be in after one more record of it."""
     type_ = leaf["type"]
     if type_ in _AFTER:
         return _AFTER[type_]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,14 @@ import msgspec
 from gateway.audit.beside import UNCHECKED, ProjectionCheck, RegisterCheck
 from gateway.audit.case_check import CaseCheck
 from gateway.audit.ingest import is_of_a_replica
-from gateway.audit.keys import queue_key, wrapping_key
+from gateway.audit.keys import queue_key, rows_key, wrapping_key
 from gateway.audit.payload_check import PayloadCheck
+from gateway.audit.recorded import ROWS_SEALED, NamesIn, nanoseconds
+from gateway.audit.row_check import SessionCheck, SpendCheck, rows_without_code, unsealed, zones_of
 from gateway.audit.source import FileSource, Source
+from gateway.audit.wrong import Wrong
 from gateway.store.interface import Connection
+from gateway.store.macs import RowMacs
 from gateway.verify.canonical import decode
 from gateway.verify.checkpoints import Checkpoint, open_checkpoint
 from gateway.verify.notes import NoteError, Verifier
@@ -63,6 +68,12 @@ class Report(msgspec.Struct, kw_only=True):
     findings: list[Finding] = []
     findings_count: int = 0
     notes: list[str] = []
+    contradicted: list[tuple[str, str]] = []
+    """Rows that the records contradict: table and key."""
+    records_hold: bool = True
+    """Whether the records themselves are what was signed, whatever rows say."""
+    rows_sealed: bool = False
+    """Whether the log says that rows were authenticated before."""
 
     @property
     def ok(self) -> bool:
@@ -91,15 +102,17 @@ def verify_data_dir(
     known: bytes | Checkpoint | None = None,
     payloads: bool = True,
     rest: Callable[[], None] | None = None,
+    names_in: NamesIn | None = None,
 ) -> Report:
     """Check everything in the data directory `path`.
 
     `vkey` is the public key as the auditor holds it; without it the one beside the log is used, and the report
     says so. `known` is a checkpoint that the auditor kept from before, as a note or by its size and root. `rest` is
     called after every few records,
-    to sleep, or to raise and so end the walk. Raises nothing for what it finds.
+    to sleep, or to raise and so end the walk. `names_in` names the windows of spend in a time zone; without it spend is
+    not compared. Raises nothing for what it finds.
     """
-    return verify(FileSource(path), vkey=vkey, known=known, payloads=payloads, rest=rest)
+    return verify(FileSource(path), vkey=vkey, known=known, payloads=payloads, rest=rest, names_in=names_in)
 
 
 def verify(
@@ -109,9 +122,44 @@ def verify(
     known: bytes | Checkpoint | None = None,
     payloads: bool = True,
     rest: Callable[[], None] | None = None,
+    names_in: NamesIn | None = None,
 ) -> Report:
     """The same for any trail, wherever it is kept. Raises UnreadableError where it can't be read from there."""
-    return _Check(source, vkey, known, payloads, rest).run()
+    return _Check(source, vkey, known, payloads, rest, names_in).run()
+
+
+class _Rows:
+    """All checks of rows against records."""
+
+    def __init__(self, connection: Connection, names_in: NamesIn | None) -> None:
+        self.is_sealed = False
+        self._registers = RegisterCheck(connection)
+        self._cases = CaseCheck(connection)
+        self._sessions = SessionCheck(connection)
+        names = {} if names_in is None else {zone: partial(names_in, zone) for zone in zones_of(connection)}
+        self._spend = SpendCheck(connection, names)
+
+    def add(self, leaf: dict[str, Any], body: bytes) -> None:
+        """The next record."""
+        type_ = leaf["type"]
+        self._registers.add(leaf)
+        self._cases.add(leaf)
+        if isinstance(type_, str) and type_.startswith("person."):
+            self._sessions.add(leaf, nanoseconds(leaf["ts"]))
+        if type_ == "gateway.start" and ROWS_SEALED in leaf["labels"]:
+            self.is_sealed = True
+        self._spend.recorded.add(body)
+
+    def wrong(self) -> Iterator[tuple[str, Wrong]]:
+        """What was found, each with the code of its finding."""
+        for code, check in (
+            ("register_altered", self._registers),
+            ("case_altered", self._cases),
+            ("session_altered", self._sessions),
+            ("spend_altered", self._spend),
+        ):
+            for wrong in check.wrong():
+                yield code, wrong
 
 
 class _Check:
@@ -122,8 +170,13 @@ class _Check:
         known: bytes | Checkpoint | None,
         payloads: bool,
         rest: Callable[[], None] | None,
+        names_in: NamesIn | None,
     ) -> None:
         self.source = source
+        self.names_in = names_in
+        self.contradicted: list[tuple[str, str]] = []
+        self.faults_of_rows = 0
+        self.rows_sealed = False
         self.rest = rest
         self.findings = Findings()
         self.trail = Trail(self.findings)
@@ -213,7 +266,7 @@ class _Check:
                 "checkpoint_older", f"the file audit/checkpoint is older ({in_file.size}) than the database ({largest})"
             )
         self._compare(wanted)
-        projection, registers, cases = ProjectionCheck(connection), RegisterCheck(connection), CaseCheck(connection)
+        projection, rows_of = ProjectionCheck(connection), _Rows(connection, self.names_in)
         type_of = "pg_typeof({})::text" if self.source.shared else "typeof({})"
         rows = _rows(connection, self.payloads is not None, projection.step, type_of)
         for idx, record_id, kinds, body, hashed, sealed, wrapped in rows:
@@ -222,26 +275,46 @@ class _Check:
             leaf = self.trail.add(idx, record_id, body, hashed)
             if leaf is not None:
                 projection.add(idx, body)
-                registers.add(leaf)
-                cases.add(leaf)
+                rows_of.add(leaf, body)
             if self.payloads is not None and leaf is not None:
                 self.payloads.add(idx, leaf, sealed, wrapped)
             self._compare(wanted)
             if self.rest is not None and not idx % _BREATH:
                 self.rest()
-        self._not_placed(connection, registers, cases)
+        self._not_placed(connection, rows_of)
         if self.mismatched > 1:
             self.notes.append(
                 f"{self.mismatched - 1} later checkpoints do not match either: they cover the same records"
             )
         if self.payloads is not None:
             self.payloads.finish()
-        registers.finish(self.findings)
-        cases.finish(self.findings)
+        self._compare_rows(connection, rows_of)
         projection.finish()
         self._told_by(projection)
 
-    def _not_placed(self, connection: Connection, registers: RegisterCheck, cases: CaseCheck) -> None:
+    def _compare_rows(self, connection: Connection, rows_of: _Rows) -> None:
+        """What the records contradict, and what no gateway wrote; a row that is both is one finding."""
+        before = self.findings.count
+        self.rows_sealed = rows_of.is_sealed
+        for code, wrong in rows_of.wrong():
+            self.findings.add(code, f"table {wrong.table}: {wrong.fault}")
+            self.contradicted.append((wrong.table, wrong.key))
+        waiting, key = unsealed(connection), rows_key(self.source.keys)
+        if waiting is None:
+            self.notes.append("rows were not authenticated: the database is of a version without codes")
+        elif key is None:
+            self.notes.append("rows were not authenticated: the key of their codes can't be read from here")
+        else:
+            if waiting:
+                tables = ", ".join(sorted(waiting))
+                self.notes.append(f"rows of {tables} have no codes yet: the next start compares them with the records")
+            found = set(self.contradicted)
+            for wrong in rows_without_code(connection, RowMacs(key), waiting):
+                if (wrong.table, wrong.key) not in found:
+                    self.findings.add("row_altered", f"table {wrong.table}: the row {wrong.key} {wrong.fault}")
+        self.faults_of_rows = self.findings.count - before
+
+    def _not_placed(self, connection: Connection, rows_of: _Rows) -> None:
         """Records that have no place in the log yet have changed registers and cases already."""
         if not self.source.shared:
             return
@@ -256,8 +329,7 @@ class _Check:
                 continue
             try:
                 leaf = decode(body)
-                registers.add(leaf)
-                cases.add(leaf)
+                rows_of.add(leaf, bytes(body))
                 if leaf["type"] == _RESULT:
                     self.trail.open.pop(leaf["refs"]["intent"], None)
             except (KeyError, TypeError, AttributeError, ValueError):
@@ -272,6 +344,7 @@ class _Check:
             return
         for idx, message in projection.wrong:
             self.findings.add("projection_altered", message, idx)
+        self.faults_of_rows += len(projection.wrong)
 
     def _signed(self, checkpoint: Checkpoint) -> None:
         if checkpoint.size >= self.signed_size:
@@ -339,6 +412,9 @@ class _Check:
             findings=findings.kept,
             findings_count=findings.count,
             notes=self.notes,
+            contradicted=self.contradicted,
+            records_hold=findings.count == self.faults_of_rows + len(lost) and self.verifier is not None,
+            rows_sealed=self.rows_sealed,
         )
 
 

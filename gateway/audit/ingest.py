@@ -100,9 +100,10 @@ class Ingest:
         batch = _Batch(self._preparing.vault.kek_id, self._replica)
         outcomes = [self._take(connection, entries, batch) for entries in items]
         if batch.beside:
-            with at_once(connection):  # one trip for the spend of all
-                for also in batch.beside:
-                    also(connection)
+            with at_once(connection):  # one trip for what stands alone
+                together = _alike(connection, batch.beside)
+            for merge, alike in together.items():  # the spend of all
+                merge(alike, connection)
         if again := [action_id for action_id in batch.closed if action_id in batch.opened]:
             # Ended and begun anew in one batch: one statement would see the old row beside the new one.
             connection.execute("DELETE FROM open_intent WHERE action_id = ANY(?::text[])", (again,))
@@ -176,6 +177,18 @@ class Ingest:
         for entry in entries:
             if entry.claim is not None and entry.leaf.action is not None:
                 connection.execute("DELETE FROM open_intent WHERE action_id = ?", (entry.leaf.action.id,))
+
+
+def _alike(connection: Connection, rides: list[Rides]) -> dict[Any, list[Rides]]:
+    """Those that can be done together, by what does it; the others are done here."""
+    found: dict[Any, list[Rides]] = {}
+    for ride in rides:
+        together = getattr(ride, "together", None)
+        if together is None:
+            ride(connection)
+        else:
+            found.setdefault(together, []).append(ride)
+    return found
 
 
 class _TakenError(Exception):

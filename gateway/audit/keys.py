@@ -41,6 +41,11 @@ class Keys:
         return _queue(self.digest)
 
     @property
+    def rows(self) -> bytes:
+        """Keys the codes of rows (store/macs.py)."""
+        return _rows(self.digest)
+
+    @property
     def wrapping_id(self) -> str:
         """Name of the wrapping key in records: tells which key it was, not what it is."""
         return "kek-" + sha256(b"gateway/kek-id\x00" + self.wrapping).hexdigest()[:16]
@@ -111,6 +116,16 @@ def queue_key(folder: Path) -> bytes | None:
     """What authenticates records that wait, for a verifier; None where it can't be read."""
     digest = _read(folder / _DIGEST)
     return None if digest is None else _queue(digest)
+
+
+def rows_key(folder: Path) -> bytes | None:
+    """What authenticates rows, for a verifier; None where it can't be read."""
+    digest = _read(folder / _DIGEST)
+    return None if digest is None else _rows(digest)
+
+
+def _rows(digest: bytes) -> bytes:
+    return hmac.digest(digest, b"gateway/rows/1", "sha256")
 
 
 def _queue(digest: bytes) -> bytes:

@@ -9,16 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from gateway.audit import keys as key_files
-from gateway.audit import reaper
+from gateway.audit import reaper, row_sealing
 from gateway.audit.anchor import Anchor, Restored, restore
 from gateway.audit.appending import Appending
 from gateway.audit.chain import Chain
+from gateway.audit.check import verify
 from gateway.audit.files import replace_durably
 from gateway.audit.gap import Gap, GapFile
 from gateway.audit.notary import Notary
+from gateway.audit.recorded import SEALED
+from gateway.audit.source import FileSource
 from gateway.audit.vault import Vault
 from gateway.clock import Clock, Ids, SystemClock
 from gateway.errors import Refusal
@@ -100,13 +104,14 @@ class AuditLog(Appending):
         await asyncio.to_thread(self._keep_vkey)
         gap = await asyncio.to_thread(self._gap_file.read)
         restored = await self.writer.read(lambda c: restore(c, note, self._verifier, self.tenant))
+        await self._seal_rows()
         open_intents = await self.writer.read(reaper.open_intents)
         last = None if restored.last is None else restored.last.writer
         writer_id = f"w-{self._ids.new()[-12:]}" if last is None else last.id
         self._chain.restore(restored.frontier, open_intents, writer_id, 1 if last is None else last.epoch + 1)
         self._notary.signed_size = restored.signed_size
         self._accepting = True
-        entries = [self._event("gateway.start", previous=_previous(restored, gap), vkey=self.vkey)]
+        entries = [self._event("gateway.start", previous=_previous(restored, gap), vkey=self.vkey, **SEALED)]
         if gap is not None and (gap.refused or not gap.final):
             known = "exact" if gap.final else "at least"
             entries.append(self._event("audit.gap", refused=str(gap.refused), count=known, reason=gap.reason))
@@ -134,6 +139,7 @@ class AuditLog(Appending):
             entries.append(self._event("gateway.stop", **self._counts()))
             await self.writer.submit(self._chain, tuple(entries))
             await self._notary.sign()
+            await self.recorder.follow(self._clock.now_ns(), saves=True)
         except Refusal as refusal:
             _log.error("the log could not be closed, the next start will say so: %s", refusal.message)
         if self.writer.latched is not None:
@@ -156,6 +162,7 @@ class AuditLog(Appending):
             self._beat_s = now_s
             self.append_soon(self._event("gateway.heartbeat", **self._counts()))
         await self._view.fill_behind(self.size)
+        await self.recorder.follow(self._clock.now_ns())
 
     async def _keep_ticking(self) -> None:
         while True:
@@ -164,6 +171,16 @@ class AuditLog(Appending):
                 await self.tick()
             except Refusal as refusal:  # slow or latched: the next tick tries again or keeps the count
                 _log.warning("the audit log fell behind: %s", refusal.message)
+
+    async def _seal_rows(self) -> None:
+        """Rows of a version without codes get theirs, unless the records contradict them."""
+        if not await self.writer.read(row_sealing.is_wanted):
+            return
+        source, names_in = FileSource(self._folder.parent), self.recorder.names_in
+        report = await asyncio.to_thread(verify, source, payloads=False, names_in=names_in)
+        for chunk in await self.writer.read(partial(row_sealing.plan, report=report)):
+            await self.writer.write(partial(row_sealing.seal, macs=self.macs, chunk=chunk))
+        await self.writer.write(row_sealing.finish)
 
     def _keep_vkey(self) -> None:
         """The public key beside the log, for people and verifiers. Raises Refusal if another one stands there."""

@@ -11,6 +11,7 @@ import asyncio
 import threading
 
 from gateway.audit.check import Report, verify
+from gateway.audit.recorded import NamesIn
 from gateway.audit.source import Source, UnreadableError
 
 _REST_S = 0.005  # after every few records
@@ -23,9 +24,11 @@ class _StoppedError(Exception):
 class Reverification:
     """`fault` is what the walk found, in one sentence; None before, and if all is well."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, names_in: NamesIn | None = None) -> None:
+        """`names_in` names the windows of spend; without it spend is not compared."""
         self.fault: str | None = None
         self._source = source
+        self._names_in = names_in
         self._stop = threading.Event()
 
     async def run(self) -> None:
@@ -55,7 +58,7 @@ class Reverification:
         )
 
     def _verify(self) -> Report:
-        return verify(self._source, payloads=False, rest=self._rest)
+        return verify(self._source, payloads=False, rest=self._rest, names_in=self._names_in)
 
     def _rest(self) -> None:
         if self._stop.wait(_REST_S):

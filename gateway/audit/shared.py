@@ -16,17 +16,18 @@ from functools import partial
 from pathlib import Path
 
 from gateway.audit import keys as key_files
-from gateway.audit import reaper
+from gateway.audit import reaper, row_sealing
 from gateway.audit.anchor import Anchor, restore_shared
 from gateway.audit.appending import Appending
 from gateway.audit.files import replace_durably
 from gateway.audit.ingest import Ingest
+from gateway.audit.recorded import SEALED
 from gateway.audit.sequencer import MOST_AT_ONCE, Sequencer, Step
 from gateway.audit.vault import Vault
 from gateway.clock import Clock, Ids
 from gateway.errors import Refusal
 from gateway.store.database import LostError
-from gateway.store.interface import Store
+from gateway.store.interface import Connection, Store
 from gateway.store.postgres.beside import Beside
 from gateway.store.postgres.shared_keys import same_keys
 
@@ -59,7 +60,7 @@ class SharedLog(Appending):
         ids: Ids,
     ) -> None:
         ingest = Ingest(vault, clock, ids.new, env=env, replica=replica, key=keys.queue)
-        super().__init__(store, keys, vault, ingest, tenant=tenant, clock=clock, ids=ids)
+        super().__init__(store, keys, vault, ingest, tenant=tenant, clock=clock, ids=ids, shared=True)
         self.is_sequencer = False
         self._replica = replica
         self._ingest = ingest
@@ -121,8 +122,14 @@ class SharedLog(Appending):
         await asyncio.to_thread(replace_durably, self._folder / "vkey", self.vkey.encode() + b"\n")
         restored = await self.writer.read(lambda c: restore_shared(c, note, self._verifier))
         self._size, self._signed_size = restored.frontier.size, restored.signed_size
+        if await self.writer.read(row_sealing.is_wanted):
+            raise Refusal(
+                "audit_unavailable",
+                "Rows of the database were not compared with the log after its schema was brought up to date: run "
+                "`gateway migrate` to the end, then start the replicas.",
+            )
         self._accepting = True
-        await self.append(self._event("gateway.start", replica=self._replica, vkey=self.vkey))
+        await self.append(self._event("gateway.start", replica=self._replica, vkey=self.vkey, **SEALED))
         self._tasks = [
             asyncio.create_task(self._keep_placing(), name="audit-sequencer"),
             asyncio.create_task(self._keep_beating(), name="audit-heartbeat"),
@@ -153,6 +160,8 @@ class SharedLog(Appending):
             await self.writer.submit(self._ingest, tuple(entries))
             await self._place()
             await self._sign()
+            if self.is_sequencer:
+                await self.recorder.follow(self._clock.now_ns(), saves=True)
         except (Refusal, LostError) as error:
             _log.error("the log could not be closed, another replica will say so: %s", error)
 
@@ -280,7 +289,14 @@ class SharedLog(Appending):
                 self._waiting = int(count)
                 if first != self._first:
                     self._first, self._first_s = first, self._clock.monotonic_s()
+                if self.is_sequencer:
+                    await self.recorder.follow(self._clock.now_ns())
             await asyncio.sleep(_LOOK_S)
+
+    def _waiting_bodies(self, connection: Connection) -> list[bytes]:
+        """See `Appending`; only those that a replica wrote."""
+        rows = connection.execute("SELECT id, body, mac FROM ingest ORDER BY seq")
+        return [bytes(body) for at, body, mac in rows if self._ingest.is_of_a_replica(at, bytes(body), bytes(mac))]
 
     def fault(self) -> str | None:
         """Why records have had no place in the log for a while; None where they have."""

@@ -142,6 +142,7 @@ def verify(
 
     from gateway.audit.check import verify as verify_trail
     from gateway.audit.source import UnreadableError
+    from gateway.limits.windows import names_in
     from gateway.verify.checkpoints import Checkpoint, parse
     from gateway.verify.notes import NoteError
 
@@ -155,7 +156,13 @@ def verify(
                 f"--known takes SIZE:ROOT as `gateway audit verify` prints it: {error}.", USAGE
             ) from error
     try:
-        report = verify_trail(source, vkey=key, known=note if head is None else head, payloads=payloads)
+        report = verify_trail(
+            source,
+            vkey=key,
+            known=note if head is None else head,
+            payloads=payloads,
+            names_in=names_in,
+        )
     except UnreadableError as error:
         raise CommandError(str(error), USAGE) from error
     show({"id": report.verdict, **msgspec.to_builtins(report)}, as_json, report.lines())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,10 @@ import typer
 from gateway.commands.shared import CONFIG, DATA_DIR, PROBLEM, USAGE, CommandError, ConfigFile, DataDir, Json, show
 
 if TYPE_CHECKING:
+    from gateway.audit.keys import Keys
     from gateway.process import Process
+    from gateway.store.interface import Connection
+    from gateway.store.postgres.beside import Beside
 
 # What these commands write is for their own user alone.
 _UMASK = 0o077
@@ -75,8 +79,9 @@ def quickstart(
 def migrate(config: ConfigFile = CONFIG, data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
     """Bring the database's schema up to date; the embedded gateway must not be running meanwhile.
 
-    With GATEWAY_DATABASE_URL it is PostgreSQL's, replicas may run, and the keys that they share are made in
-    GATEWAY_KEYS_DIR where the log is still empty.
+    With GATEWAY_DATABASE_URL it is PostgreSQL's, and the keys that replicas share are made in GATEWAY_KEYS_DIR where
+    the log is still empty. Replicas may run, unless the step needs them stopped; then it says so. Rows of a version
+    that did not authenticate them are compared with the audit log and sealed.
 
     \b
     Example:
@@ -88,7 +93,7 @@ def migrate(config: ConfigFile = CONFIG, data_dir: DataDir = DATA_DIR, as_json: 
     os.umask(_UMASK)
     process = _process(config, None, None, data_dir)
     if process.is_scaled:
-        changed = _migrate_shared(process)
+        changed = migrate_shared(process)
     else:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = DirectoryLock(data_dir)
@@ -100,8 +105,10 @@ def migrate(config: ConfigFile = CONFIG, data_dir: DataDir = DATA_DIR, as_json: 
     show({"id": schema.HEAD, "revision": schema.HEAD, "changed": changed}, as_json, text)
 
 
-def _migrate_shared(process: Process) -> bool:
+def migrate_shared(process: Process) -> bool:
+    """Bring the database that replicas share up to date, with its keys and codes of rows. Raises CommandError."""
     from gateway import settings
+    from gateway.audit import keys as audit_keys
     from gateway.keys import make_keys
     from gateway.store.database import LostError
     from gateway.store.postgres import schema
@@ -114,12 +121,17 @@ def _migrate_shared(process: Process) -> bool:
         raise CommandError(f"The configuration names the log that keys are for, and has errors.\n  {lines}")
     url = process.database_url.get_secret_value()
     beside = Beside(url, name="gateway migrate")
+    keys_dir = process.keys_dir or process.data_dir / "keys"
     try:
+        beside.run(partial(_require_stopped, found=schema.version(url)))
         changed = schema.migrate(url)
         is_new = beside.run(
             lambda db: db.execute("SELECT NOT EXISTS (SELECT FROM leaf) AND NOT EXISTS (SELECT FROM ingest)").fetchone()
         )[0]
-        make_keys(process.keys_dir or process.data_dir / "keys", config.audit.origin, is_new=bool(is_new))
+        make_keys(keys_dir, config.audit.origin, is_new=bool(is_new))
+        _seal_rows(
+            process, audit_keys.load(keys_dir, config.audit.origin, create=False, random_bytes=os.urandom), beside
+        )
     except LostError as error:
         raise CommandError(
             f"PostgreSQL can't be reached: {error}; correct GATEWAY_DATABASE_URL or start it."
@@ -127,6 +139,40 @@ def _migrate_shared(process: Process) -> bool:
     finally:
         beside.close()
     return changed
+
+
+def _require_stopped(db: Connection, found: str | None) -> None:
+    """Replicas of a version that writes rows without codes must not run any more. Raises CommandError."""
+    if found is None or not "0004" <= found < "0007":
+        return
+    from gateway.store.postgres.database import NOW
+
+    alive = f"SELECT count(*) FROM replica WHERE ended_ns IS NULL AND beat_ns > {NOW} - 10 * 1000000000::bigint"  # noqa: S608
+    (running,) = db.execute(alive).fetchone()
+    if running:
+        raise CommandError(
+            f"{running} replicas of the version before still run and would write rows without codes: stop all of them, "
+            "run `gateway migrate` again, then start the new version."
+        )
+
+
+def _seal_rows(process: Process, keys: Keys, beside: Beside) -> None:
+    from gateway.audit import row_sealing
+    from gateway.audit.check import verify
+    from gateway.audit.source import PostgresSource
+    from gateway.limits.windows import names_in
+    from gateway.store.macs import RowMacs
+
+    assert process.database_url is not None
+    if not beside.run(row_sealing.is_wanted):
+        return
+    source = PostgresSource(
+        process.database_url.get_secret_value(), process.data_dir, process.keys_dir or process.data_dir / "keys"
+    )
+    report = verify(source, vkey=keys.signer.verifier.vkey, payloads=False, names_in=names_in)
+    for chunk in beside.run(partial(row_sealing.plan, report=report)):
+        beside.run(partial(row_sealing.seal, macs=RowMacs(keys.rows), chunk=chunk))
+    beside.run(row_sealing.finish)
 
 
 def healthcheck(

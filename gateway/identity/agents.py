@@ -8,6 +8,7 @@ person's act and survives any reload; only a person lifts it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import Any
 
 import msgspec
 
@@ -15,16 +16,16 @@ from gateway.actions import Agent, AgentStatus
 from gateway.clock import Clock
 from gateway.errors import Refusal
 from gateway.identity.journal import Change, Journal, Reads, Register, in_turn, warm
-
-_COLUMNS = "id, tenant, env, version, team, use_case, tier, status, owners, next_review, labels, source, created_ns"
+from gateway.store.macs import RowMacs
 
 
 class Registered(msgspec.Struct, frozen=True):
-    """An agent and how it came here. `source`: config, api, or removed."""
+    """An agent and how it came here. `source`: config, api, or removed. `change_no` grows with every change."""
 
     agent: Agent
     source: str
     created_ns: int
+    change_no: int = 0
 
 
 class Agents(Register):
@@ -34,27 +35,35 @@ class Agents(Register):
         self,
         *,
         journal: Journal,
+        macs: RowMacs,
         clock: Clock,
         on_change: Callable[[Agent | None, str], None],
         on_suspend: Callable[[str], object] = lambda _: None,
     ) -> None:
         super().__init__()
         self._journal = journal
+        self._macs = macs
         self._clock = clock
         self._on_change = on_change
         self._on_suspend = on_suspend
         self._all: dict[str, Registered] = {}
+        self.suspended_on_record: frozenset[str] = frozenset()
+        """Agents that the log says are suspended. One whose row is missing must not come back as an active one."""
 
     async def load(self, store: Reads) -> None:
         """Read everything from the store. Plain SQL, because a start must not pay for SQLAlchemy."""
-        rows = await store.read(lambda db: db.execute(f"SELECT {_COLUMNS} FROM agent").fetchall())  # noqa: S608
-        self._all = {row[0]: _registered(row) for row in rows}
+        self._all = {row[0]: _registered(row) for row in await store.read(lambda db: self._macs.read(db, "agent"))}
+        for agent_id, found in self._all.items():
+            self._macs.saw("agent", agent_id, found.change_no)
 
     async def reload(self, store: Reads) -> None:
         """Take over what another replica changed; an agent that it suspended is stopped here too."""
         async with self.turn:
             before = self._all
             await self.load(store)
+            for agent_id in before.keys() - self._all.keys():  # its row was changed by somebody else: it is refused
+                self._on_change(None, agent_id)
+                self._on_suspend(agent_id)
             for agent_id, now in self._all.items():
                 had = before.get(agent_id)
                 if had == now:
@@ -91,13 +100,14 @@ class Agents(Register):
         for agent_id, agent in wanted.items():
             had = self._all.get(agent_id)
             if had is None:
-                changes.append(("agent.registered", Registered(agent, "config", self._clock.now_ns())))
+                known = self._as_recorded(agent)
+                changes.append(("agent.registered", Registered(known, "config", self._clock.now_ns())))
                 continue
             now = msgspec.structs.replace(agent, status=had.agent.status)
             if now != had.agent or had.source != "config":
-                changes.append(("agent.changed", Registered(now, "config", had.created_ns)))
+                changes.append(("agent.changed", Registered(now, "config", had.created_ns, had.change_no)))
         changes += [
-            ("agent.removed", Registered(had.agent, "removed", had.created_ns))
+            ("agent.removed", Registered(had.agent, "removed", had.created_ns, had.change_no))
             for had in self._all.values()
             if had.source == "config" and had.agent.id not in wanted
         ]
@@ -116,9 +126,8 @@ class Agents(Register):
                 if had.source == "removed"
                 else f"The agent {agent.id!r} exists already; choose another id.",
             )
-        new = Registered(agent, "api", self._clock.now_ns())
-        await self._record("agent.registered", new, person, {})
-        return new
+        new = Registered(self._as_recorded(agent), "api", self._clock.now_ns())
+        return await self._record("agent.registered", new, person, {})
 
     async def suspend(self, agent_id: str, *, person: str, reason: str) -> Registered:
         """Stop the agent: no new action, open streams end. Doing it again changes nothing but is recorded."""
@@ -134,24 +143,34 @@ class Agents(Register):
     async def _set(self, agent_id: str, status: AgentStatus, type_: str, person: str, reason: str) -> Registered:
         had = self.registered(agent_id)
         agent = msgspec.structs.replace(had.agent, status=status)
-        changed = Registered(agent, had.source, had.created_ns)
-        await self._record(type_, changed, person, {"reason": reason} if reason else {})
-        return changed
+        changed = Registered(agent, had.source, had.created_ns, had.change_no)
+        return await self._record(type_, changed, person, {"reason": reason} if reason else {})
 
-    async def _record(self, type_: str, changed: Registered, person: str | None, labels: dict[str, str]) -> None:
+    def _as_recorded(self, agent: Agent) -> Agent:
+        """An agent whose row is not there, with the status that the log knows of it."""
+        if agent.id not in self.suspended_on_record:
+            return agent
+        return msgspec.structs.replace(agent, status=AgentStatus.SUSPENDED)
+
+    async def _record(self, type_: str, had: Registered, person: str | None, labels: dict[str, str]) -> Registered:
+        change_no = self._macs.next_change("agent", had.agent.id, had.change_no)
+        changed = msgspec.structs.replace(had, change_no=change_no)
         agent = changed.agent
         subject = {"agent": agent.id}
         if type_ in {"agent.registered", "agent.changed"}:
             subject["definition"] = msgspec.json.encode(agent, order="sorted").decode()
         await warm()
         await self._journal(
-            type_, tenant=agent.tenant, person=person, subject=subject, labels=labels, also=_write(changed)
+            type_, tenant=agent.tenant, person=person, subject=subject, labels=labels, also=_write(self._macs, changed)
         )
+        self._macs.saw("agent", agent.id, change_no)
+        self.suspended_on_record -= {agent.id}
         self._all[agent.id] = changed
         self._on_change(self.get(agent.id), agent.id)
+        return changed
 
 
-def _write(changed: Registered) -> Change:
+def _write(macs: RowMacs, changed: Registered) -> Change:
     from gateway.identity import rows
 
     agent = changed.agent
@@ -169,12 +188,14 @@ def _write(changed: Registered) -> Change:
         labels=msgspec.json.encode(agent.labels, order="sorted").decode(),
         source=changed.source,
         created_ns=changed.created_ns,
+        change_no=changed.change_no,
     )
-    return rows.merging(row)
+    return rows.merging(macs, row)
 
 
-def _registered(row: tuple[str, ...]) -> Registered:
-    id_, tenant, env, version, team, use_case, tier, status, owners, next_review, labels, source, created_ns = row
+def _registered(row: tuple[Any, ...]) -> Registered:
+    id_, tenant, env, version, team, use_case, tier, status, owners, next_review, *rest = row
+    labels, source, created_ns, change_no = rest
     agent = Agent(
         id=id_,
         tenant=tenant,
@@ -188,4 +209,4 @@ def _registered(row: tuple[str, ...]) -> Registered:
         next_review=next_review,
         labels=msgspec.json.decode(labels, type=dict[str, str]),
     )
-    return Registered(agent, source, int(created_ns))
+    return Registered(agent, source, created_ns, change_no)

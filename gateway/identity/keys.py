@@ -16,10 +16,10 @@ from gateway.errors import Refusal
 from gateway.identity import tokens
 from gateway.identity.identify import Identity
 from gateway.identity.journal import Change, Journal, Reads, Register, in_turn, warm
+from gateway.store.macs import RowMacs
 
 DEFAULT_OVERLAP_S = 24 * 3600
 _NANOS = 1_000_000_000
-_COLUMNS = 'id, tenant, agent_id, key_sha256, "user", created_ns, expires_ns, revoked_ns'
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -50,6 +50,7 @@ class Keys(Register):
         self,
         *,
         journal: Journal,
+        macs: RowMacs,
         clock: Clock,
         new_id: Callable[[], str],
         random_bytes: Callable[[int], bytes],
@@ -58,6 +59,7 @@ class Keys(Register):
     ) -> None:
         super().__init__()
         self._journal = journal
+        self._macs = macs
         self._clock = clock
         self._new_id = new_id
         self._random_bytes = random_bytes
@@ -67,9 +69,16 @@ class Keys(Register):
 
     async def load(self, store: Reads) -> None:
         """Read all keys from the store; the agents must be there."""
-        rows = await store.read(lambda db: db.execute(f"SELECT {_COLUMNS} FROM agent_key").fetchall())  # noqa: S608
-        for row in rows:
-            self._remember(Key(*row))
+        found = {row[0]: Key(*row) for row in await store.read(lambda db: self._macs.read(db, "agent_key"))}
+        for keys in self._of_agent.values():
+            for key_id in [key_id for key_id in keys if key_id not in found]:
+                self._identity.unbind(keys.pop(key_id).key_sha256)  # its row was changed by somebody else
+        for key in found.values():
+            had = self._of_agent.get(key.agent_id, {}).get(key.id)
+            if had is not None and _ends_ns(key) > _ends_ns(had):
+                self._macs.report("agent_key", key.id, "is an older state of the row that was put back")
+                key = had
+            self._remember(key)
 
     async def reload(self, store: Reads) -> None:
         """Take over what another replica changed."""
@@ -118,10 +127,12 @@ class Keys(Register):
             if overlap_s <= 0:
                 old.append(msgspec.structs.replace(had, revoked_ns=now_ns))
             else:
-                until_ns = end_ns if had.expires_ns is None else min(end_ns, had.expires_ns)
-                old.append(msgspec.structs.replace(had, expires_ns=until_ns))
+                sooner_ns = end_ns if had.expires_ns is None else min(end_ns, had.expires_ns)
+                old.append(msgspec.structs.replace(had, expires_ns=sooner_ns))
         replaced = ",".join(had.id for had in old)
-        await self._record("key.rotated", person, [key, *old], {"key": key.id, "replaces": replaced})
+        until_ns = now_ns if overlap_s <= 0 else end_ns
+        subject = {"key": key.id, "replaces": replaced, "until_ns": str(until_ns)}
+        await self._record("key.rotated", person, [key, *old], subject)
         return key, secret, old
 
     @in_turn
@@ -168,12 +179,14 @@ class Keys(Register):
             person=person,
             subject=subject,
             labels={} if person is not None else {"by": "gateway"},
-            also=_write(changed),
+            also=_write(self._macs, changed),
         )
         for key in changed:
             self._remember(key)
 
     def _remember(self, key: Key) -> None:
+        if key.revoked_ns is not None:
+            self._macs.saw("agent_key", key.id, 1)
         self._of_agent.setdefault(key.agent_id, {})[key.id] = key
         self._bind(key, self._agent(key.agent_id))
 
@@ -184,7 +197,14 @@ class Keys(Register):
             self._identity.bind(key.key_sha256, Caller(agent, key.user, key.id, "key"), key.expires_ns)
 
 
-def _write(changed: Iterable[Key]) -> Change:
+def _ends_ns(key: Key) -> float:
+    """When a key stops working."""
+    if key.revoked_ns is not None:
+        return 0
+    return float("inf") if key.expires_ns is None else key.expires_ns
+
+
+def _write(macs: RowMacs, changed: Iterable[Key]) -> Change:
     from gateway.identity import rows
 
-    return rows.merging(*(rows.AgentKeyRow(**msgspec.structs.asdict(key)) for key in changed))
+    return rows.merging(macs, *(rows.AgentKeyRow(**msgspec.structs.asdict(key)) for key in changed))

@@ -5,13 +5,14 @@ Memory follows the commit by a moment; inside the writer's transaction the rows 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from gateway.actions import AgentStatus
 from gateway.identity.people import Role
 from gateway.store.interface import Connection
+from gateway.store.macs import COVERED, RowMacs
 
 _strings = msgspec.json.Decoder(list[str]).decode
 
@@ -23,15 +24,24 @@ class StandingNow(NamedTuple):
     groups: tuple[str, ...]
 
 
-def standing(connection: Connection, person_id: str) -> StandingNow | None:
-    """A person's role and groups; None: there is nobody of this id, or not any more."""
-    row = connection.execute(
-        "SELECT roles, groups FROM person WHERE id = ? AND removed_ns IS NULL", (person_id,)
-    ).fetchone()
-    return None if row is None else StandingNow(Role.REVIEWER in _strings(row[0]), tuple(_strings(row[1])))
+class Now:
+    """Looks at rows inside a transaction; a row that no gateway wrote is not there."""
 
+    def __init__(self, macs: RowMacs) -> None:
+        self._macs = macs
 
-def is_active(connection: Connection, agent_id: str) -> bool:
-    """Whether an agent is registered and not suspended."""
-    row = connection.execute("SELECT status FROM agent WHERE id = ? AND source != 'removed'", (agent_id,)).fetchone()
-    return row is not None and row[0] == AgentStatus.ACTIVE.value
+    def standing(self, connection: Connection, person_id: str) -> StandingNow | None:
+        """A person's role and groups; None: there is nobody of this ID, or not any more."""
+        found = self._row(connection, "person", person_id)
+        if found is None or found["removed_ns"] is not None:
+            return None
+        return StandingNow(Role.REVIEWER in _strings(found["roles"]), tuple(_strings(found["groups"])))
+
+    def is_active(self, connection: Connection, agent_id: str) -> bool:
+        """Whether an agent is registered and not suspended."""
+        found = self._row(connection, "agent", agent_id)
+        return found is not None and found["source"] != "removed" and found["status"] == AgentStatus.ACTIVE.value
+
+    def _row(self, connection: Connection, table: str, key: str) -> dict[str, Any] | None:
+        rows = self._macs.read(connection, table, "WHERE id = ?", (key,))
+        return dict(zip(COVERED[table].columns, rows[0], strict=True)) if rows else None

@@ -18,6 +18,7 @@ from gateway.errors import Refusal
 from gateway.identity import tokens
 from gateway.identity.journal import Change, Journal, Reads, Register, in_turn, warm
 from gateway.store.interface import Connection
+from gateway.store.macs import RowMacs
 
 LOCAL_OPERATOR = "operator"
 LINK_VALID_S = 15 * 60
@@ -47,6 +48,7 @@ class Person(msgspec.Struct, frozen=True):
     removed_ns: int | None = None
     tenant: str = "default"
     groups: tuple[str, ...] = ()  # of reviewers, as `approvals.groups` names them
+    change_no: int = 0  # grows with every change
 
     @property
     def reviewer(self) -> bool:
@@ -75,9 +77,10 @@ class Session(NamedTuple):
 class People(Register):
     """All persons, sign-in links and console sessions, answered from memory."""
 
-    def __init__(self, *, journal: Journal, clock: Clock, random_bytes: Callable[[int], bytes]) -> None:
+    def __init__(self, *, journal: Journal, macs: RowMacs, clock: Clock, random_bytes: Callable[[int], bytes]) -> None:
         super().__init__()
         self._journal = journal
+        self._macs = macs
         self._clock = clock
         self._random_bytes = random_bytes
         self._all: dict[str, Person] = {}
@@ -90,26 +93,29 @@ class People(Register):
         now_ns = self._clock.now_ns()
 
         def read(db: Connection) -> tuple[list[Any], list[Any], list[Any]]:
+            good = "WHERE {} IS NULL AND expires_ns > ?"
             return (
-                db.execute("SELECT id, name, roles, created_ns, removed_ns, tenant, groups FROM person").fetchall(),
-                db.execute(
-                    "SELECT token_sha256, person_id, expires_ns FROM sign_in WHERE used_ns IS NULL AND expires_ns > ?",
-                    (now_ns,),
-                ).fetchall(),
-                db.execute(
-                    "SELECT token_sha256, person_id, expires_ns, created_ns FROM console_session"
-                    " WHERE revoked_ns IS NULL AND expires_ns > ?",
-                    (now_ns,),
-                ).fetchall(),
+                self._macs.read(db, "person"),
+                self._macs.read(db, "sign_in", good.format("used_ns"), (now_ns,)),
+                self._macs.read(db, "console_session", good.format("revoked_ns"), (now_ns,)),
             )
 
         people, links, sessions = await store.read(read)
-        for id_, name, roles, created_ns, removed_ns, tenant, groups in people:
+        self._all = {}
+        for id_, tenant, name, roles, created_ns, removed_ns, groups, change_no in people:
             known = tuple(Role(role) for role in msgspec.json.decode(roles, type=list[str]) if role in set(Role))
             belongs = tuple(msgspec.json.decode(groups, type=list[str]))
-            self._all[id_] = Person(id_, name, known, created_ns, removed_ns, tenant, belongs)
-        self._links = {token: _Until(person_id, expires_ns) for token, person_id, expires_ns in links}
-        self._sessions = {token: _Until(*rest) for token, *rest in sessions}
+            self._all[id_] = Person(id_, name, known, created_ns, removed_ns, tenant, belongs, change_no)
+            self._macs.saw("person", id_, change_no)
+        before = {"sign_in": self._links, "console_session": self._sessions}
+        self._links = {token: _Until(person_id, expires_ns) for token, person_id, expires_ns, _ in links}
+        self._sessions = {
+            kept: _Until(person_id, expires_ns, created_ns) for kept, person_id, created_ns, expires_ns, _ in sessions
+        }
+        for token in before["sign_in"].keys() - self._links.keys():
+            self._macs.saw("sign_in", _id_of(token), 1)
+        for kept in before["console_session"].keys() - self._sessions.keys():
+            self._macs.saw("console_session", _id_of(kept), 1)
 
     async def reload(self, store: Reads) -> None:
         """Take over what another replica changed."""
@@ -168,12 +174,11 @@ class People(Register):
                 "conflict", f"There is a person {like!r} already; take a name that differs in more than case."
             )
         known, belongs = tuple(sorted(set(roles))), tuple(sorted(set(groups)))
-        person = Person(person_id, name, known, self._clock.now_ns(), groups=belongs)
-        subject = _standing_of(person)
+        new = Person(person_id, name, known, self._clock.now_ns(), groups=belongs)
+        person = self._next(new, 0 if had is None else had.change_no)
         await warm()
-        await self._write("person.added", by, subject, _person_row(person))
-        self._all[person_id] = person
-        return person
+        await self._write("person.added", by, _standing_of(person), _person_row(self._macs, person))
+        return self._remember(person)
 
     @in_turn
     async def update(
@@ -198,10 +203,10 @@ class People(Register):
         )
         if person_id == LOCAL_OPERATOR and Role.OPERATOR not in person.roles:
             raise Refusal("conflict", "The local operator stays an operator; protect the data directory instead.")
+        person = self._next(person, had.change_no)
         await warm()
-        await self._write("person.changed", by, _standing_of(person), _person_row(person))
-        self._all[person_id] = person
-        return person
+        await self._write("person.changed", by, _standing_of(person), _person_row(self._macs, person))
+        return self._remember(person)
 
     @in_turn
     async def remove(self, person_id: str, *, by: str) -> Person:
@@ -210,22 +215,22 @@ class People(Register):
         if person_id == LOCAL_OPERATOR:
             raise Refusal("conflict", "The local operator cannot be removed; protect the data directory instead.")
         now_ns = self._clock.now_ns()
-        person = msgspec.structs.replace(had, removed_ns=now_ns)
+        person = self._next(msgspec.structs.replace(had, removed_ns=now_ns), had.change_no)
         await warm()
-        write_person = _person_row(person)
+        write_person = _person_row(self._macs, person)
 
         def also(connection: Connection) -> None:
             write_person(connection)
-            connection.execute(
-                "UPDATE console_session SET revoked_ns = ? WHERE person_id = ? AND revoked_ns IS NULL",
-                (now_ns, person_id),
-            )
-            connection.execute(
-                "UPDATE sign_in SET used_ns = ? WHERE person_id = ? AND used_ns IS NULL", (now_ns, person_id)
-            )
+            for table, ends in (("console_session", "revoked_ns"), ("sign_in", "used_ns")):
+                where = f"WHERE person_id = ? AND {ends} IS NULL"
+                self._macs.change(connection, table, where, (person_id,), **{ends: now_ns})
 
         await self._write("person.removed", by, {"person": person_id}, also)
-        self._all[person_id] = person
+        self._remember(person)
+        for table, held in (("sign_in", self._links), ("console_session", self._sessions)):
+            for token, one in held.items():
+                if one.person_id == person_id:
+                    self._macs.saw(table, _id_of(token), 1)
         self._links = {token: one for token, one in self._links.items() if one.person_id != person_id}
         self._sessions = {token: one for token, one in self._sessions.items() if one.person_id != person_id}
         return person
@@ -239,7 +244,8 @@ class People(Register):
         secret = tokens.mint(tokens.SIGN_IN, self._random_bytes)
         hashed, until = tokens.digest(secret), _Until(person_id, self._clock.now_ns() + int(valid_s * _NANOS))
         await warm()
-        await self._write("person.link_made", by, {"person": person.id}, _link_row(hashed, until))
+        subject = {"person": person.id, "link": _named(hashed)}
+        await self._write("person.link_made", by, subject, _link_row(self._macs, hashed, until))
         self._links[hashed] = until
         return secret, until.expires_ns
 
@@ -260,19 +266,19 @@ class People(Register):
         secret = tokens.mint(tokens.CONSOLE_SESSION, self._random_bytes)
         session_hash, session = tokens.digest(secret), _Until(person.id, now_ns + SESSION_VALID_S * _NANOS, now_ns)
         await warm()
-        write_session = _session_row(session_hash, session)
+        write_session = _session_row(self._macs, session_hash, session)
 
         def also(connection: Connection) -> None:
-            used = connection.execute(
-                "UPDATE sign_in SET used_ns = ? WHERE token_sha256 = ? AND used_ns IS NULL", (now_ns, hashed)
-            )
-            if used.rowcount != 1:  # another process was faster
+            where = "WHERE token_sha256 = ? AND used_ns IS NULL"
+            if self._macs.change(connection, "sign_in", where, (hashed,), used_ns=now_ns) != 1:  # another was faster
                 raise Refusal(
                     "unauthenticated", "This sign-in link was used already; run `gateway login` for a new one."
                 )
             write_session(connection)
 
-        await self._write("person.signed_in", person.id, {"person": person.id}, also)
+        subject = {"person": person.id, "link": _named(hashed), "session": _named(session_hash)}
+        await self._write("person.signed_in", person.id, subject, also)
+        self._macs.saw("sign_in", _id_of(hashed), 1)
         self._links.pop(hashed, None)
         self._forget_expired(now_ns)
         self._sessions[session_hash] = session
@@ -287,9 +293,12 @@ class People(Register):
             return
 
         def also(connection: Connection) -> None:
-            connection.execute("UPDATE console_session SET revoked_ns = ? WHERE token_sha256 = ?", (now_ns, hashed))
+            where = "WHERE token_sha256 = ? AND revoked_ns IS NULL"
+            self._macs.change(connection, "console_session", where, (hashed,), revoked_ns=now_ns)
 
-        await self._write("person.signed_out", until.person_id, {"person": until.person_id}, also)
+        subject = {"person": until.person_id, "session": _named(hashed)}
+        await self._write("person.signed_out", until.person_id, subject, also)
+        self._macs.saw("console_session", _id_of(hashed), 1)
         self._sessions.pop(hashed, None)
 
     def invited(self, link: str) -> Person | None:
@@ -312,7 +321,7 @@ class People(Register):
         kept, until = _kept(secret), _Until(person.id, now_ns + int(valid_s * _NANOS), now_ns)
         await warm()
         subject = {"person": person.id, "token": _id_of(kept)}
-        await self._write("person.token_made", by, subject, _session_row(kept, until))
+        await self._write("person.token_made", by, subject, _session_row(self._macs, kept, until))
         self._forget_expired(now_ns)
         self._sessions[kept] = until
         return secret, _session(kept, until)
@@ -341,13 +350,24 @@ class People(Register):
         now_ns = self._clock.now_ns()
 
         def also(connection: Connection) -> None:
-            connection.execute("UPDATE console_session SET revoked_ns = ? WHERE token_sha256 = ?", (now_ns, kept))
+            where = "WHERE token_sha256 = ? AND revoked_ns IS NULL"
+            self._macs.change(connection, "console_session", where, (kept,), revoked_ns=now_ns)
 
         await self._write("person.session_revoked", by, {"person": until.person_id, "token": session_id}, also)
+        self._macs.saw("console_session", session_id, 1)
         self._sessions.pop(kept, None)
         return _session(kept, until)
 
     # ------------------------------------------------------------ inside
+
+    def _next(self, person: Person, before: int) -> Person:
+        return msgspec.structs.replace(person, change_no=self._macs.next_change("person", person.id, before))
+
+    def _remember(self, person: Person) -> Person:
+        """Its change is durable."""
+        self._macs.saw("person", person.id, person.change_no)
+        self._all[person.id] = person
+        return person
 
     async def _write(self, type_: str, by: str | None, subject: dict[str, Any], also: Change) -> None:
         labels = {} if by is not None else {"by": "gateway"}
@@ -364,10 +384,16 @@ class People(Register):
         self._sessions = {token: one for token, one in self._sessions.items() if one.expires_ns > now_ns}
 
 
-def _person_row(person: Person) -> Change:
+def _named(hashed: str) -> str:
+    """A link or session in records: enough of its hash to find its row."""
+    return _id_of(hashed)
+
+
+def _person_row(macs: RowMacs, person: Person) -> Change:
     from gateway.identity import rows
 
     return rows.merging(
+        macs,
         rows.PersonRow(
             id=person.id,
             tenant=person.tenant,
@@ -376,7 +402,8 @@ def _person_row(person: Person) -> Change:
             created_ns=person.created_ns,
             removed_ns=person.removed_ns,
             groups=msgspec.json.encode(person.groups).decode(),
-        )
+            change_no=person.change_no,
+        ),
     )
 
 
@@ -386,19 +413,22 @@ def _standing_of(person: Person) -> dict[str, Any]:
     return {**told, "groups": ",".join(person.groups)} if person.groups else told
 
 
-def _link_row(hashed: str, until: _Until) -> Change:
-    from gateway.identity import rows
-
-    return rows.merging(rows.SignInRow(token_sha256=hashed, person_id=until.person_id, expires_ns=until.expires_ns))
-
-
-def _session_row(kept: str, until: _Until) -> Change:
+def _link_row(macs: RowMacs, hashed: str, until: _Until) -> Change:
     from gateway.identity import rows
 
     return rows.merging(
+        macs, rows.SignInRow(token_sha256=hashed, person_id=until.person_id, expires_ns=until.expires_ns)
+    )
+
+
+def _session_row(macs: RowMacs, kept: str, until: _Until) -> Change:
+    from gateway.identity import rows
+
+    return rows.merging(
+        macs,
         rows.ConsoleSessionRow(
             token_sha256=kept, person_id=until.person_id, created_ns=until.created_ns, expires_ns=until.expires_ns
-        )
+        ),
     )
 
 

@@ -14,6 +14,7 @@ from gateway.identity.identify import Identity
 from gateway.identity.journal import Journal, Reads
 from gateway.identity.keys import Keys
 from gateway.identity.people import People
+from gateway.store.macs import RowMacs
 
 OPERATOR_TOKEN = "operator.token"  # noqa: S105 - the name of a file
 
@@ -25,22 +26,26 @@ class Registry:
         self,
         *,
         journal: Journal,
+        macs: RowMacs,
         clock: Clock,
         ids: Ids,
         random_bytes: Callable[[int], bytes] = os.urandom,
         on_suspend: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.identity = Identity(clock, ids.new)
-        self.agents = Agents(journal=journal, clock=clock, on_change=self._agent_changed, on_suspend=on_suspend)
+        self.agents = Agents(
+            journal=journal, macs=macs, clock=clock, on_change=self._agent_changed, on_suspend=on_suspend
+        )
         self.keys = Keys(
             journal=journal,
+            macs=macs,
             clock=clock,
             new_id=ids.new,
             random_bytes=random_bytes,
             identity=self.identity,
             agent=self.agents.get,
         )
-        self.people = People(journal=journal, clock=clock, random_bytes=random_bytes)
+        self.people = People(journal=journal, macs=macs, clock=clock, random_bytes=random_bytes)
         self._random_bytes = random_bytes
 
     async def load(self, store: Reads) -> None:

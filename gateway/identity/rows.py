@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 from sqlmodel import Session, SQLModel, select
 
 from gateway.store.interface import Connection
+from gateway.store.macs import COVERED, RowMacs
 from gateway.store.tables import AgentKeyRow, AgentRow, ConsoleSessionRow, PersonRow, SignInRow
 
 __all__ = [
@@ -76,11 +77,14 @@ def session(connection: Connection) -> Iterator[Session]:
         del _lent.connection
 
 
-def merging(*rows: SQLModel) -> Callable[[Connection], None]:
-    """A function that inserts or updates `rows` by their primary key.
+def merging(macs: RowMacs, *rows: SQLModel) -> Callable[[Connection], None]:
+    """A function that inserts or updates `rows` by their primary key, with their codes.
 
     It may be repeated: a change that became durable after its caller had given up is simply made again.
     """
+    for row in rows:
+        table = str(row.__tablename__)
+        row.mac = macs.of(table, [getattr(row, name) for name in COVERED[table].columns])
 
     def write(connection: Connection) -> None:
         with session(connection) as inner:

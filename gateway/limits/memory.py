@@ -7,7 +7,6 @@ overspend. More than one process needs the shared implementation; `serve` refuse
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import partial
 from typing import Any, NamedTuple
 
 from gateway.actions import Action, Cost, Reservation, Target
@@ -22,7 +21,7 @@ from gateway.limits.interface import Persist, SpendRow
 from gateway.limits.levels import Accounts
 from gateway.limits.overrun import Overrun, ReportsOverrun, report_to_nobody
 from gateway.limits.soft import SoftBudget, TellsSoftBudget, tell_nobody
-from gateway.limits.spend import add_nothing, add_spend
+from gateway.limits.spend import LOCAL, Booking, SpendTable, add_nothing
 from gateway.limits.windows import Windows, windows_at
 
 
@@ -41,6 +40,8 @@ class MemoryLimits:
     """The embedded `Limits`. Belongs to the event loop's thread."""
 
     def __init__(self, clock: Clock, table: AllowanceTable | None = None) -> None:
+        self.spend_table: SpendTable = LOCAL
+        """Where settlements are booked. Set it as soon as the log's keys are read."""
         self.on_soft_budget: TellsSoftBudget = tell_nobody
         """Told once of each soft budget that is passed, in each window."""
         self.on_overrun: ReportsOverrun = report_to_nobody
@@ -162,7 +163,7 @@ class MemoryLimits:
             self.on_overrun(Overrun(tenant, reserved, nanousd, tokens))
         if not nanousd and not tokens:
             return add_nothing
-        return partial(add_spend, rows)
+        return Booking(self.spend_table, rows)
 
     def _passed(self, account: Account, spend: Spend) -> None:
         """A soft budget was passed: tell it, once."""
@@ -194,7 +195,7 @@ class MemoryLimits:
             spend.tokens += tokens
             spend.booked_nanousd += nanousd
             spend.booked_tokens += tokens
-        return partial(add_spend, rows)
+        return Booking(self.spend_table, rows)
 
     def _rows_of_unknown(self, reservation: Reservation, now_ns: int, tenant: str) -> list[SpendRow]:
         """The whole of a reservation, in the windows of its time. Its minute is over by the time anybody is dead."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import partial
 from typing import cast
 
 import structlog
@@ -32,7 +31,7 @@ from gateway.limits.interface import Persist, Rates, SpendRow
 from gateway.limits.leases import RefusedMinute, SharedMinute
 from gateway.limits.memory import MemoryLimits
 from gateway.limits.shared_account import SharedAccount
-from gateway.limits.spend import ReplicaSpend, add_nothing, add_spend
+from gateway.limits.spend import Booking, ReplicaSpend, add_nothing
 from gateway.limits.telling import Telling, keep_more, taken_back
 from gateway.limits.wanting import Missing, Wanted, missing_entry, missing_room, refusal_of, want_of
 from gateway.limits.windows import NS_PER_S, windows_at
@@ -146,8 +145,8 @@ class RedisLimits(MemoryLimits):
         persist = super().settle(reservation, cost)
         if persist is add_nothing:
             return persist
-        assert isinstance(persist, partial)
-        return partial(add_spend, *persist.args, replica=self._replica)
+        assert isinstance(persist, Booking)
+        return Booking(persist.table, persist.rows, self._replica)
 
     def persist_unknown(
         self, reservation: Reservation, now_ns: int, *, tenant: str = "default", replica: str = ""
@@ -157,7 +156,7 @@ class RedisLimits(MemoryLimits):
             return self.settle(open_one.reservation, Cost(nanousd=open_one.reservation.nanousd, estimated=True))
         if not (reservation.nanousd or reservation.tokens):
             return add_nothing
-        return partial(add_spend, self._rows_of_unknown(reservation, now_ns, tenant), replica=replica)
+        return Booking(self.spend_table, self._rows_of_unknown(reservation, now_ns, tenant), replica)
 
     def restore(self, rows: Iterable[SpendRow]) -> None:
         """See `Limits.restore`: a replica begins with nothing spent; what others spent stands in Redis."""

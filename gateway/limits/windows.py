@@ -47,7 +47,7 @@ def windows_at(now_ns: int, zone: str = "UTC") -> Windows:
     has jumped over it; where it has two, with the first.
     """
     where: tzinfo = UTC if zone == "UTC" else ZoneInfo(zone)
-    suffix = "" if zone == "UTC" else f"@{zone}"
+    suffix = f"@{name}" if (name := zone_suffix(zone)) else ""
     now = datetime.fromtimestamp(now_ns // NS_PER_S, where)
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
     tomorrow = midnight + timedelta(days=1)  # on the calendar, not 24 hours
@@ -67,6 +67,17 @@ def windows_at(now_ns: int, zone: str = "UTC") -> Windows:
         month_resets_at=_for_people(next_month),
         zone=zone,
     )
+
+
+def zone_suffix(zone: str) -> str:
+    """A time zone as names of windows end with it."""
+    return "" if zone == "UTC" else zone
+
+
+def names_in(zone: str, now_ns: int) -> tuple[str, ...]:
+    """The names of the day and the month of a time, in a time zone as names of windows end with it ('' is UTC)."""
+    windows = windows_at(now_ns, zone or "UTC")
+    return windows.day, windows.month
 
 
 def _for_people(moment: datetime) -> str:

@@ -12,7 +12,7 @@ CREATE TABLE agent (
 	next_review VARCHAR, 
 	labels VARCHAR NOT NULL, 
 	source VARCHAR NOT NULL, 
-	created_ns INTEGER NOT NULL, 
+	created_ns INTEGER NOT NULL, mac BLOB, change_no INTEGER DEFAULT '0' NOT NULL, 
 	PRIMARY KEY (id)
 );
 CREATE TABLE agent_key (
@@ -23,7 +23,7 @@ CREATE TABLE agent_key (
 	user VARCHAR, 
 	created_ns INTEGER NOT NULL, 
 	expires_ns INTEGER, 
-	revoked_ns INTEGER, 
+	revoked_ns INTEGER, mac BLOB, 
 	PRIMARY KEY (id), 
 	UNIQUE (key_sha256)
 );
@@ -31,7 +31,7 @@ CREATE TABLE alembic_version (
 	version_num VARCHAR(32) NOT NULL, 
 	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO "alembic_version" VALUES('0006');
+INSERT INTO "alembic_version" VALUES('0007');
 CREATE TABLE approval_case (
 	id VARCHAR NOT NULL, 
 	tenant VARCHAR NOT NULL, 
@@ -63,7 +63,7 @@ CREATE TABLE approval_case (
 	code VARCHAR, 
 	why VARCHAR NOT NULL, 
 	released_to VARCHAR, 
-	ending BLOB, written INTEGER, 
+	ending BLOB, written INTEGER, mac BLOB, votes INTEGER DEFAULT '0' NOT NULL, 
 	PRIMARY KEY (id)
 );
 CREATE TABLE case_attempt (
@@ -72,7 +72,7 @@ CREATE TABLE case_attempt (
 	started_ns INTEGER NOT NULL, 
 	ended_ns INTEGER, 
 	outcome VARCHAR, 
-	note VARCHAR, replica VARCHAR DEFAULT '' NOT NULL, 
+	note VARCHAR, replica VARCHAR DEFAULT '' NOT NULL, mac BLOB, 
 	PRIMARY KEY (case_id, fence)
 )
  WITHOUT ROWID
@@ -83,12 +83,12 @@ CREATE TABLE case_comment (
 	case_id VARCHAR NOT NULL, 
 	person VARCHAR NOT NULL, 
 	text VARCHAR NOT NULL, 
-	ts_ns INTEGER NOT NULL, 
+	ts_ns INTEGER NOT NULL, mac BLOB, 
 	PRIMARY KEY (id)
 );
 CREATE TABLE case_key (
 	idempotency VARCHAR NOT NULL, 
-	case_id VARCHAR NOT NULL, 
+	case_id VARCHAR NOT NULL, mac BLOB, 
 	PRIMARY KEY (idempotency)
 )
  WITHOUT ROWID
@@ -102,7 +102,7 @@ CREATE TABLE case_vote (
 	presented_digest VARCHAR NOT NULL, 
 	reason VARCHAR NOT NULL, 
 	guidance VARCHAR NOT NULL, 
-	ts_ns INTEGER NOT NULL, 
+	ts_ns INTEGER NOT NULL, mac BLOB, 
 	PRIMARY KEY (id), 
 	UNIQUE (case_id, person, presented_digest)
 );
@@ -123,7 +123,7 @@ CREATE TABLE console_session (
 	person_id VARCHAR NOT NULL, 
 	created_ns INTEGER NOT NULL, 
 	expires_ns INTEGER NOT NULL, 
-	revoked_ns INTEGER, 
+	revoked_ns INTEGER, mac BLOB, 
 	PRIMARY KEY (token_sha256)
 );
 CREATE TABLE ingest (
@@ -191,7 +191,7 @@ CREATE TABLE person (
 	name VARCHAR NOT NULL, 
 	roles VARCHAR NOT NULL, 
 	created_ns INTEGER NOT NULL, 
-	removed_ns INTEGER, groups VARCHAR DEFAULT '[]' NOT NULL, 
+	removed_ns INTEGER, groups VARCHAR DEFAULT '[]' NOT NULL, mac BLOB, change_no INTEGER DEFAULT '0' NOT NULL, 
 	PRIMARY KEY (id)
 );
 CREATE TABLE record_view (
@@ -214,6 +214,13 @@ CREATE TABLE record_view (
 	code VARCHAR, 
 	rules VARCHAR, case_id VARCHAR, 
 	PRIMARY KEY (idx)
+);
+CREATE TABLE recorded (
+	tenant VARCHAR NOT NULL, 
+	size INTEGER NOT NULL, 
+	state BLOB NOT NULL, 
+	mac BLOB, 
+	PRIMARY KEY (tenant)
 );
 CREATE TABLE replica (
 	id VARCHAR NOT NULL, 
@@ -248,7 +255,7 @@ CREATE TABLE sign_in (
 	token_sha256 VARCHAR NOT NULL, 
 	person_id VARCHAR NOT NULL, 
 	expires_ns INTEGER NOT NULL, 
-	used_ns INTEGER, 
+	used_ns INTEGER, mac BLOB, 
 	PRIMARY KEY (token_sha256)
 );
 CREATE TABLE spend (
@@ -257,12 +264,16 @@ CREATE TABLE spend (
 	window VARCHAR NOT NULL, 
 	replica VARCHAR NOT NULL, 
 	nanousd INTEGER NOT NULL, 
-	tokens INTEGER NOT NULL, 
+	tokens INTEGER NOT NULL, mac BLOB, 
 	PRIMARY KEY (tenant, level, window, replica)
 )
  WITHOUT ROWID
 
 ;
+CREATE TABLE unsealed (
+	name VARCHAR NOT NULL, 
+	PRIMARY KEY (name)
+);
 CREATE INDEX ix_agent_key_agent_id ON agent_key (agent_id);
 CREATE INDEX record_view_agent ON record_view (agent, idx);
 CREATE INDEX record_view_session ON record_view (session, idx);

@@ -30,6 +30,8 @@ class AgentRow(SQLModel, table=True):
     labels: str  # JSON object
     source: str  # "config" or "api"
     created_ns: int
+    change_no: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # grows with every change
+    mac: bytes | None = Field(default=None, sa_type=LargeBinary)  # see store/macs.py
 
 
 class AgentKeyRow(SQLModel, table=True):
@@ -44,6 +46,7 @@ class AgentKeyRow(SQLModel, table=True):
     created_ns: int
     expires_ns: int | None = None
     revoked_ns: int | None = None
+    mac: bytes | None = Field(default=None, sa_type=LargeBinary)  # see store/macs.py
 
 
 class PersonRow(SQLModel, table=True):
@@ -57,6 +60,8 @@ class PersonRow(SQLModel, table=True):
     created_ns: int
     removed_ns: int | None = None
     groups: str = "[]"  # JSON: the groups of reviewers that the person belongs to
+    change_no: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # grows with every change
+    mac: bytes | None = Field(default=None, sa_type=LargeBinary)  # see store/macs.py
 
 
 class SignInRow(SQLModel, table=True):
@@ -67,6 +72,7 @@ class SignInRow(SQLModel, table=True):
     person_id: str
     expires_ns: int
     used_ns: int | None = None
+    mac: bytes | None = Field(default=None, sa_type=LargeBinary)  # see store/macs.py
 
 
 class ConsoleSessionRow(SQLModel, table=True):
@@ -78,6 +84,7 @@ class ConsoleSessionRow(SQLModel, table=True):
     created_ns: int
     expires_ns: int
     revoked_ns: int | None = None
+    mac: bytes | None = Field(default=None, sa_type=LargeBinary)  # see store/macs.py
 
 
 class SpendRow(SQLModel, table=True):
@@ -94,6 +101,7 @@ class SpendRow(SQLModel, table=True):
     replica: str = Field(primary_key=True)
     nanousd: int
     tokens: int
+    mac: bytes | None = Field(default=None, sa_type=LargeBinary)  # see store/macs.py
 
 
 class LeafRow(SQLModel, table=True):
@@ -258,6 +266,8 @@ class CaseRow(SQLModel, table=True):
     released_to: str | None = None
     ending: bytes | None = Field(default=None, sa_type=LargeBinary)  # sealed JSON: the stored end, for replay
     written: int | None = None  # the order in which cases were opened, whatever clocks said
+    votes: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # how many votes it was given
+    mac: bytes | None = Field(default=None, sa_type=LargeBinary)  # see store/macs.py
 
 
 class CaseKeyRow(SQLModel, table=True):
@@ -282,6 +292,7 @@ class CaseVoteRow(SQLModel, table=True):
     reason: str
     guidance: str
     ts_ns: int
+    mac: bytes | None = Field(default=None, sa_type=LargeBinary)  # see store/macs.py
 
 
 class CaseCommentRow(SQLModel, table=True):
@@ -294,6 +305,7 @@ class CaseCommentRow(SQLModel, table=True):
     person: str
     text: str
     ts_ns: int
+    mac: bytes | None = Field(default=None, sa_type=LargeBinary)  # see store/macs.py
 
 
 class CaseAttemptRow(SQLModel, table=True):
@@ -381,6 +393,26 @@ class SharedKeyRow(SQLModel, table=True):
     __tablename__: ClassVar[Any] = "shared_key"
     name: str = Field(primary_key=True)
     fingerprint: str
+
+
+# ---------------------------------------------------------------- rows and the log
+
+
+class RecordedRow(SQLModel, table=True):
+    """What the first `size` records say that rows must not contradict, so that a start need not read all of them."""
+
+    __tablename__: ClassVar[Any] = "recorded"
+    tenant: str = Field(primary_key=True)
+    size: int
+    state: bytes = Field(sa_type=LargeBinary)  # see audit/recorded.py
+    mac: bytes | None = Field(default=None, sa_type=LargeBinary)  # see store/macs.py
+
+
+class UnsealedRow(SQLModel, table=True):
+    """A table whose rows were written before rows were authenticated; they are compared with the log, then sealed."""
+
+    __tablename__: ClassVar[Any] = "unsealed"
+    name: str = Field(primary_key=True)
 
 
 # 64 bits everywhere: times are nanoseconds. SQLite's INTEGER has them, and only as INTEGER is a key the row's own id.

@@ -33,7 +33,7 @@ from gateway.audit.trail import Trail
 from gateway.clock import Ids, ManualClock, SystemClock
 from gateway.config import Approvals as Settings
 from gateway.errors import Refusal
-from gateway.identity import now
+from gateway.identity.now import Now
 from gateway.replicas import Replicas
 from gateway.store import Writer
 from gateway.store.interface import Connection
@@ -84,17 +84,20 @@ class House:
             await log.start()
             self.log = log
         self.trail = Trail(self.log)
+        self.now = Now(self.log.macs)
         self.room = Approvals(
             store=self.writer,
             records=self.trail,
             sealing=Sealing.open(self.folder / "keys"),
+            macs=self.log.macs,
             clock=self.clock,
             ids=self.ids,
             sentence=lambda target, arguments: f"Transfer {arguments.get('amount')} to {arguments.get('to')}",
             standing=self._standing,
-            standing_in=now.standing,
+            standing_in=self.now.standing,
             owners=lambda agent_id: self.owners,
-            active=now.is_active,
+            active=self.now.is_active,
+            on_record=self.log.case_on_record,
             settings=self.settings,
             replica=replica,
         )
@@ -135,31 +138,24 @@ class House:
         await self.start()
 
     def _people(self, db: Connection) -> None:
-        for person, groups in (
-            ("ada", ["treasury"]),
-            ("ben", ["risk"]),
-            ("cy", ["treasury", "risk"]),
-            ("dan", []),
-            ("olga", ["treasury"]),
-            ("uma", []),
+        macs = self.log.macs
+        for person, role, groups in (
+            ("ada", "reviewer", ["treasury"]),
+            ("ben", "reviewer", ["risk"]),
+            ("cy", "reviewer", ["treasury", "risk"]),
+            ("dan", "reviewer", []),
+            ("olga", "reviewer", ["treasury"]),
+            ("uma", "reviewer", []),
+            ("eve", "auditor", []),
         ):
-            db.execute(
-                "INSERT INTO person (id, tenant, name, roles, created_ns, groups) VALUES (?, ?, ?, ?, 1, ?)"
-                " ON CONFLICT DO NOTHING",
-                (person, "default", person, '["reviewer"]', json.dumps(groups)),
-            )
-        db.execute(
-            "INSERT INTO person (id, tenant, name, roles, created_ns, groups)"
-            " VALUES ('eve', 'default', 'eve', '[\"auditor\"]', 1, '[]') ON CONFLICT DO NOTHING"
-        )
-        db.execute(
-            "INSERT INTO agent (id, tenant, env, version, team, use_case, tier, status, owners, labels,"
-            " source, created_ns) VALUES ('payer', 'default', 'dev', '1', '', '', 'standard', 'active', '{}', '{}',"
-            " 'api', 1) ON CONFLICT DO NOTHING"
-        )
+            row = {"id": person, "tenant": "default", "name": person, "roles": json.dumps([role])}
+            macs.insert(db, "person", **row, created_ns=1, groups=json.dumps(groups), change_no=1)
+        row = {"id": "payer", "tenant": "default", "env": "dev", "version": "1", "team": "", "use_case": ""}
+        row |= {"tier": "standard", "status": "active", "owners": "{}", "labels": "{}", "source": "api"}
+        macs.insert(db, "agent", **row, created_ns=1, change_no=1)
 
     def _standing(self, person: str) -> Standing | None:
-        found = self._look.submit(self.writer.database.read, lambda db: now.standing(db, person)).result()
+        found = self._look.submit(self.writer.database.read, lambda db: self.now.standing(db, person)).result()
         return None if found is None else Standing(found.reviewer, found.groups)
 
     async def role_taken(self, person: str) -> None:
@@ -169,7 +165,8 @@ class House:
         await self._roles(person, '["reviewer"]')
 
     async def _roles(self, person: str, roles: str) -> None:
-        await self.writer.write(lambda db: db.execute("UPDATE person SET roles = ? WHERE id = ?", (roles, person)))
+        change = self.log.macs.change
+        await self.writer.write(lambda db: change(db, "person", "WHERE id = ?", (person,), roles=roles))
 
     def action(self, user: str | None = "uma", agent: Agent | None = None, **changes: Any) -> Action:
         """A transfer of 500 by the agent `payer` for `uma`."""

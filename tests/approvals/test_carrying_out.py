@@ -69,7 +69,7 @@ async def test_taking_the_role_against_the_execution_has_one_winner(house: House
 
 async def test_an_agent_that_was_suspended_begins_nothing(house: House) -> None:
     case = await house.passed()
-    await house.writer.write(lambda db: db.execute("UPDATE agent SET status = 'suspended'").rowcount)
+    await house.writer.write(lambda db: house.log.macs.change(db, "agent", "", (), status="suspended"))
     assert await code_of(house.begin(case)) == "agent_suspended"
     assert (await house.room.case(case.id)).state is State.APPROVED
 

@@ -96,13 +96,15 @@ async def test_a_second_result_for_an_intent_is_refused_and_leaves_no_gap(house:
 @BOTH
 async def test_an_append_is_all_or_nothing_with_what_rides_along(house: House) -> None:
     def boom(connection: Connection) -> None:
-        connection.execute("INSERT INTO spend VALUES ('t', 'a', 'day', '', 1, 1)")
+        connection.execute("INSERT INTO spend VALUES ('t', 'a', 'day', '', 1, 1, NULL)")
         raise ValueError("no")
 
-    def spends(connection: Connection) -> None:
-        connection.execute("INSERT INTO spend VALUES ('t', 'a', 'day', '', 1, 1)")
-
     async with house.log() as log:
+
+        def spends(connection: Connection) -> None:
+            row = {"tenant": "t", "level": "a", "window": "day", "replica": "", "nanousd": 1, "tokens": 1}
+            log.macs.insert(connection, "spend", **row)
+
         one, two = house.action(), house.action()
         bad = house.intent(two)
         bad.also = boom

@@ -9,13 +9,13 @@ import asyncio
 import base64
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from gateway.audit import AuditLog, Entry, records
+from gateway.audit import AuditLog, records
 from gateway.audit.check import Report, verify_data_dir
 from gateway.audit.reverify import Reverification
 from gateway.audit.source import FileSource, is_replicas
@@ -307,36 +307,38 @@ async def test_a_query_view_that_lags_is_no_finding(house: House) -> None:
 async def registered(house: House) -> None:
     """Keys, people and agents as their records say."""
 
-    def told(type_: str, row: str, **subject: str) -> Entry:
-        entry = records.event(type_, tenant="default", subject=subject)
-
-        def also(connection: Connection) -> None:
-            connection.execute(row)
-
-        entry.also = also
-        return entry
-
-    key = (
-        "INSERT INTO agent_key (id, tenant, agent_id, key_sha256, created_ns) VALUES ('{0}', 'default', 'a', '{0}', 1)"
-    )
-    person = (
-        "INSERT INTO person (id, tenant, name, roles, created_ns) VALUES ('ada', 'default', 'A', '[\"auditor\"]', 1)"
-    )
-    agent = (
-        "INSERT INTO agent (id, tenant, env, version, team, use_case, tier, status, owners, labels, source, created_ns)"
-        " VALUES ('a', 'default', 'dev', '1', 't', 'u', 'standard', 'suspended', '{}', '{}', 'api', 1)"
-    )
-    old = "UPDATE agent_key SET expires_ns = 9 WHERE id = 'k2'"
     async with house.log() as log:
-        await log.append(told("agent.registered", agent, agent="a"))
-        await log.append(told("agent.suspended", "SELECT 1", agent="a"))
-        await log.append(told("person.added", person, person="ada", roles="auditor"))
+        macs = log.macs
+
+        async def told(type_: str, also: Callable[[Connection], object], **subject: str) -> None:
+            entry = records.event(type_, tenant="default", subject=subject)
+
+            def rides(connection: Connection) -> None:
+                also(connection)
+
+            entry.also = rides
+            await log.append(entry)
+
+        def row(table: str, **values: str | int) -> Callable[[Connection], object]:
+            return lambda db: macs.insert(db, table, tenant="default", created_ns=1, **values)
+
+        def key(name: str) -> Callable[[Connection], object]:
+            return row("agent_key", id=name, agent_id="a", key_sha256=name)
+
+        def change(name: str, **ends: int) -> Callable[[Connection], object]:
+            return lambda db: macs.change(db, "agent_key", "WHERE id = ?", (name,), **ends)
+
+        agent = {"env": "dev", "version": "1", "team": "t", "use_case": "u", "tier": "standard", "status": "suspended"}
+        agent |= {"owners": "{}", "labels": "{}", "source": "api"}
+        await told("agent.registered", row("agent", id="a", change_no=1, **agent), agent="a")
+        await told("agent.suspended", lambda db: None, agent="a")
+        person = row("person", id="ada", name="A", roles='["auditor"]', groups="[]", change_no=1)
+        await told("person.added", person, person="ada", roles="auditor")
         for one in ("k1", "k2"):
-            await log.append(told("key.created", key.format(one), agent="a", key=one))
-        gone = "UPDATE agent_key SET revoked_ns = 5 WHERE id = 'k1'"
-        await log.append(told("key.revoked", gone, agent="a", key="k1"))
-        await log.append(told("key.rotated", key.format("k3"), agent="a", key="k3", replaces="k2"))
-        await log.writer.write(lambda connection: connection.execute(old))
+            await told("key.created", key(one), agent="a", key=one)
+        await told("key.revoked", change("k1", revoked_ns=5), agent="a", key="k1")
+        await told("key.rotated", key("k3"), agent="a", key="k3", replaces="k2")
+        await log.writer.write(change("k2", expires_ns=9))
 
 
 @pytest.mark.parametrize(

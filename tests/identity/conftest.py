@@ -41,7 +41,7 @@ class House:
         await self.log.append(entry)
 
     async def again(self) -> Registry:
-        registry = Registry(journal=self.journal, clock=self.clock, ids=Ids(self.clock))
+        registry = Registry(journal=self.journal, macs=self.log.macs, clock=self.clock, ids=Ids(self.clock))
         await registry.load(self.writer)
         return registry
 
@@ -70,7 +70,9 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     await log.start()
     suspended: list[str] = []
     made = House(clock, writer, log, None, suspended)  # type: ignore[arg-type]
-    made.registry = Registry(journal=made.journal, clock=clock, ids=Ids(clock), on_suspend=suspended.append)
+    made.registry = Registry(
+        journal=made.journal, macs=log.macs, clock=clock, ids=Ids(clock), on_suspend=suspended.append
+    )
     await made.registry.load(writer)
     yield made
     await log.stop()

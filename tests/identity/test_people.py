@@ -10,8 +10,9 @@ import pytest
 from gateway.actions import Agent
 from gateway.audit.check import verify_data_dir
 from gateway.errors import Refusal
-from gateway.identity import Role, now, tokens
+from gateway.identity import Role, tokens
 from gateway.identity.console_site import COOKIE, ConsoleSite
+from gateway.identity.now import Now
 from gateway.identity.people import LINK_VALID_S, SESSION_VALID_S
 from gateway.identity.signed_in import same_origin, signed_in
 from gateway.store.interface import Connection
@@ -188,9 +189,14 @@ async def test_the_cookie_of_an_older_version_signs_in_and_is_no_bearer_token_ei
     made_ns = house.clock.now_ns()
 
     def insert(db: Connection) -> None:
-        db.execute(
-            "INSERT INTO console_session (token_sha256, person_id, created_ns, expires_ns) VALUES (?, ?, ?, ?)",
-            (tokens.digest(secret), "ada", made_ns, made_ns + 60 * 10**9),
+        """As the upgrade left it: rows of older versions get their codes there."""
+        house.log.macs.insert(
+            db,
+            "console_session",
+            token_sha256=tokens.digest(secret),
+            person_id="ada",
+            created_ns=made_ns,
+            expires_ns=made_ns + 60 * 10**9,
         )
 
     await house.writer.write(insert)
@@ -271,7 +277,7 @@ async def test_what_a_person_may_decide_is_known_at_once_and_after_a_restart(hou
         assert ada is not None
         assert (olga.reviewer, olga.groups) == (True, ("risk", "treasury"))
         assert (ada.reviewer, ada.groups) == (False, ("risk",))
-    durable = await house.writer.read(lambda db: now.standing(db, "olga"))
+    durable = await house.writer.read(lambda db: Now(house.log.macs).standing(db, "olga"))
     assert durable == (True, ("risk", "treasury"))
 
 
@@ -293,7 +299,7 @@ async def test_who_was_removed_decides_nothing(house: House) -> None:
     await people.add("olga", name="Olga", roles=[Role.REVIEWER], groups=["treasury"], by="operator")
     await people.remove("olga", by="operator")
     assert people.standing("olga") is None
-    assert await house.writer.read(lambda db: now.standing(db, "olga")) is None
+    assert await house.writer.read(lambda db: Now(house.log.macs).standing(db, "olga")) is None
 
 
 async def test_the_local_operator_stays_an_operator(house: House) -> None:
@@ -322,7 +328,9 @@ async def test_a_removed_or_suspended_agent_is_not_active(house: House) -> None:
     agents = house.registry.agents
     await agents.declare([Agent(id="reader"), Agent(id="payer")])
     await agents.suspend("payer", person="operator", reason="")
-    active = await house.writer.read(lambda db: [now.is_active(db, one) for one in ("reader", "payer", "nobody")])
+    active = await house.writer.read(
+        lambda db: [Now(house.log.macs).is_active(db, one) for one in ("reader", "payer", "nobody")]
+    )
     assert active == [True, False, False]
     await agents.declare([])
-    assert not await house.writer.read(lambda db: now.is_active(db, "reader"))
+    assert not await house.writer.read(lambda db: Now(house.log.macs).is_active(db, "reader"))

@@ -65,7 +65,7 @@ def spend_table() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:")
     connection.execute(
         'CREATE TABLE spend (tenant TEXT, level TEXT, "window" TEXT, replica TEXT, nanousd INTEGER NOT NULL, '
-        'tokens INTEGER NOT NULL, PRIMARY KEY (tenant, level, "window", replica))'
+        'tokens INTEGER NOT NULL, mac BLOB, PRIMARY KEY (tenant, level, "window", replica))'
     )
     return connection
 

@@ -1,0 +1,397 @@
+"""What the log says that rows must not contradict: revocations, roles, suspensions, open cases, and what was spent.
+
+A row's code shows who wrote it, not that it is the newest state: whoever kept an older copy of a row could put it back.
+The log can't be rolled back unnoticed, so rows are compared with it at start. What the first records say is kept as a
+row of its own (table `recorded`), so that a start reads only what came after.
+
+`Recorded` takes records in order and does no input or output. `Recorder` reads them and keeps the result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from gateway.audit.case_check import OPEN_STATES, next_states, states_of_request
+from gateway.store.interface import Connection, Store
+from gateway.store.macs import RowMacs
+
+_NANOS = 10**9
+_MINUTE_NS = 60 * _NANOS
+_STEP = 1000
+_STEPS = 4  # that are read in a row beside the work
+_SAVE_EVERY = 5000  # records that a start may have to read anew
+_HAS_AN_END = -1  # a key that was replaced; older records do not say when it ends
+ROWS_SEALED = "rows"
+SEALED = {ROWS_SEALED: "sealed"}
+"""The label of `gateway.start` by which a gateway says that rows are authenticated from here on."""
+
+Names = Callable[[int], tuple[str, ...]]
+"""The names of the day and the month that a time (nanoseconds) lies in."""
+NamesIn = Callable[[str, int], tuple[str, ...]]
+"""The same in a time zone; '' is UTC."""
+
+
+class _Writer(msgspec.Struct):
+    id: str = ""
+
+
+class _Limits(msgspec.Struct):
+    levels: tuple[str, ...] = ()
+
+
+class _Cost(msgspec.Struct):
+    usd: str = "0"
+
+
+class _Usage(msgspec.Struct):
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class _Result(msgspec.Struct):
+    usage: _Usage | None = None
+
+
+class _Refs(msgspec.Struct):
+    intent: str | None = None
+
+
+class _Leaf(msgspec.Struct):
+    """As much of a record as matters here."""
+
+    id: str
+    type: str
+    ts: str
+    tenant: str
+    writer: _Writer | None = None
+    case: str | None = None
+    limits: _Limits | None = None
+    cost: _Cost | None = None
+    result: _Result | None = None
+    refs: _Refs | None = None
+    labels: dict[str, str] = {}
+
+
+class PersonSaid(msgspec.Struct):
+    """What the last record of a person says. `removed_ns`: when they were last removed, if ever."""
+
+    is_there: bool = False
+    roles: str = ""
+    groups: str = ""
+    removed_ns: int = 0
+
+
+class AgentSaid(msgspec.Struct):
+    """What the records of an agent say. `definition` is JSON, cut short where it was long."""
+
+    is_suspended: bool = False
+    definition: str = ""
+
+
+class CaseSaid(msgspec.Struct):
+    """An open case: the states that it may be in, its attempts and its votes."""
+
+    states: frozenset[str]
+    attempts: int = 0
+    votes: int = 0
+
+
+class _Charge(msgspec.Struct):
+    """What the cost of an intent in flight is added to."""
+
+    tenant: str
+    levels: tuple[str, ...]
+    windows: tuple[str, ...]
+
+
+class _State(msgspec.Struct):
+    """All of it, as it is kept."""
+
+    zone: str
+    is_sealed: bool = False
+    keys: dict[str, int] = {}  # until when an ended key may work at most (nanoseconds); 0: not at all
+    people: dict[str, PersonSaid] = {}
+    agents: dict[str, AgentSaid] = {}
+    sessions: dict[str, int] = {}  # that were ended, and when
+    links: dict[str, int] = {}  # that were used, and when
+    cases: dict[str, CaseSaid] = {}
+    charges: dict[str, _Charge] = {}  # by the ID of the intent
+    spent: dict[str, list[int]] = {}  # tenant, level, window, replica -> nano-dollars and tokens
+
+
+_decode = msgspec.json.Decoder(_Leaf).decode
+_decode_state = msgspec.msgpack.Decoder(_State).decode
+_encode_state = msgspec.msgpack.Encoder().encode
+
+
+class Recorded:
+    """Takes the records in order with `add`. Sums of what was spent are never more than was spent."""
+
+    def __init__(self, zone: str, names: Names, *, shared: bool, state: _State | None = None, size: int = 0) -> None:
+        """`zone` is that of the windows' `names`. `shared`: what was spent is kept by replica."""
+        self.size = size
+        self.state = state or _State(zone)
+        self._names = names
+        self._shared = shared
+        self._minute = ""
+        self._windows: tuple[str, ...] = ()
+
+    def add(self, body: bytes) -> None:
+        """Take in the next record."""
+        self.size += 1
+        try:
+            self._take(_decode(body), body)
+        except (msgspec.DecodeError, ValueError, ArithmeticError, KeyError):
+            return  # not a record of ours: `gateway audit verify` reports it
+
+    def _take(self, leaf: _Leaf, body: bytes) -> None:
+        if leaf.case is not None:
+            self._case(leaf.case, msgspec.json.decode(body))
+        kind, _, what = leaf.type.partition(".")
+        if kind == "action":
+            if what == "intent":
+                self._intent(leaf)
+            elif what == "result":
+                self._result(leaf)
+        elif kind == "key":
+            self._key(what, leaf)
+        elif kind == "person":
+            self._person(what, leaf)
+        elif kind == "agent":
+            self._agent(what, leaf.labels)
+        elif leaf.type == "gateway.start" and ROWS_SEALED in leaf.labels:
+            self.state.is_sealed = True
+
+    def with_waiting(self, bodies: list[bytes]) -> Recorded:
+        """A copy that has taken in records without a place too."""
+        more = copy.copy(self)
+        more.state = copy.deepcopy(self.state)
+        for body in bodies:
+            more.add(body)
+        return more
+
+    def spent(self, windows: tuple[str, ...]) -> dict[tuple[str, str, str, str], tuple[int, int]]:
+        """What was spent at least: (tenant, level, window, replica) -> (nano-dollars, tokens)."""
+        found = {}
+        for key, (nanousd, tokens) in self.state.spent.items():
+            tenant, level, window, replica = key.split("\x00")
+            if window in windows:
+                found[tenant, level, window, replica] = (nanousd, tokens)
+        return found
+
+    def forget_old(self, now_ns: int) -> None:
+        """Drop what can't matter any more."""
+        state, kept = self.state, {*self._names(now_ns), *self._names(now_ns - 86_400 * _NANOS)}
+        state.spent = {key: total for key, total in state.spent.items() if key.split("\x00")[2] in kept}
+        state.links = {link: at_ns for link, at_ns in state.links.items() if at_ns > now_ns - 7 * 86_400 * _NANOS}
+
+    # ------------------------------------------------------------ registers
+
+    def _key(self, what: str, leaf: _Leaf) -> None:
+        told = leaf.labels.get
+        if what == "revoked":
+            self.state.keys[told("subject.key", "")] = 0
+        elif what == "rotated":
+            until_ns = int(told("subject.until_ns", _HAS_AN_END))
+            for key in filter(None, told("subject.replaces", "").split(",")):
+                self.state.keys[key] = until_ns
+
+    def _person(self, what: str, leaf: _Leaf) -> None:
+        told, state, at_ns = leaf.labels.get, self.state, nanoseconds(leaf.ts)
+        person = state.people.setdefault(told("subject.person", ""), PersonSaid())
+        if what in ("added", "changed"):
+            person.is_there = True
+            person.roles, person.groups = told("subject.roles", ""), told("subject.groups", "")
+        elif what == "removed":
+            person.is_there, person.removed_ns = False, at_ns
+        elif what == "signed_out":
+            state.sessions[told("subject.session", "")] = at_ns
+        elif what == "session_revoked":
+            state.sessions[told("subject.token", "")] = at_ns
+        elif what == "signed_in":
+            state.links[told("subject.link", "")] = at_ns
+
+    def _agent(self, what: str, labels: dict[str, str]) -> None:
+        agent = self.state.agents.setdefault(labels.get("subject.agent", ""), AgentSaid())
+        if what in ("suspended", "resumed"):
+            agent.is_suspended = what == "suspended"
+        agent.definition = labels.get("subject.definition", agent.definition)
+
+    # ------------------------------------------------------------ cases
+
+    def _case(self, case: str, leaf: dict[str, Any]) -> None:
+        cases, type_ = self.state.cases, leaf["type"]
+        if type_ == "action.requested":
+            cases[case] = CaseSaid(states_of_request(leaf))
+        elif case not in cases:
+            if type_ == "action.result":  # it began without people, and now needs them
+                cases[case] = CaseSaid(frozenset({"unknown"}), attempts=1)
+        else:
+            said = cases[case]
+            said.states = next_states(said.states, leaf)
+            said.attempts += type_ == "action.intent"
+            said.votes += "vote" in leaf["labels"]
+            if not said.states & OPEN_STATES:
+                del cases[case]
+
+    # ------------------------------------------------------------ spend
+
+    def _intent(self, leaf: _Leaf) -> None:
+        if leaf.limits is not None and leaf.limits.levels:
+            self.state.charges[leaf.id] = _Charge(leaf.tenant, leaf.limits.levels, self._windows_of(leaf.ts))
+
+    def _result(self, leaf: _Leaf) -> None:
+        charge = None if leaf.refs is None else self.state.charges.pop(leaf.refs.intent or "", None)
+        usage = None if leaf.result is None else leaf.result.usage
+        nanousd = int(Decimal(leaf.cost.usd) * _NANOS) if leaf.cost is not None and leaf.cost.usd != "0" else 0
+        tokens = 0 if usage is None else usage.input_tokens + usage.output_tokens
+        if charge is None or not (nanousd or tokens):
+            return
+        replica = ""
+        if self._shared and leaf.writer is not None:
+            replica = leaf.labels.get("ended_for", leaf.writer.id)
+        for level in charge.levels:
+            for window in charge.windows:
+                total = self.state.spent.setdefault("\x00".join((charge.tenant, level, window, replica)), [0, 0])
+                total[0] += nanousd
+                total[1] += tokens
+
+    def _windows_of(self, ts: str) -> tuple[str, ...]:
+        """Those that surely were open: a reservation is made a little before its record."""
+        minute = ts[:16]
+        if minute != self._minute:
+            now_ns = nanoseconds(f"{minute}:00Z")
+            before = self._names(now_ns - _MINUTE_NS)
+            self._windows = tuple(name for name in self._names(now_ns) if name in before)
+            self._minute = minute
+        return self._windows
+
+
+class Recorder:
+    """Reads the log into a `Recorded` and keeps that beside it. Belongs to one log."""
+
+    def __init__(self, store: Store, macs: RowMacs, tenant: str, *, shared: bool) -> None:
+        self._store = store
+        self._macs = macs
+        self._tenant = tenant
+        self._shared = shared
+        self._zone = ""
+        self.names_in: NamesIn = lambda zone, now_ns: ()
+        """Names the windows of spend; without it spend is not compared."""
+        self._known: Recorded | None = None
+        self._saved = 0
+        self._lock = threading.Lock()
+
+    def count_in(self, zone: str, names_in: NamesIn) -> None:
+        """Say how the windows of spend are named; before anything is read."""
+        self._zone, self.names_in = zone, names_in
+
+    def read(self, db: Connection, *, limit: int | None = None) -> Recorded:
+        """What the records say that have their place as `db` sees them; at most `limit` more than before."""
+        with self._lock:
+            return self._read(db, limit)
+
+    def _read(self, db: Connection, limit: int | None) -> Recorded:
+        known = self._known
+        if known is None or (self._shared and self._is_far_behind(db, known)):
+            self._known = known = self._load(db, known)
+        end = None if limit is None else known.size + limit
+        while end is None or known.size < end:
+            step = _STEP if end is None else min(_STEP, end - known.size)
+            rows = db.execute(
+                "SELECT CAST(body AS BLOB) FROM leaf WHERE idx >= ? ORDER BY idx LIMIT ?", (known.size, step)
+            ).fetchall()
+            for (body,) in rows:
+                known.add(bytes(body))
+            if len(rows) < step:
+                break
+        return known
+
+    @staticmethod
+    def _is_far_behind(db: Connection, known: Recorded) -> bool:
+        """Whether another replica may have kept what this one would have to read."""
+        (last,) = db.execute("SELECT max(idx) FROM leaf").fetchone()
+        return last is not None and int(last) - known.size > _SAVE_EVERY
+
+    def case(self, db: Connection, case_id: str, waiting: list[bytes]) -> CaseSaid | None:
+        """What the log says of an open case, inside a transaction; None where it has ended or was never opened.
+
+        `waiting`: bodies of records that have no place yet.
+        """
+        with self._lock:
+            known = self._read(db, None)
+            said = known.state.cases.get(case_id)
+            of_it = Recorded("", lambda now_ns: (), shared=False)
+            if said is not None:
+                of_it.state.cases[case_id] = copy.copy(said)
+        for body in waiting:
+            if case_id.encode() in body:
+                of_it.add(body)
+        return of_it.state.cases.get(case_id)
+
+    async def catch_up(self) -> None:
+        """Read all that has its place by now, in steps of which each takes a moment."""
+        size = -1
+        while (known := await self._store.read(lambda db: self.read(db, limit=_STEP))).size != size:
+            size = known.size
+
+    async def follow(self, now_ns: int, *, saves: bool = False) -> None:
+        """Read a little more; keep it once enough is new, or where `saves`. Raises Refusal where that can't be."""
+        for _ in range(_STEPS):
+            size = 0 if self._known is None else self._known.size
+            known = await self._store.read(lambda db: self.read(db, limit=_STEP))
+            if known.size < size + _STEP:
+                break
+        if known.size - self._saved >= (1 if saves else _SAVE_EVERY):
+            await self._save(known, now_ns)
+
+    async def _save(self, known: Recorded, now_ns: int) -> None:
+        def packed() -> tuple[int, bytes]:
+            with self._lock:
+                known.forget_old(now_ns)
+                return known.size, _encode_state(known.state)
+
+        size, state = await asyncio.to_thread(packed)
+        row = (self._tenant, size, state)
+        mac = self._macs.of("recorded", row)
+
+        def write(db: Connection) -> None:
+            db.execute(
+                "INSERT INTO recorded (tenant, size, state, mac) VALUES (?, ?, ?, ?) ON CONFLICT (tenant) DO UPDATE"
+                " SET size = excluded.size, state = excluded.state, mac = excluded.mac"
+                " WHERE recorded.size < excluded.size",
+                (*row, mac),
+            )
+
+        await self._store.write(write)
+        self._saved = size
+
+    def _load(self, db: Connection, before: Recorded | None) -> Recorded:
+        names = partial(self.names_in, self._zone)
+        for _, size, state in self._macs.read(db, "recorded", "WHERE tenant = ?", (self._tenant,)):
+            try:
+                known = _decode_state(state)
+            except msgspec.DecodeError:  # of another version
+                continue
+            if known.zone == self._zone and (before is None or size > before.size):
+                self._saved = size
+                return Recorded(self._zone, names, shared=self._shared, state=known, size=size)
+        return before or Recorded(self._zone, names, shared=self._shared)
+
+
+def nanoseconds(ts: str) -> int:
+    """Nanoseconds of a record's time, which has microseconds."""
+    try:
+        moment = datetime.fromisoformat(ts)
+    except (TypeError, ValueError):  # somebody else's
+        return 0
+    return int(moment.timestamp()) * _NANOS + moment.microsecond * 1000
