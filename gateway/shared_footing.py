@@ -251,7 +251,7 @@ class Shared:
         table, recorder, names = self.limits.spend_table, self.log.recorder, tuple(windows)
 
         def read(db: Connection) -> list[ReplicaSpend]:
-            return table.at_least(db, table.read_all(db, names), recorder.read(db).spent(names))
+            return table.at_least(db, table.read_all(db, names), recorder.spent(db, names))
 
         return await self.writer.read(read)
 

@@ -15,7 +15,7 @@ from gateway.audit.digests import Digester
 from gateway.audit.keys import Keys
 from gateway.audit.leaf import CostPart, Entry, Leaf
 from gateway.audit.preparing import INTENT, RESULT
-from gateway.audit.recorded import Recorded, Recorder
+from gateway.audit.recorded import Recorded, Recorder, Waiting
 from gateway.audit.records import event
 from gateway.audit.show import Shown, erase, open_payloads, show
 from gateway.audit.vault import Vault
@@ -170,17 +170,23 @@ class Appending:
         return await self.writer.read(self._compare_rows)
 
     def _compare_rows(self, connection: Connection) -> Recorded:
-        recorded = self.recorder.read(connection).with_waiting(self._waiting_bodies(connection))
+        waiting = self._unplaced(connection)
+        recorded = self.recorder.with_waiting(connection, waiting)
         compare(recorded, connection, self.macs)
         return recorded
 
+    def _open_on_record(self, connection: Connection) -> dict[str, str]:
+        """See `reaper.OnRecord`."""
+        waiting = self._unplaced(connection)
+        return self.recorder.open_intents(connection, waiting)
+
     def case_on_record(self, connection: Connection, case_id: str) -> tuple[int, int] | None:
         """The attempts and votes of an open case as the log has them, inside a transaction; None where it has ended."""
-        said = self.recorder.case(connection, case_id, self._waiting_bodies(connection))
+        said = self.recorder.case(connection, case_id, self._unplaced(connection, case_id))
         return None if said is None else (said.attempts, said.votes)
 
-    def _waiting_bodies(self, connection: Connection) -> list[bytes]:
-        """Durable records that have no place in the log yet."""
+    def _unplaced(self, connection: Connection, about: str = "") -> list[Waiting]:
+        """Durable records that have no place in the log yet; `about`: a text that they contain."""
         return []
 
     async def stop(self, settle: reaper.Settle | None = None, lost: reaper.Lost | None = None) -> None:

@@ -20,6 +20,7 @@ from gateway.audit.chain import Chain
 from gateway.audit.check import verify
 from gateway.audit.files import replace_durably
 from gateway.audit.gap import Gap, GapFile
+from gateway.audit.leaf import Entry
 from gateway.audit.notary import Notary
 from gateway.audit.recorded import SEALED
 from gateway.audit.source import FileSource
@@ -27,6 +28,7 @@ from gateway.audit.vault import Vault
 from gateway.clock import Clock, Ids, SystemClock
 from gateway.errors import Refusal
 from gateway.store import Writer
+from gateway.store.interface import Connection
 
 HEARTBEAT_S = 60.0
 _TICK_S = 0.25
@@ -105,7 +107,8 @@ class AuditLog(Appending):
         gap = await asyncio.to_thread(self._gap_file.read)
         restored = await self.writer.read(lambda c: restore(c, note, self._verifier, self.tenant))
         await self._seal_rows()
-        open_intents = await self.writer.read(reaper.open_intents)
+        await self.recorder.catch_up()
+        open_intents = await self.writer.read(self._open_intents)
         last = None if restored.last is None else restored.last.writer
         writer_id = f"w-{self._ids.new()[-12:]}" if last is None else last.id
         self._chain.restore(restored.frontier, open_intents, writer_id, 1 if last is None else last.epoch + 1)
@@ -115,7 +118,7 @@ class AuditLog(Appending):
         if gap is not None and (gap.refused or not gap.final):
             known = "exact" if gap.final else "at least"
             entries.append(self._event("audit.gap", refused=str(gap.refused), count=known, reason=gap.reason))
-        entries += await self.writer.read(lambda c: list(reaper.endings(c, "gateway_restarted", settle, lost)))
+        entries += await self.writer.read(lambda c: self._endings(c, "gateway_restarted", settle, lost))
         await self.append(*entries)
         await asyncio.to_thread(self._gap_file.clear)
         await self._notary.sign()
@@ -135,7 +138,7 @@ class AuditLog(Appending):
             return
         self._accepting = False
         try:
-            entries = await self.writer.write(lambda c: list(reaper.endings(c, "gateway_stopped", settle, lost)))
+            entries = await self.writer.write(lambda c: self._endings(c, "gateway_stopped", settle, lost))
             entries.append(self._event("gateway.stop", **self._counts()))
             await self.writer.submit(self._chain, tuple(entries))
             await self._notary.sign()
@@ -171,6 +174,16 @@ class AuditLog(Appending):
                 await self.tick()
             except Refusal as refusal:  # slow or latched: the next tick tries again or keeps the count
                 _log.warning("the audit log fell behind: %s", refusal.message)
+
+    def _open_intents(self, connection: Connection) -> dict[str, str]:
+        """Action ID -> record ID."""
+        found = reaper.open_intents(connection, self._open_on_record, self.macs)
+        return {one.intent.action.id: one.record_id for one in found if one.intent.action is not None}
+
+    def _endings(
+        self, connection: Connection, code: str, settle: reaper.Settle | None, lost: reaper.Lost | None
+    ) -> list[Entry]:
+        return list(reaper.endings(connection, code, settle, lost, on_record=self._open_on_record, macs=self.macs))
 
     async def _seal_rows(self) -> None:
         """Rows of a version without codes get theirs, unless the records contradict them."""

@@ -29,7 +29,10 @@ _MINUTE_NS = 60 * _NANOS
 _STEP = 1000
 _STEPS = 4  # that are read in a row beside the work
 _SAVE_EVERY = 5000  # records that a start may have to read anew
+_REMEMBERED = 4096  # records of cases that were placed last
 _HAS_AN_END = -1  # a key that was replaced; older records do not say when it ends
+Waiting = tuple[str, bytes]
+"""A record that has no place in the log yet: its ID and its body."""
 ROWS_SEALED = "rows"
 SEALED = {ROWS_SEALED: "sealed"}
 """The label of `gateway.start` by which a gateway says that rows are authenticated from here on."""
@@ -125,6 +128,7 @@ class _State(msgspec.Struct):
     links: dict[str, int] = {}  # that were used, and when
     cases: dict[str, CaseSaid] = {}
     charges: dict[str, _Charge] = {}  # by the ID of the intent
+    open: dict[str, str] = {}  # the intents without a result -> the replica that performs them
     spent: dict[str, list[int]] = {}  # tenant, level, window, replica -> nano-dollars and tokens
 
 
@@ -144,6 +148,7 @@ class Recorded:
         self._shared = shared
         self._minute = ""
         self._windows: tuple[str, ...] = ()
+        self._recent: dict[str, None] = {}
 
     def add(self, body: bytes) -> None:
         """Take in the next record."""
@@ -156,6 +161,9 @@ class Recorded:
     def _take(self, leaf: _Leaf, body: bytes) -> None:
         if leaf.case is not None:
             self._case(leaf.case, msgspec.json.decode(body))
+            self._recent[leaf.id] = None
+            if len(self._recent) > _REMEMBERED:
+                del self._recent[next(iter(self._recent))]
         kind, _, what = leaf.type.partition(".")
         if kind == "action":
             if what == "intent":
@@ -171,13 +179,17 @@ class Recorded:
         elif leaf.type == "gateway.start" and ROWS_SEALED in leaf.labels:
             self.state.is_sealed = True
 
-    def with_waiting(self, bodies: list[bytes]) -> Recorded:
+    def with_waiting(self, waiting: list[Waiting]) -> Recorded:
         """A copy that has taken in records without a place too."""
-        more = copy.copy(self)
-        more.state = copy.deepcopy(self.state)
-        for body in bodies:
+        state = copy.deepcopy(self.state)
+        more = Recorded(state.zone, self._names, shared=self._shared, state=state, size=self.size)
+        for _, body in self.not_taken(waiting):
             more.add(body)
         return more
+
+    def not_taken(self, waiting: list[Waiting]) -> list[Waiting]:
+        """Without records of cases that were placed after `waiting` was read: votes must not be counted twice."""
+        return [one for one in waiting if one[0] not in self._recent]
 
     def spent(self, windows: tuple[str, ...]) -> dict[tuple[str, str, str, str], tuple[int, int]]:
         """What was spent at least: (tenant, level, window, replica) -> (nano-dollars, tokens)."""
@@ -246,11 +258,14 @@ class Recorded:
     # ------------------------------------------------------------ spend
 
     def _intent(self, leaf: _Leaf) -> None:
+        self.state.open[leaf.id] = leaf.writer.id if self._shared and leaf.writer is not None else ""
         if leaf.limits is not None and leaf.limits.levels:
             self.state.charges[leaf.id] = _Charge(leaf.tenant, leaf.limits.levels, self._windows_of(leaf.ts))
 
     def _result(self, leaf: _Leaf) -> None:
-        charge = None if leaf.refs is None else self.state.charges.pop(leaf.refs.intent or "", None)
+        intent = "" if leaf.refs is None else leaf.refs.intent or ""
+        self.state.open.pop(intent, None)
+        charge = self.state.charges.pop(intent, None)
         usage = None if leaf.result is None else leaf.result.usage
         nanousd = int(Decimal(leaf.cost.usd) * _NANOS) if leaf.cost is not None and leaf.cost.usd != "0" else 0
         tokens = 0 if usage is None else usage.input_tokens + usage.output_tokens
@@ -322,10 +337,30 @@ class Recorder:
         (last,) = db.execute("SELECT max(idx) FROM leaf").fetchone()
         return last is not None and int(last) - known.size > _SAVE_EVERY
 
-    def case(self, db: Connection, case_id: str, waiting: list[bytes]) -> CaseSaid | None:
+    def with_waiting(self, db: Connection, waiting: list[Waiting]) -> Recorded:
+        """A copy of all that the log says, with records that have no place yet; read those first."""
+        with self._lock:
+            return self._read(db, None).with_waiting(waiting)
+
+    def spent(self, db: Connection, windows: tuple[str, ...]) -> dict[tuple[str, str, str, str], tuple[int, int]]:
+        """See `Recorded.spent`."""
+        with self._lock:
+            return self._read(db, None).spent(windows)
+
+    def open_intents(self, db: Connection, waiting: list[Waiting]) -> dict[str, str]:
+        """Intents without a result (record IDs) and the replica that performs each; `waiting` as in `with_waiting`."""
+        with self._lock:
+            known = self._read(db, None)
+            late = Recorded("", lambda now_ns: (), shared=self._shared)
+            late.state.open = dict(known.state.open)
+        for _, body in waiting:
+            late.add(body)
+        return late.state.open
+
+    def case(self, db: Connection, case_id: str, waiting: list[Waiting]) -> CaseSaid | None:
         """What the log says of an open case, inside a transaction; None where it has ended or was never opened.
 
-        `waiting`: bodies of records that have no place yet.
+        `waiting`: records of it that have no place yet; read those first.
         """
         with self._lock:
             known = self._read(db, None)
@@ -333,9 +368,9 @@ class Recorder:
             of_it = Recorded("", lambda now_ns: (), shared=False)
             if said is not None:
                 of_it.state.cases[case_id] = copy.copy(said)
-        for body in waiting:
-            if case_id.encode() in body:
-                of_it.add(body)
+            late = known.not_taken(waiting)
+        for _, body in late:
+            of_it.add(body)
         return of_it.state.cases.get(case_id)
 
     async def catch_up(self) -> None:

@@ -21,7 +21,8 @@ from gateway.audit.anchor import Anchor, restore_shared
 from gateway.audit.appending import Appending
 from gateway.audit.files import replace_durably
 from gateway.audit.ingest import Ingest
-from gateway.audit.recorded import SEALED
+from gateway.audit.leaf import Entry
+from gateway.audit.recorded import SEALED, Waiting
 from gateway.audit.sequencer import MOST_AT_ONCE, Sequencer, Step
 from gateway.audit.vault import Vault
 from gateway.clock import Clock, Ids
@@ -150,11 +151,7 @@ class SharedLog(Appending):
     async def _leave(self, settle: reaper.Settle | None, lost: reaper.Lost | None) -> None:
         try:
             entries = await self.writer.write(
-                lambda c: list(
-                    reaper.endings(
-                        c, "gateway_stopped", settle, lost, replica=self._replica, waiting=self._ingest.is_of_a_replica
-                    )
-                )
+                lambda c: self._endings(c, "gateway_stopped", settle, lost, self._replica, foreign=False)
             )
             entries.append(self._event("gateway.stop", replica=self._replica, **self._counts()))
             await self.writer.submit(self._ingest, tuple(entries))
@@ -171,17 +168,7 @@ class SharedLog(Appending):
         Another replica may do the same at the same time: each intent is ended by one of them.
         """
         entries = await self.writer.read(
-            lambda c: list(
-                reaper.endings(
-                    c,
-                    "replica_ended",
-                    settle,
-                    lost,
-                    replica=replica,
-                    foreign=True,
-                    waiting=self._ingest.is_of_a_replica,
-                )
-            )
+            lambda c: self._endings(c, "replica_ended", settle, lost, replica, foreign=True)
         )
         for entry in entries:
             try:
@@ -190,6 +177,30 @@ class SharedLog(Appending):
                 if refusal.code != "conflict":
                     raise
         return len(entries)
+
+    def _endings(
+        self,
+        connection: Connection,
+        code: str,
+        settle: reaper.Settle | None,
+        lost: reaper.Lost | None,
+        replica: str,
+        *,
+        foreign: bool,
+    ) -> list[Entry]:
+        return list(
+            reaper.endings(
+                connection,
+                code,
+                settle,
+                lost,
+                on_record=self._open_on_record,
+                macs=self.macs,
+                replica=replica,
+                foreign=foreign,
+                waiting=self._ingest.is_of_a_replica,
+            )
+        )
 
     # ------------------------------------------------------------ placing and signing
 
@@ -293,10 +304,13 @@ class SharedLog(Appending):
                     await self.recorder.follow(self._clock.now_ns())
             await asyncio.sleep(_LOOK_S)
 
-    def _waiting_bodies(self, connection: Connection) -> list[bytes]:
+    def _unplaced(self, connection: Connection, about: str = "") -> list[Waiting]:
         """See `Appending`; only those that a replica wrote."""
-        rows = connection.execute("SELECT id, body, mac FROM ingest ORDER BY seq")
-        return [bytes(body) for at, body, mac in rows if self._ingest.is_of_a_replica(at, bytes(body), bytes(mac))]
+        return [
+            (record_id, bytes(body))
+            for record_id, body, mac in connection.execute("SELECT id, body, mac FROM ingest ORDER BY seq")
+            if about.encode() in bytes(body) and self._ingest.is_of_a_replica(record_id, bytes(body), bytes(mac))
+        ]
 
     def fault(self) -> str | None:
         """Why records have had no place in the log for a while; None where they have."""
