@@ -200,6 +200,7 @@ class App:
             owners=self._owners,
             active=now.is_active,
             on_record=self.log.case_on_record,
+            deleted=self.log.deleted_cases,
             settings=config.approvals,
             replica=self.footing.replica,
         )

@@ -34,6 +34,8 @@ class Approvals(Meeting):
     async def load(self) -> None:
         """Fill the indexes, and end what a crash cut off: what such an attempt did is not known."""
         await self.look_around()
+        for case_id, digest in (await self._store.write(lambda db: self._deleted(db, None))).items():
+            self._known.expect(case_id, (digest,))  # so that an identical action is refused
         await self._end_lost("The gateway was stopped or died while it ran.", lambda case_id: False)
 
     async def look_around(self) -> None:
@@ -320,8 +322,12 @@ class Approvals(Meeting):
         self._kept.drop_old(db)
 
     async def _end_lost(self, why: str, under_way: Callable[[str], bool]) -> None:
-        running = await self._store.read(lambda db: self._rows.readable(db, _ORPHANED, (self._replica,)))
-        for case in running:
+        def lost(db: Connection) -> list[Case]:
+            # Who carries a case out is believed only of a row that a gateway wrote.
+            found = self._rows.readable(db, _ORPHANED, (self._replica,))
+            return [case for case in found if self._rows.has_attempt(db, case)]
+
+        for case in await self._store.read(lost):
             if under_way(case.id):
                 continue
             if self._given_up.pop(case.id, None) == case.fence:

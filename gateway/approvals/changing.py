@@ -16,7 +16,7 @@ from gateway.approvals.deciders import Stands
 from gateway.approvals.kept import KeptAnswers
 from gateway.approvals.known import Known
 from gateway.approvals.looking import Looking, Reads
-from gateway.approvals.machine import Change, Machine, OnRecord
+from gateway.approvals.machine import Change, DeletedOnRecord, Machine, OnRecord
 from gateway.approvals.rows import Rows, idempotency_of
 from gateway.approvals.sealing import Sealing
 from gateway.approvals.wakeups import Listener, Wakeups
@@ -80,15 +80,18 @@ class Changing(Looking):
         owners: Callable[[str], Iterable[str]],
         active: Callable[[Connection, str], bool],
         on_record: OnRecord,
+        deleted: DeletedOnRecord,
         settings: Settings,
         replica: str = "",
     ) -> None:
         """`replica`: who carries out here, '' where there is one gateway only. `standing_in` and `active` look inside
         a transaction: what a person may do, whether an agent may act. `on_record`: what the log says of an open case.
+        `deleted`: cases that the log says are open and that have no row, in a transaction.
         """
         rows = Rows(sealing, macs)
         super().__init__(store, rows)
         self._store = store
+        self._deleted = deleted
         self._records = records
         self._clock = clock
         self._ids = ids

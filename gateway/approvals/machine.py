@@ -6,7 +6,7 @@ did; the compare-and-swap on `version` keeps that true on any store. Nothing her
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -14,6 +14,7 @@ from gateway.actions import Status
 from gateway.approvals.case import (
     OPEN,
     TOLD_AGAIN,
+    Attempt,
     Card,
     Case,
     Choice,
@@ -36,6 +37,8 @@ _NANOS = 1_000_000_000
 Change = Callable[[Connection], Note]
 OnRecord = Callable[[Connection, str], tuple[int, int] | None]
 """The attempts and votes of an open case as the log has them; None where it has ended."""
+DeletedOnRecord = Callable[[Connection, str | None], Mapping[str, str]]
+"""Cases that are open on record and have no row, perhaps only those of one digest: ID -> digest."""
 _replace = msgspec.structs.replace
 
 
@@ -272,10 +275,8 @@ class Machine:
         def change(db: Connection) -> None:
             case = self._claim(db, case_id, requirement)
             self._move(db, case, _replace(case, state=State.EXECUTING, fence=case.fence + 1))
-            db.execute(
-                "INSERT INTO case_attempt (case_id, fence, started_ns, replica) VALUES (?, ?, ?, ?)",
-                (case.id, case.fence + 1, self._clock.now_ns(), self._replica),
-            )
+            attempt = Attempt(fence=case.fence + 1, started_ns=self._clock.now_ns())
+            self._rows.add_attempt(db, case, attempt, self._replica)
 
         return change
 
@@ -413,17 +414,13 @@ class Machine:
     def note_lost(self, db: Connection, case: Case) -> None:
         """The attempt of a call that went ahead without a case, and got lost."""
         began_ns = case.action.received_ns or case.opened_ns
-        db.execute(
-            "INSERT INTO case_attempt (case_id, fence, started_ns, ended_ns, outcome, note, replica)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (case.id, case.fence, began_ns, case.ended_ns, case.state.value, case.why, self._replica),
+        attempt = Attempt(
+            fence=case.fence, started_ns=began_ns, ended_ns=case.ended_ns, outcome=case.state.value, note=case.why
         )
+        self._rows.add_attempt(db, case, attempt, self._replica)
 
     def _end_attempt(self, db: Connection, case: Case, outcome: str, note: str | None) -> None:
-        db.execute(
-            "UPDATE case_attempt SET ended_ns = ?, outcome = ?, note = ? WHERE case_id = ? AND fence = ?",
-            (self._clock.now_ns(), outcome, note, case.id, case.fence),
-        )
+        self._rows.end_attempt(db, case, ended_ns=self._clock.now_ns(), outcome=outcome, note=note)
 
 
 def _state_of(status: Status) -> State:

@@ -56,6 +56,7 @@ class Meeting(Changing):
                 await self._bind_key(action, found)
                 return await self._attach(found, escalated=escalated)
             if asked is None:
+                await self._store.write(lambda db: self._refuse_deleted(db, action))
                 return None
             try:
                 return Met(
@@ -90,6 +91,11 @@ class Meeting(Changing):
         if not same.requirement.quorum and same.state not in OPEN:
             return None  # nobody was asked: its end is kept for its key alone
         return same
+
+    def _refuse_deleted(self, db: Connection, action: Action) -> None:
+        """No case of an identity was found: not because somebody deleted it, or the action would run once more."""
+        for case_id in self._deleted(db, action.digest):
+            self._rows.gone(case_id)
 
     async def _bind_key(self, action: Action, case: Case) -> None:
         """An idempotency key that meets a case which is not its own stands for it from here on."""
@@ -129,6 +135,7 @@ class Meeting(Changing):
         def insert(db: Connection) -> None:
             if self._look(db, action, answer_id) is not None:
                 raise _TakenError
+            self._refuse_deleted(db, action)
             waiting = "SELECT count(*) FROM approval_case WHERE agent = ? AND state = 'pending'"
             if asked.quorum and db.execute(waiting, (case.agent_id,)).fetchone()[0] >= cap:
                 raise Refusal(

@@ -83,7 +83,8 @@ class Rows:
     def last_by_key(self, db: Connection, idempotency: str) -> Case | None:
         """The newest case of an idempotency key."""
         own = self._one(db, "WHERE idempotency = ? ORDER BY written DESC LIMIT 1", (idempotency,))
-        bound = self._one(db, "WHERE id = (SELECT case_id FROM case_key WHERE idempotency = ?)", (idempotency,))
+        bindings = self._macs.read(db, "case_key", "WHERE idempotency = ?", (idempotency,))
+        bound = self.case(db, bindings[0][1]) if bindings else None
         return bound if own is None or (bound is not None and bound.state in OPEN) else own
 
     def select(self, db: Connection, where: str, values: tuple[Any, ...]) -> list[Case]:
@@ -109,6 +110,11 @@ class Rows:
         """The log says otherwise than a case's row, which therefore counts no more. Raises `store_unavailable`."""
         self._macs.distrust(_CASE, tuple(self._row(case).values()), reason, for_ever=True)
         raise _foreign(case.id)
+
+    def gone(self, case_id: str) -> NoReturn:
+        """A case is open on record, and somebody deleted its row. Raises `store_unavailable`."""
+        self._macs.report(_CASE, case_id, "is open on record, and was deleted")
+        raise _foreign(case_id)
 
     def forget_old(self, now_ns: int) -> None:
         """Cases whose every state has expired need not be remembered."""
@@ -175,14 +181,35 @@ class Rows:
 
     def attempts(self, db: Connection, case_id: str) -> list[Attempt]:
         """Oldest first."""
-        found = db.execute(
-            "SELECT fence, started_ns, ended_ns, outcome, note FROM case_attempt WHERE case_id = ? ORDER BY fence",
-            (case_id,),
-        )
+        found = self._macs.read(db, "case_attempt", "WHERE case_id = ? ORDER BY fence", (case_id,))
         return [
             Attempt(fence=fence, started_ns=started_ns, ended_ns=ended_ns, outcome=outcome, note=note)
-            for fence, started_ns, ended_ns, outcome, note in found
+            for _, fence, started_ns, ended_ns, outcome, note, _ in found
         ]
+
+    def has_attempt(self, db: Connection, case: Case) -> bool:
+        """Whether the row of a case's attempt is there, as a gateway wrote it."""
+        return any(attempt.fence == case.fence for attempt in self.attempts(db, case.id))
+
+    def add_attempt(self, db: Connection, case: Case, attempt: Attempt, replica: str) -> None:
+        """Write an attempt. Raises `store_unavailable` where somebody else put one there."""
+        added = self._macs.insert(
+            db, "case_attempt", case_id=case.id, replica=replica, **msgspec.structs.asdict(attempt)
+        )
+        if added != 1:
+            raise _foreign(case.id)
+
+    def end_attempt(self, db: Connection, case: Case, *, ended_ns: int, outcome: str, note: str | None) -> None:
+        """How the attempt that `case.fence` names ended."""
+        self._macs.change(
+            db,
+            "case_attempt",
+            "WHERE case_id = ? AND fence = ?",
+            (case.id, case.fence),
+            ended_ns=ended_ns,
+            outcome=outcome,
+            note=note,
+        )
 
     def ending(self, db: Connection, case_id: str) -> Ending | None:
         """The stored end, if it is still kept."""
@@ -242,9 +269,9 @@ class Rows:
     def bind_key(self, db: Connection, idempotency: str, case_id: str) -> None:
         """Let a key stand for a case that was opened without it."""
         db.execute(
-            "INSERT INTO case_key (idempotency, case_id) VALUES (?, ?)"
-            " ON CONFLICT (idempotency) DO UPDATE SET case_id = excluded.case_id",
-            (idempotency, case_id),
+            "INSERT INTO case_key (idempotency, case_id, mac) VALUES (?, ?, ?)"
+            " ON CONFLICT (idempotency) DO UPDATE SET case_id = excluded.case_id, mac = excluded.mac",
+            (idempotency, case_id, self._macs.of("case_key", (idempotency, case_id))),
         )
 
     def move(self, db: Connection, case: Case, expected: Case) -> bool:

@@ -185,6 +185,16 @@ class Appending:
         said = self.recorder.case(connection, case_id, self._unplaced(connection, case_id))
         return None if said is None else (said.attempts, said.votes)
 
+    def deleted_cases(self, connection: Connection, digest: str | None = None) -> dict[str, str]:
+        """Cases that are open on record and whose rows are gone, perhaps only those of one identity: ID -> digest.
+
+        Inside a transaction that no change of a case can run beside.
+        """
+        waiting = self._unplaced(connection, digest or "")
+        said = self.recorder.open_cases(connection, waiting, digest)
+        row = "SELECT 1 FROM approval_case WHERE id = ?"
+        return {case: whose for case, whose in said.items() if connection.execute(row, (case,)).fetchone() is None}
+
     def _unplaced(self, connection: Connection, about: str = "") -> list[Waiting]:
         """Durable records that have no place in the log yet; `about`: a text that they contain."""
         return []

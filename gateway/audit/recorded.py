@@ -104,6 +104,7 @@ class CaseSaid(msgspec.Struct):
     """An open case: the states that it may be in, its attempts and its votes."""
 
     states: frozenset[str]
+    digest: str = ""
     attempts: int = 0
     votes: int = 0
 
@@ -242,11 +243,12 @@ class Recorded:
 
     def _case(self, case: str, leaf: dict[str, Any]) -> None:
         cases, type_ = self.state.cases, leaf["type"]
+        digest = (leaf["action"] or {}).get("digest") or ""
         if type_ == "action.requested":
-            cases[case] = CaseSaid(states_of_request(leaf))
+            cases[case] = CaseSaid(states_of_request(leaf), digest)
         elif case not in cases:
             if type_ == "action.result":  # it began without people, and now needs them
-                cases[case] = CaseSaid(frozenset({"unknown"}), attempts=1)
+                cases[case] = CaseSaid(frozenset({"unknown"}), digest, attempts=1)
         else:
             said = cases[case]
             said.states = next_states(said.states, leaf)
@@ -372,6 +374,22 @@ class Recorder:
         for _, body in late:
             of_it.add(body)
         return of_it.state.cases.get(case_id)
+
+    def open_cases(self, db: Connection, waiting: list[Waiting], digest: str | None = None) -> dict[str, str]:
+        """The cases that are open on record, perhaps only those of one identity: ID -> digest.
+
+        `waiting` as in `case`. One that failed or was not sent may be among them: only its row tells.
+        """
+        with self._lock:
+            known = self._read(db, None)
+            late = Recorded("", lambda now_ns: (), shared=False)
+            late.state.cases = {
+                case: copy.copy(said) for case, said in known.state.cases.items() if digest in (None, said.digest)
+            }
+            new = known.not_taken(waiting)
+        for _, body in new:
+            late.add(body)
+        return {case: said.digest for case, said in late.state.cases.items() if digest in (None, said.digest)}
 
     async def catch_up(self) -> None:
         """Read all that has its place by now, in steps of which each takes a moment."""

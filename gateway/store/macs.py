@@ -90,6 +90,10 @@ COVERED: dict[str, Covered] = {
         ("id", "case_id", "person", "choice", "presented_digest", "reason", "guidance", "ts_ns"),
     ),
     "case_comment": Covered(("id", "case_id", "person", "text", "ts_ns")),
+    "case_key": Covered(("idempotency", "case_id")),
+    "case_attempt": Covered(
+        ("case_id", "fence", "started_ns", "ended_ns", "outcome", "note", "replica"), keys=2, ends="ended_ns"
+    ),
     "recorded": Covered(("tenant", "size", "state")),
 }
 """Every table whose rows are believed by what they say. `docs/architecture.md` says why the others need no code."""

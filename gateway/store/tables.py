@@ -277,6 +277,7 @@ class CaseKeyRow(SQLModel, table=True):
     __table_args__ = (Index("case_key_case", "case_id"), _BARE)
     idempotency: str = Field(primary_key=True)
     case_id: str
+    mac: bytes | None = Field(default=None, sa_type=LargeBinary)  # see store/macs.py
 
 
 class CaseVoteRow(SQLModel, table=True):
@@ -320,6 +321,7 @@ class CaseAttemptRow(SQLModel, table=True):
     outcome: str | None = None
     note: str | None = None
     replica: str = ""  # who carries it out
+    mac: bytes | None = Field(default=None, sa_type=LargeBinary)  # see store/macs.py
 
 
 class KeptAnswerRow(SQLModel, table=True):

@@ -98,6 +98,7 @@ class House:
             owners=lambda agent_id: self.owners,
             active=self.now.is_active,
             on_record=self.log.case_on_record,
+            deleted=self.log.deleted_cases,
             settings=self.settings,
             replica=replica,
         )

@@ -11,10 +11,12 @@ import json
 from collections.abc import AsyncIterator
 
 import httpx
+import msgspec
 import pytest
 
 from gateway.app import App
 from gateway.approvals.case import Case, State
+from gateway.approvals.rows import idempotency_of
 from gateway.audit.check import verify
 from gateway.documents import errors
 from gateway.identity import Role, tokens
@@ -295,3 +297,44 @@ async def test_an_honest_gateway_reports_nothing(
     assert await faults(running) == ""
     await placed_and_signed(running.app.log)
     assert found(running) == set()
+
+
+# ---------------------------------------------------------------- rows of cases that somebody deleted
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+async def test_a_case_that_was_deleted_lets_no_identical_call_through(
+    bank: Bank, rita: httpx.AsyncClient, intruder: Intruder, *, is_restarted: bool
+) -> None:
+    _, secret = await bank.running.app.registry.keys.create("reader", person="operator")
+    case = await bank.case(bank.running.client(secret))
+    for table, column in (("case_vote", "case_id"), ("case_attempt", "case_id"), ("approval_case", "id")):
+        intruder.run(f"DELETE FROM {table} WHERE {column} = ?", (case,))
+    if is_restarted:
+        await again(bank.running)
+    assert await is_refused(bank, bank.running.client(secret))
+    assert f"approval_case, row {case}: it is open on record, and was deleted" in await faults(bank.running)
+    other = await bank.transfer(bank.running.client(secret), reference="INV-10")
+    assert "Waiting for approval" in other.text, "another call has a case of its own"
+
+
+async def test_a_forged_attempt_and_a_forged_key_of_a_case_do_not_count(
+    bank: Bank, agent: httpx.AsyncClient, rita: httpx.AsyncClient, intruder: Intruder
+) -> None:
+    running = bank.running
+    case = await running.app.approvals.case(await bank.case(agent))
+    row: Row = {"case_id": case.id, "fence": 1, "started_ns": 1, "outcome": "failed", "replica": ""}
+    intruder.insert("case_attempt", row)
+    assert await running.app.approvals.attempts(case.id) == []
+    assert f"case_attempt, row {case.id}/1" in await faults(running)
+    # It takes the place of the one attempt, so nothing is carried out rather than without its row.
+    body = {"decision": "approve", "presented_digest": case.presented_digest}
+    await rita.post(f"/api/v1/approvals/{case.id}/reviews", json=body)
+    await running.app.governor.attempting.resume()
+    assert bank.transfers() == 0
+    action = msgspec.structs.replace(case.action, idempotency_key="mine")
+    key = idempotency_of(action)
+    intruder.insert("case_key", {"idempotency": key, "case_id": case.id})
+    room = running.app.approvals
+    assert await room._find(msgspec.structs.replace(action, digest="another"), None) is None
+    assert "table case_key" in await faults(running)

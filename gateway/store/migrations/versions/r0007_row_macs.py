@@ -26,6 +26,8 @@ _TABLES = (
     "approval_case",
     "case_vote",
     "case_comment",
+    "case_key",
+    "case_attempt",
 )
 _COUNTERS = {"agent": "change_no", "person": "change_no", "approval_case": "votes"}
 
