@@ -154,9 +154,11 @@ class Replicas:
 
     # ------------------------------------------------------------ what others changed
 
-    async def catch_up(self) -> bool:
+    async def catch_up(self, topic_told: str = "") -> bool:
         """Read anew what was changed since this replica last looked; whether anything was, by whoever came first.
 
+        `topic_told`: another replica says that it changed this one. It is read in any case, since somebody else may
+        hold its count down in the database.
         Raises Refusal(store_unavailable) where nobody can tell.
         """
         assert self._store is not None
@@ -165,7 +167,7 @@ class Replicas:
             found = await self._store.read(rows.versions)
             # What nobody reads anew yet, as while this replica starts, has not been seen.
             for topic, reread in self.on_changed.items():
-                if found.get(topic, 0) != self.version(topic):
+                if topic == topic_told or found.get(topic, 0) != self.version(topic):
                     await reread()
                     self._versions[topic] = found.get(topic, 0)
                     self._rereads += 1

@@ -153,7 +153,7 @@ class Shared:
         self.group.told = told
         registry.follow(self.group.catch_up)
         for topic in _TOPICS:
-            self.group.on_changed[topic] = partial(registry.reload, topic, self.writer)
+            self.group.on_changed[topic] = partial(self._reload, registry, topic)
         approvals.on_told = partial(self.signals.tell, "case")
         approvals.on_kept = lambda digest, until_ns: self.signals.tell("answer", f"{digest} {until_ns}")
         self.signals.handlers = {
@@ -191,11 +191,16 @@ class Shared:
         """See `Footing.look_again`. Raises Refusal(store_unavailable) where nobody can tell."""
         return await self.group.catch_up()
 
+    async def _reload(self, registry: Registry, topic: str) -> None:
+        """Another replica changed a register; an older row may have been put back since."""
+        await self.log.compare_registers()
+        await registry.reload(topic, self.writer)
+
     async def _changed(self, what: str) -> None:
-        _, _, suspended = what.partition(" ")
+        topic, _, suspended = what.partition(" ")
         try:
             async with asyncio.timeout(_ASK_S if suspended else None):
-                await self.group.catch_up()
+                await self.group.catch_up(topic)
         except (
             Refusal,
             TimeoutError,

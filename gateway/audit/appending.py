@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,12 +12,13 @@ import msgspec
 
 from gateway.actions import Status
 from gateway.audit import reaper
-from gateway.audit.comparing import compare
+from gateway.audit.comparing import compare, compare_registers
 from gateway.audit.digests import Digester
 from gateway.audit.keys import Keys
 from gateway.audit.leaf import CostPart, Entry, Leaf
 from gateway.audit.preparing import INTENT, RESULT
-from gateway.audit.recorded import Recorded, Recorder, Waiting
+from gateway.audit.recorded import Recorded, Waiting
+from gateway.audit.recorder import Recorder
 from gateway.audit.records import event
 from gateway.audit.show import Shown, erase, open_payloads, show
 from gateway.audit.vault import Vault
@@ -25,6 +28,8 @@ from gateway.errors import Refusal
 from gateway.store.interface import Connection, Group, Store
 from gateway.store.macs import RowMacs
 
+_TRIES = 100
+_PAUSE_S = 0.02
 _REMEMBERED = 4096  # refused actions kept apart, so that one action counts once
 
 _log = logging.getLogger("gateway.audit")
@@ -166,14 +171,31 @@ class Appending:
 
     async def compare_rows(self) -> Recorded:
         """Hold rows against the records; what the records say. Rows that they contradict are not believed any more."""
-        await self.recorder.catch_up()
-        return await self.writer.read(self._compare_rows)
+        return await self._compared(compare)
 
-    def _compare_rows(self, connection: Connection) -> Recorded:
-        waiting = self._unplaced(connection)
-        recorded = self.recorder.with_waiting(connection, waiting)
-        compare(recorded, connection, self.macs)
-        return recorded
+    async def compare_registers(self) -> None:
+        """Hold agents, keys, people and sessions against the records, as where another replica changed some."""
+        await self._compared(compare_registers)
+
+    async def _compared(self, look: Callable[[Recorded, Connection, RowMacs], None]) -> Recorded:
+        def compared(connection: Connection) -> Recorded | None:
+            waiting = self._unplaced(connection)
+            recorded = self.recorder.with_waiting(connection, waiting)
+            if recorded is not None:
+                look(recorded, connection, self.macs)
+            return recorded
+
+        await self.recorder.catch_up()
+        for _ in range(_TRIES):
+            found = await self.writer.read(compared)
+            if found is not None:
+                return found
+            await asyncio.sleep(_PAUSE_S)  # a later snapshot has what was read of the log meanwhile
+        raise Refusal(
+            "store_unavailable",
+            "The rows of the database can't be compared with the audit log, which has fewer records than before; run "
+            "`gateway audit verify`.",
+        )
 
     def _open_on_record(self, connection: Connection) -> dict[str, str]:
         """See `reaper.OnRecord`."""

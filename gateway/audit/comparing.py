@@ -23,18 +23,23 @@ _JSON_OF_AGENTS = ("owners", "labels")
 
 def compare(recorded: Recorded, db: Connection, macs: RowMacs) -> None:
     """Distrust every row that is older than the log says. `db` sees the same moment as `recorded`."""
-    for table, look in (
-        ("agent_key", _agent_key),
-        ("person", _person),
-        ("agent", _agent),
-        ("console_session", _session),
-        ("sign_in", _link),
+    compare_registers(recorded, db, macs)
+    _cases(recorded, db, macs)
+
+
+def compare_registers(recorded: Recorded, db: Connection, macs: RowMacs) -> None:
+    """The same for agents, keys, people, sessions and sign-in links."""
+    for table, look, where in (
+        ("agent_key", _agent_key, "WHERE revoked_ns IS NULL"),
+        ("person", _person, ""),
+        ("agent", _agent, ""),
+        ("console_session", _session, "WHERE revoked_ns IS NULL"),
+        ("sign_in", _link, "WHERE used_ns IS NULL"),
     ):
-        for row in macs.read(db, table):
+        for row in macs.read(db, table, where):
             reason = look(recorded, dict(zip(COVERED[table].columns, row, strict=True)))
             if reason is not None:
                 macs.distrust(table, row, reason)
-    _cases(recorded, db, macs)
 
 
 def suspended(recorded: Recorded) -> frozenset[str]:

@@ -13,6 +13,7 @@ from gateway.approvals import Approvals
 from gateway.identity import Role
 from tests.bank_house import Bank
 from tests.gateway_house import use_link
+from tests.intruder import Intruder
 from tests.replicas.house import Pair, deaf_and_blind, until
 
 SOON_S = 1.0
@@ -95,6 +96,33 @@ async def test_a_vote_counts_by_what_its_person_may_now_wherever_that_was_change
     voted = await rita.post(f"{API}/approvals/{case_id}/reviews", json=vote)
     assert voted.status_code == 403, voted.text
     assert pair.paid("no-longer") == 0
+
+
+async def test_a_revocation_is_heard_of_whatever_somebody_does_to_rows_meanwhile(pair: Pair) -> None:
+    """The count of changes is held down, and the key's older row, with its valid code, is put back at once."""
+    intruder = Intruder(pair.one.running.app.process)
+    _, there = await pair.key()
+    assert await models(there) == 200
+    revived = (
+        "UPDATE agent_key SET revoked_ns = OLD.revoked_ns, mac = OLD.mac WHERE id = OLD.id AND revoked_ns IS NOT NULL"
+    )
+    for name, table, when, does in (
+        ("keep", "changed", "BEFORE", "RETURN OLD;"),
+        ("revive", "agent_key", "AFTER", f"{revived}; RETURN NULL;"),
+    ):
+        intruder.run(f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {does} END $$")
+        fires = f"{when} UPDATE ON {table} FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION {name}()"
+        intruder.run(f"CREATE TRIGGER {name} {fires}")
+    keys = pair.one.running.app.registry.keys
+    for key in keys.of("reader"):
+        await keys.revoke("reader", key.id, person="operator")
+    assert intruder.rows("agent_key", "revoked_ns IS NOT NULL") == []
+
+    async def is_refused() -> bool:
+        return await models(there) == 401
+
+    await until(is_refused, "the revoked key refused at the other", SOON_S)
+    assert "agent_key" in (pair.other.running.app.log.macs.fault or "")
 
 
 # ------------------------------------------------------------ at the same moment
