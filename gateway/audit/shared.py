@@ -87,6 +87,7 @@ class SharedLog(Appending):
         self._looked_s = float("-inf")
         self._beat_s = clock.monotonic_s()
         self._tasks: list[asyncio.Task[None]] = []
+        self._ending = asyncio.Lock()
 
     @classmethod
     def open(
@@ -167,16 +168,17 @@ class SharedLog(Appending):
 
         Another replica may do the same at the same time: each intent is ended by one of them.
         """
-        entries = await self.writer.read(
-            lambda c: self._endings(c, "replica_ended", settle, lost, replica, foreign=True)
-        )
-        for entry in entries:
-            try:
-                await self.append(entry)
-            except Refusal as refusal:
-                if refusal.code != "conflict":
-                    raise
-        return len(entries)
+        async with self._ending:  # of two in one transaction, neither would see what the other one ends
+            entries = await self.writer.read(
+                lambda c: self._endings(c, "replica_ended", settle, lost, replica, foreign=True)
+            )
+            for entry in entries:
+                try:
+                    await self.append(entry)
+                except Refusal as refusal:
+                    if refusal.code != "conflict":
+                        raise
+            return len(entries)
 
     def _endings(
         self,
