@@ -21,6 +21,7 @@ from gateway.audit.case_check import OPEN_STATES, next_states, states_of_request
 
 _NANOS = 10**9
 _MINUTE_NS = 60 * _NANOS
+_LONGEST_CASE_NS = 31 * 86_400 * _NANOS  # more than `approvals.ttl_s` may say
 _REMEMBERED = 4096  # records of cases that were placed last
 _HAS_AN_END = -1  # a key that was replaced; older records do not say when it ends
 Waiting = tuple[str, bytes]
@@ -99,6 +100,7 @@ class CaseSaid(msgspec.Struct):
     digest: str = ""
     attempts: int = 0
     votes: int = 0
+    at_ns: int = 0  # of the last record
 
 
 class _Charge(msgspec.Struct):
@@ -197,6 +199,11 @@ class Recorded:
         """Drop what can't matter any more."""
         state, kept = self.state, {*self._names(now_ns), *self._names(now_ns - 86_400 * _NANOS)}
         state.spent = {key: total for key, total in state.spent.items() if key.split("\x00")[2] in kept}
+        # A failure that was not sent leaves its case approved, and records do not say so; until then it has expired.
+        settled_ns = now_ns - _LONGEST_CASE_NS
+        state.cases = {
+            case: said for case, said in state.cases.items() if said.states <= OPEN_STATES or said.at_ns > settled_ns
+        }
         state.links = {link: at_ns for link, at_ns in state.links.items() if at_ns > now_ns - 7 * 86_400 * _NANOS}
 
     # ------------------------------------------------------------ registers
@@ -246,6 +253,7 @@ class Recorded:
             said.states = next_states(said.states, leaf)
             said.attempts += type_ == "action.intent"
             said.votes += "vote" in leaf["labels"]
+            said.at_ns = nanoseconds(leaf["ts"])
             if not said.states & OPEN_STATES:
                 del cases[case]
 

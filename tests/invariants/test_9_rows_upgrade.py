@@ -83,6 +83,7 @@ async def test_an_upgrade_keeps_sessions_votes_keys_and_spend(
     cookies = [next(iter(browser.cookies.values())) for browser in (rita, gone)]
     await running.app.registry.people.sign_out(cookies[1])
     link, _ = await running.app.registry.people.make_link("rob", by="operator")
+    token, _ = await running.app.registry.people.make_token("rita", by="operator")
     await running.ask(agent)
     await running.all_events("action.result", 1)
     spent = intruder.rows("spend")
@@ -91,6 +92,7 @@ async def test_an_upgrade_keeps_sessions_votes_keys_and_spend(
 
     assert await faults(running) == ""
     assert [await is_let_in(running, cookie) for cookie in cookies] == [True, False]
+    assert await is_let_in(running, token)
     async with running.client(secret) as agent:
         assert await is_served(agent)
     approvals = running.app.approvals
