@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -128,9 +129,11 @@ async def test_the_projection_is_filled_when_idle_and_rebuilt_when_lost(house: H
     clock = ManualClock(START_NS)
     async with house.log(clock=clock) as log:
         await house.pairs(log, 150)
-        for _ in range(4):
-            await ticked(log)
-        rows = await log.writer.read(lambda c: c.execute("SELECT count(*) FROM record_view").fetchone()[0])
+        rows = 0
+        async with asyncio.timeout(20):  # the log's own ticks may run beside these
+            while rows < log.size:
+                await ticked(log)
+                rows = await log.writer.read(lambda c: c.execute("SELECT count(*) FROM record_view").fetchone()[0])
         assert rows == log.size == 301
     async with house.log() as log:
         await log.writer.write(lambda c: c.execute("DELETE FROM record_view").rowcount)
