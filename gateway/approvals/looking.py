@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -19,6 +20,7 @@ T = TypeVar("T")
 # What people should take up first: who waits, by when it expires; then what they must find out; then what goes on.
 _RANK = "CASE state WHEN 'pending' THEN 0 WHEN 'unknown' THEN 1 ELSE 2 END"
 _DUE = "CASE state WHEN 'pending' THEN expires_ns ELSE -opened_ns END"
+_LOOKS = 20  # at votes that are given meanwhile
 _PLACE = re.compile(r"([0-2])_(-?[0-9]{1,18}|-?[1-8][0-9]{18})_([0-9a-f-]{1,64})")  # numbers that fit into 63 bits
 
 
@@ -149,9 +151,13 @@ class Looking:
         return [case.id for case in found if case.requirement.execute_on == "decision"]
 
     async def votes(self, case_id: str) -> list[Vote]:
-        """All votes, oldest first. Raises `not_found`."""
-        case = await self.case(case_id)
-        return await self._reads.read(lambda db: self._rows.votes(db, case))
+        """All votes, oldest first. Raises `not_found`, and `store_unavailable` where one is missing."""
+        for _ in range(_LOOKS):  # somebody may vote between the two reads
+            case = await self.case(case_id)
+            found = await self._reads.read(partial(self._rows.votes, case=case, or_later=True))
+            if len(found) == case.votes:
+                return found
+        raise Refusal("store_unavailable", "The votes on the case change faster than they can be read. Try again.")
 
     async def comments(self, case_id: str) -> list[Comment]:
         """Oldest first."""

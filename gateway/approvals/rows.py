@@ -15,6 +15,7 @@ from gateway.approvals.sealing import Sealing
 from gateway.errors import Refusal
 from gateway.store.interface import Connection
 from gateway.store.macs import COVERED, RowMacs
+from gateway.store.moments import read_began
 
 log = structlog.get_logger("gateway.approvals")
 
@@ -122,13 +123,14 @@ class Rows:
             del self._seen_until_ns[case_id]
             self._macs.forget(_CASE, case_id)
 
-    def votes(self, db: Connection, case: Case) -> list[Vote]:
+    def votes(self, db: Connection, case: Case, *, or_later: bool = False) -> list[Vote]:
         """All votes, oldest first; those on an earlier card do not count.
 
+        `or_later`: the case was read in an earlier transaction, so votes given since are no fault.
         Raises `store_unavailable` where a vote is missing: the case says how many it was given.
         """
         found = self._macs.read(db, "case_vote", "WHERE case_id = ? ORDER BY ts_ns, id", (case.id,))
-        if len(found) != case.votes:
+        if len(found) < case.votes or (len(found) > case.votes and not or_later):
             self._macs.report(_CASE, case.id, f"was given {case.votes} votes, and {len(found)} are there")
             raise _foreign(case.id)
         return [
@@ -220,10 +222,11 @@ class Rows:
 
     def _one(self, db: Connection, where: str, values: tuple[Any, ...]) -> Case | None:
         statement = f"SELECT {COVERED[_CASE].listed} FROM {_CASE} {where}"  # noqa: S608 - names and words of ours
+        began = read_began()
         row = db.execute(statement, values).fetchone()
         if row is None:
             return None
-        if not self._macs.believes(_CASE, row):
+        if not self._macs.believes(_CASE, row, began):
             raise _foreign(row[0])
         return self._case(row[:-1])
 

@@ -10,6 +10,7 @@ from gateway.limits.interface import SpendRow
 from gateway.limits.windows import Windows
 from gateway.store.interface import Connection
 from gateway.store.macs import COVERED, RowMacs
+from gateway.store.moments import read_began
 
 _COLUMNS = COVERED["spend"].listed
 _WRITE = f"""
@@ -54,9 +55,10 @@ class SpendTable:
                 total[1] += tokens
         keys = list(more)
         for at in range(0, len(keys), _FOUND_AT_ONCE):
+            began = read_began()
             for row in self._find(connection, keys[at : at + _FOUND_AT_ONCE]):
                 key, mine = row[:4], tuple(row)
-                if mine == self._written.get(key) or self._macs.believes("spend", row):
+                if mine == self._written.get(key) or self._macs.believes("spend", row, began):
                     more[key][0] += row[4]
                     more[key][1] += row[5]
         rows = [(*key, *total, self._macs.of("spend", (*key, *total))) for key, total in more.items()]

@@ -13,13 +13,14 @@ from __future__ import annotations
 import hmac
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 import structlog
 
 from gateway.store.interface import Connection
+from gateway.store.moments import next_moment, read_began
 
 log = structlog.get_logger("gateway.store")
 
@@ -104,7 +105,8 @@ class RowMacs:
 
     def __init__(self, key: bytes) -> None:
         self._key = key
-        self._floors: dict[tuple[str, str], int] = {}  # how old a row may be to be believed
+        # How old a row may be to be believed, and the moment since which this is known.
+        self._floors: dict[tuple[str, str], tuple[int, int]] = {}
         self._faults: dict[tuple[str, str], str] = {}
         self._count = 0
         self._lock = threading.Lock()
@@ -134,20 +136,17 @@ class RowMacs:
     def read(self, db: Connection, table: str, where: str = "", values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Rows that are believed, with their covered columns. `where` is SQL of the caller's own."""
         statement = f"SELECT {COVERED[table].listed} FROM {table} {where}"  # noqa: S608 - names of ours
-        return self.believed(table, db.execute(statement, values))
+        began = read_began()
+        return [tuple(row[:-1]) for row in db.execute(statement, values) if self.believes(table, row, began)]
 
-    def believed(self, table: str, rows: Iterable[Sequence[Any]]) -> list[tuple[Any, ...]]:
-        """Those of `rows` (see `is_ours`) that count, without their codes; the others are reported."""
-        return [tuple(row[:-1]) for row in rows if self.believes(table, row)]
-
-    def believes(self, table: str, row: Sequence[Any]) -> bool:
-        """Whether a row counts; if not, it is reported."""
+    def believes(self, table: str, row: Sequence[Any], began: int) -> bool:
+        """Whether a row (see `is_ours`) that was read since `began` counts; if not, it is reported."""
         covered = COVERED[table]
         if not self.is_ours(table, row):
             self.report(table, key_of(table, row), "was not written by this gateway, or was changed since")
             return False
         floor = self._floors.get((table, key_of(table, row))) if self._floors else None
-        if floor is not None and covered.age(row) < floor:
+        if floor is not None and covered.age(row) < floor[0] and floor[1] <= began:
             self.report(table, key_of(table, row), "is an older state of the row that was put back")
             return False
         return True
@@ -183,8 +182,8 @@ class RowMacs:
         """A durable row has this `Covered.age`: an older state of it counts no more. Call it after the commit."""
         with self._lock:
             at = (table, key)
-            if age > self._floors.get(at, 0):
-                self._floors[at] = age
+            if age > self._floor(at):
+                self._floors[at] = (age, next_moment())
 
     def forget(self, table: str, key: str) -> None:
         """An older state of this row can do no harm any more."""
@@ -199,7 +198,10 @@ class RowMacs:
 
     def next_change(self, table: str, key: str, before: int) -> int:
         """The counter of a new state of a row whose counter is `before`: larger than any that was seen or refused."""
-        return max(before + 1, self._floors.get((table, key), 0))
+        return max(before + 1, self._floor((table, key)))
+
+    def _floor(self, at: tuple[str, str]) -> int:
+        return self._floors.get(at, (0, 0))[0]
 
     # ------------------------------------------------------------ reporting
 

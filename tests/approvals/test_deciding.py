@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from gateway.approvals.case import Choice, Quorum, State
+from gateway.approvals.case import Case, Choice, Quorum, State
 from gateway.errors import Refusal
+from gateway.store.interface import Connection
 from tests.approvals.house import TARGET, House, code_of, escalate
 
 TWO_GROUPS = {"quorum": [{"approve": 1, "group": "treasury"}, {"approve": 1, "group": "risk"}]}
@@ -67,6 +69,46 @@ async def test_a_quorum_needs_distinct_persons(house: House) -> None:
     assert await code_of(house.vote(case, "ada")) == "decided"
     assert (await house.vote(case, "ben")).state is State.APPROVED
     assert await house.types(case.id) == ["action.requested", "case.voted", "case.approved"]
+
+
+async def test_a_vote_between_the_reads_of_a_case_and_of_its_votes_is_no_fault(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = await house.opened({"quorum": [{"approve": 2}]})
+    read_case = house.room.case
+
+    async def case_before_the_vote(case_id: str) -> Case:
+        found = await read_case(case_id)
+        if not found.votes:
+            monkeypatch.undo()
+            await house.vote(case, "ada")
+        return found
+
+    monkeypatch.setattr(house.room, "case", case_before_the_vote)
+    assert [vote.person for vote in await house.room.votes(case.id)] == ["ada"]
+    assert house.log.macs.fault is None
+
+
+async def test_a_case_that_changes_while_its_row_is_read_is_no_fault(house: House) -> None:
+    case = await house.opened()
+    rows, macs = house.room._rows, house.log.macs
+
+    class Slow:
+        """A connection on which others commit a newer state of the case before an answer arrives."""
+
+        def __init__(self, db: Connection) -> None:
+            self._db = db
+
+        def execute(self, *asked: Any) -> Any:
+            row = self._db.execute(*asked).fetchone()
+            macs.saw("approval_case", case.id, case.version + 1)
+            return SimpleNamespace(fetchone=lambda: row)
+
+    assert await house.writer.read(lambda db: rows.case(cast(Connection, Slow(db)), case.id)) == case
+    assert macs.fault is None
+    with pytest.raises(Refusal, match="changed since"):
+        await house.room.case(case.id)
+    assert "older state" in str(macs.fault)
 
 
 async def test_nobody_fills_two_groups_at_once(house: House) -> None:

@@ -141,6 +141,7 @@ class Pair:
             self._entered.push_async_callback(bank.running.app.stop, 1)
         for bank in self.both:
             await until(partial(_has_tools, bank.running.app.catalog), "the ledger's tools")
+            await until(partial(_is_whole, bank.running.app), "limits that are counted together")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -200,6 +201,10 @@ class Pair:
         await until(signed, "a signature under all records")
         report = await asyncio.to_thread(verify, app.footing.source())
         assert report.ok, "\n".join(report.lines())
+
+
+async def _is_whole(app: App) -> bool:
+    return not any(one.id == "redis" and one.reason is not None for one in app.health.conditions())
 
 
 async def _has_tools(catalog: Catalog) -> bool:

@@ -17,6 +17,7 @@ import psycopg
 
 from gateway.store.database import LostError
 from gateway.store.interface import Connection
+from gateway.store.moments import one_snapshot
 from gateway.store.postgres.connection import LOST, PostgresConnection, connect
 
 T = TypeVar("T")
@@ -137,7 +138,8 @@ class PostgresDatabase:
         """One snapshot for all that `fn` asks, as the embedded file gives it."""
         mine.raw.execute(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", prepare=False)
         try:
-            return fn(mine)
+            with one_snapshot():
+                return fn(mine)
         finally:
             if not mine.raw.closed:
                 mine.raw.execute(b"ROLLBACK", prepare=False)
