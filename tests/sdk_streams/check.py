@@ -35,6 +35,7 @@ class Reader(NamedTuple):
     refuses_unfinished: bool = False  # it raises where the answer was cut off
     fragments: bool = False  # it is told of each call that ends, which may be none
     rounds: bool = False  # it parses with JavaScript's numbers
+    known_tools: bool = False  # it shows only calls of tools that it was given
     one_kind: bool = False  # it shows no tool_calls of a message that has a function_call
 
 
@@ -48,7 +49,9 @@ READERS: dict[str, Reader] = {
     "langchain": Reader(_FUNCTION | _LEGACY, mixes_choices=True, fails_on_custom=True),
     "openai-node": Reader(_ALL, one_kind=True),
     "openai-node events": Reader(_FUNCTION, fragments=True),
-    "openai-node runTools": Reader(_FUNCTION, first_choice=True, refuses_unfinished=True, one_kind=True),
+    "openai-node runTools": Reader(
+        _FUNCTION, first_choice=True, refuses_unfinished=True, known_tools=True, one_kind=True
+    ),
     "ai-sdk openai": Reader(_FUNCTION, mixes_choices=True, fails_on_custom=True, rounds=True),
     "ai-sdk compatible": Reader(_FUNCTION, mixes_choices=True, fails_on_custom=True, rounds=True),
 }
@@ -57,7 +60,7 @@ PLAIN_READERS: dict[str, Reader] = {
     "openai-python": Reader(_ALL),
     "langchain": Reader(_FUNCTION | _LEGACY, first_choice=True),
     "openai-node": Reader(_ALL),
-    "openai-node runTools": Reader(_FUNCTION, first_choice=True),
+    "openai-node runTools": Reader(_FUNCTION, first_choice=True, known_tools=True),
     "ai-sdk openai": Reader(_FUNCTION, first_choice=True, fails_on_custom=True, rounds=True),
     "ai-sdk compatible": Reader(_FUNCTION, first_choice=True, fails_on_custom=True, rounds=True),
 }
@@ -216,7 +219,9 @@ class _Check:
             call
             for choice, calls in sorted(sent.calls.items())
             for call in (_shown(calls) if reader.one_kind else calls)
-            if call.kind in reader.kinds and (choice == 0 or not reader.first_choice)
+            if call.kind in reader.kinds
+            and (choice == 0 or not reader.first_choice)
+            and (call.name in upstream.tools or not reader.known_tools)
         ]
 
     def faults(self, upstream_reading: Callable[[], Reading]) -> Iterator[str]:

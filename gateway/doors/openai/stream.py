@@ -24,6 +24,7 @@ from gateway.actions import Usage
 from gateway.doors.openai.calls import MAX_CALLS, TOO_LARGE, TOO_MANY, Call, CallIds, Calls
 from gateway.doors.openai.events import EventReader, broke_off, data_of, too_long, unreadable_answer
 from gateway.doors.openai.plain import (
+    CALL_REASONS,
     as_deltas,
     carries_calls,
     cleaned,
@@ -65,8 +66,14 @@ _END = b"data: [DONE]\n\n"
 _NULL = msgspec.Raw(b"null")
 
 
+class _Delta(msgspec.Struct, gc=False):
+    role: str | None = None
+    content: str | None = None
+
+
 class _Choice(msgspec.Struct, gc=False):
-    index: int | None = 0
+    index: int
+    delta: _Delta
     finish_reason: str | None = None
 
 
@@ -257,9 +264,8 @@ class ChatStream:
                 data = dumps(loads(data))
             try:
                 chunk = _decode_chunk(data)
-            except msgspec.ValidationError:
-                raise
-            except (msgspec.DecodeError, UnicodeDecodeError):  # half of a surrogate pair, torn apart by a delta's end
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                # A choice of another shape, or half of a surrogate pair, torn apart by a delta's end.
                 return self._take_odd(loads(data), data)
             return self._pass(chunk, data)
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -276,20 +282,27 @@ class ChatStream:
             return self._show_usage(b"data: " + data + b"\n\n")
         if chunk.object != _OBJECT and chunk.choices:
             return self._take(loads(data), len(data))
+        choices = chunk.choices or ()
+        if any(choice.finish_reason is not None for choice in choices):
+            return self._finish(chunk, data)
+        if len(choices) > 1 and len({choice.index for choice in choices}) < len(choices):
+            return self._take(loads(data), len(data))
         opening = b""
-        for choice in chunk.choices or ():
-            if choice.finish_reason is not None:
-                return self._finish(chunk, data)
-            if choice.index not in self._shown:
-                self._note(choice.index or 0, None)
-                opening += self._open(choice.index or 0, data)
+        if any(choice.index not in self._shown for choice in choices):
+            opening = self._open([choice.index for choice in choices], data)
         return opening + b"data: " + data + b"\n\n"
 
-    def _open(self, index: int, data: bytes | dict[str, Any]) -> bytes:
-        """What comes before the first event of a choice: openai-python wants choices to begin in their order."""
-        missing = [below for below in range(min(index, self._choices)) if below not in self._shown]
-        self._shown.update(missing, (index,))
-        if not missing:
+    def _open(self, places: list[int], data: bytes | dict[str, Any]) -> bytes:
+        """What comes before an event: openai-python wants choices to begin in their order.
+
+        places: of the choices in the event. data: the event, or what surrounds its choices.
+        """
+        begin = [place for place in dict.fromkeys(places) if place not in self._shown]
+        for place in begin:
+            self._note(place, None)
+        missing = [below for below in range(min(max(places), self._choices)) if below not in self._shown]
+        self._shown.update(missing, begin)
+        if begin == sorted({*missing, *begin}):
             return b""
         event = loads(data) if isinstance(data, bytes) else data
         around = _brief(_around(event)) | {"object": _OBJECT}
@@ -301,9 +314,9 @@ class ChatStream:
         """A finish chunk waits for the end of the answer, as calls may come after it; then it goes out as it came."""
         out = self._take(loads(data), len(data))
         choices = chunk.choices or []
-        held = self._held.get(choices[0].index or 0)
+        held = self._held.get(choices[0].index)
         plain = not out and len(choices) == 1 and chunk.usage == _NULL and b'"message"' not in data
-        if held is not None and plain:
+        if held is not None and held.role is None and plain:
             held.verbatim = b"data: " + data + b"\n\n"
         return out
 
@@ -337,8 +350,12 @@ class ChatStream:
             event = {key: value for key, value in event.items() if key != "usage"}
         if not choices:
             return _data(event)
-        opening = b"".join(self._open(place_of(one), around) for one in flowing)
-        return opening + _data({**event, "object": _OBJECT, "choices": flowing}) if flowing else b""
+        if not flowing:
+            return b""
+        opening = self._open([place_of(one) for one in flowing], around)
+        *parts, last = _apart(flowing)
+        before = b"".join(_data({**around, "object": _OBJECT, "choices": part}) for part in parts)
+        return opening + before + _data({**event, "object": _OBJECT, "choices": last})
 
     def _note(self, index: int, finish: str | None) -> None:
         """Keep in mind which choices began, and which of them are finished."""
@@ -354,7 +371,7 @@ class ChatStream:
         message = raw.get("message")  # beside a delta: openai-node takes it for all that came so far
         delta = raw.get("delta", None if self._has_begun(index) else message)
         delta = without_empty_calls(delta) if isinstance(delta, dict) else {}  # LangChain fails on other deltas
-        if not isinstance(delta.get("content"), str | list | None):  # and on other contents
+        if not _is_content(delta.get("content")):  # and on other contents
             delta = {key: value for key, value in delta.items() if key != "content"}
         raw = {**raw, "index": index, "delta": delta}
         if "finish_reason" in raw:
@@ -411,6 +428,9 @@ class ChatStream:
             around = self._last_brief = self._last_brief or _brief(around)
         else:
             self._last_around, self._last_brief = around, None
+        before = held.finish
+        if before is not None and choice["finish_reason"] in CALL_REASONS and before["finish_reason"] in _CUT_OFF:
+            choice = {**choice, "finish_reason": before["finish_reason"]}
         held.finish, held.finish_around = choice, around
         size = len(dumps(choice)) + len(dumps(around))
         self._finish_bytes += size - held.finish_bytes
@@ -448,7 +468,7 @@ class ChatStream:
             verbatim = choice.verbatim if not judged else b""
             written = verbatim or b"".join(map(_data, _written(index, choice, judged, ids)))
             if written:
-                sent += (self._open(index, choice.template or choice.finish_around), written)
+                sent += (self._open([index], choice.template or choice.finish_around), written)
         return b"".join(sent)
 
 
@@ -466,6 +486,20 @@ def _steps(piece: bytes) -> list[bytes]:
 def _around(event: dict[str, Any]) -> dict[str, Any]:
     """What surrounds the choices of an event."""
     return {key: value for key, value in event.items() if key not in ("choices", "usage")}
+
+
+def _apart(choices: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Choices by the event that they go into: LangChain and the AI SDK read one entry of each event."""
+    if len({choice["index"] for choice in choices}) == len(choices):
+        return [choices]
+    return [[choice] for choice in choices]
+
+
+def _is_content(value: Any) -> bool:
+    """Whether SDKs read this as a delta's text, or as its parts."""
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(part, dict) for part in value)
+    return value is None or isinstance(value, str)
 
 
 def _brief(around: dict[str, Any]) -> dict[str, Any]:
@@ -511,6 +545,7 @@ def _written(index: int, choice: _HeldChoice, judged: list[tuple[Call, Verdict]]
 
 
 _COMMENT = b":\n\n"
+_CUT_OFF = frozenset({"length", "content_filter"})  # what came later does not make such a choice whole
 _OBJECT = "chat.completion.chunk"  # openai-python passes over chunks that are another object
 _PLAIN_KEYS = frozenset({"index", "delta", "finish_reason"})
 

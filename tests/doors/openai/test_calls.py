@@ -316,6 +316,72 @@ async def test_usage_comes_after_the_calls_and_their_finish() -> None:
         assert stream.usage.output_tokens == 3
 
 
+def _entry(index: int | None, delta: Any, finish: str | None = None) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "finish_reason": finish}
+
+
+def _event(*entries: dict[str, Any]) -> dict[str, Any]:
+    return {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [*entries]}
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        (_entry(1, {"content": "a"}), _entry(0, {}, "length")),
+        (_entry(0, {"content": "a"}), _entry(2, {"content": "b"})),
+        (_entry(2, {"content": "a"}), _entry(0, {"content": "b"}), _entry(1, {"content": "c"})),
+    ],
+)
+async def test_choices_of_one_event_begin_in_their_order(entries: tuple[dict[str, Any], ...]) -> None:
+    more = (_event(_entry(one, {}, "stop")) for one in (0, 1, 2))
+    shown = events_of(await streamed(sse(_event(*entries), *more, DONE), choices=3))
+    indices = [choice["index"] for event in shown for choice in event["choices"]]
+    assert list(dict.fromkeys(indices)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("index", [0, None])
+async def test_no_event_has_two_entries_of_one_choice(index: int | None) -> None:
+    """LangChain and the AI SDK read one entry of each event."""
+    usage = {"prompt_tokens": 1, "completion_tokens": 2}
+    two = _event(_entry(0, {"content": "one "}), _entry(index, {"content": "two"})) | {"usage": usage}
+    shown = events_of(await streamed(sse(two, chunk({}, "stop"), DONE)))
+    assert [[one["delta"] for one in event["choices"]] for event in shown[:2]] == [
+        [{"content": "one "}],
+        [{"content": "two"}],
+    ]
+    assert [event.get("usage") for event in shown[:2]] == [None, usage]
+
+
+@pytest.mark.parametrize("delta", [[7], [], "a", None, {"content": []}, {"content": [7]}, {"content": 7}])
+async def test_a_delta_of_another_shape_is_sent_as_an_empty_one(delta: Any) -> None:
+    shown = events_of(await streamed(sse(chunk({"content": "a"}), _event(_entry(0, delta)), chunk({}, "stop"), DONE)))
+    assert [one["delta"] for event in shown for one in event["choices"]] == [{"content": "a"}, {}, {}]
+
+
+async def test_parts_of_content_are_sent_as_they_came() -> None:
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}]
+    shown = events_of(await streamed(sse(chunk({"content": parts}), chunk({}, "stop"), DONE)))
+    assert shown[0]["choices"][0]["delta"]["content"] == parts
+
+
+async def test_every_choice_has_its_index() -> None:
+    shown = events_of(await streamed(sse(_event({"delta": {"content": "a"}}), chunk({}, "stop"), DONE)))
+    assert [one["index"] for event in shown for one in event["choices"]] == [0, 0]
+
+
+async def test_a_role_that_comes_with_the_first_of_two_finish_reasons_is_sent() -> None:
+    begun = chunk({"role": "assistant", "content": None}, "stop")
+    shown = events_of(await streamed(sse(begun, chunk({}, "stop"), DONE)))
+    assert shown[0]["choices"][0]["delta"] == {"role": "assistant"}
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+async def test_a_choice_that_was_cut_off_is_not_made_whole_by_a_later_finish_reason(reason: str) -> None:
+    part = call(fn("a", "{}", index=0, id="1"))
+    answer = await streamed(sse(chunk(part), chunk({}, reason), chunk({}, "tool_calls"), DONE))
+    assert read(answer).finish == reason
+
+
 # ------------------------------------------------------------ finish reasons, text, framing
 
 
