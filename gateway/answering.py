@@ -80,7 +80,10 @@ class Answering:
             return verdicts
         if running.answer_id is None:
             running.answer_id = answer_id
-            await self._approvals.keep_answer(action, answer_id, whole(), stream=action.stream)
+            body = whole()
+            dialect = self._dialects[action.door]
+            body = await run_sized(len(body), dialect.without_secrets, body, stream=action.stream)
+            await self._approvals.keep_answer(action, answer_id, body, stream=action.stream)
             running.is_whole = True
         if running.withheld is None:
 

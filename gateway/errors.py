@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from gateway import known_secrets
+
 
 class Code(NamedTuple):
     """A row of the table: HTTP status, whether a client may simply try again, and what it means."""
@@ -73,15 +75,16 @@ class Refusal(Exception):  # noqa: N818 - a refusal is an answer of the product,
         http_status: int | None = None,
         detail: dict[str, str] | None = None,
     ) -> None:
+        message = known_secrets.redact(message)
         super().__init__(message)
         self.code = code
         self.message = message
         self.rules = rules
         self.reasons = reasons
-        self.notes = notes
+        self.notes = tuple(map(known_secrets.redact, notes))
         self.retry_after_s = retry_after_s
         self.http_status = http_status or CODES[code].http_status
-        self.detail = detail or {}
+        self.detail = {name: known_secrets.redact(value) for name, value in detail.items()} if detail else {}
 
     @property
     def retry(self) -> bool:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
+from gateway import known_secrets
 from gateway.documents import Problem, suggest
 from gateway.host_names import host_name, is_loopback
 from gateway.references import UnresolvedReference, resolve_text
@@ -121,6 +122,15 @@ def load(environ: Mapping[str, str] = os.environ) -> tuple[Process | None, list[
             given[field] = resolve_text(given[field], environ)
         except UnresolvedReference as error:
             problems.append(Problem("environment", 0, f"{variable(field)}: {error}", "Correct it."))
+            continue
+        known_secrets.remember_url(variable(field), given[field])
+        password = known_secrets.password_in(given[field])
+        if password is not None and known_secrets.is_short(password):
+            message = (
+                f"The password in {variable(field)} has fewer than {known_secrets.LEAST_BYTES} bytes, which is too"
+                " short to be redacted from answers, records and the log."
+            )
+            problems.append(Problem("environment", 0, message, "Use a longer one.", "warning"))
     problems += _half_scaled(given)
     problems += _console(given)
     try:

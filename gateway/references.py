@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
+
+from gateway import known_secrets
 
 _LATER = ("keyring:", "vault:")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -71,8 +73,19 @@ def is_reference(text: str) -> bool:
 
 
 def resolve(reference: str | Secret, environ: Mapping[str, str] = os.environ) -> str:
-    """What a reference leads to, without surrounding white space. Raises `UnresolvedReference`."""
-    text = _checked(reference.reference if isinstance(reference, Secret) else reference)
+    """The secret that a reference leads to; it is redacted from now on. Raises `UnresolvedReference`."""
+    text = reference.reference if isinstance(reference, Secret) else reference
+    value = follow(text, environ)
+    known_secrets.remember(text, value)
+    return value
+
+
+def follow(reference: str, environ: Mapping[str, str] = os.environ) -> str:
+    """What a reference leads to, without surrounding white space, where it is only looked at.
+
+    Raises `UnresolvedReference`.
+    """
+    text = _checked(reference)
     scheme, _, rest = text.partition(":")
     if scheme == "env":
         value = environ.get(rest, "").strip()
@@ -83,8 +96,26 @@ def resolve(reference: str | Secret, environ: Mapping[str, str] = os.environ) ->
 
 
 def resolve_text(text: str, environ: Mapping[str, str] = os.environ) -> str:
-    """`text` itself, or what it leads to if it is a reference. Raises `UnresolvedReference`."""
-    return resolve(text, environ) if is_reference(text) else text
+    """`text` itself, or what it leads to if it is a reference: a URL, a path, a word of a command, and no secret.
+
+    Of a URL, a password or token in it is redacted from now on. Raises `UnresolvedReference`.
+    """
+    if not is_reference(text):
+        return text
+    value = follow(text, environ)
+    if "://" in value:
+        known_secrets.remember_url(text, value)
+    return value
+
+
+def resolve_value(text: str, resolve: Callable[[str], str] = resolve) -> str:
+    """`text` itself, or the secret that it leads to if it is a reference. Raises what `resolve` raises."""
+    return resolve(text) if is_reference(text) else text
+
+
+def is_short_secret(text: str, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether `text` is a reference to a secret that is too short to be redacted. Raises `UnresolvedReference`."""
+    return is_reference(text) and known_secrets.is_short(follow(text, environ))
 
 
 def _checked(reference: str) -> str:

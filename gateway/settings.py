@@ -30,9 +30,19 @@ from gateway.config import (
     Provider,
     Server,
 )
-from gateway.documents import Document, Problem
+from gateway.documents import Document, Problem, Step
+from gateway.known_secrets import LEAST_BYTES
 from gateway.process import Process, child_environment
-from gateway.references import Secret, UnresolvedReference, is_reference, resolve, resolve_text
+from gateway.references import (
+    Secret,
+    UnresolvedReference,
+    follow,
+    is_reference,
+    is_short_secret,
+    resolve,
+    resolve_text,
+    resolve_value,
+)
 
 __all__ = [
     "Agent",
@@ -55,10 +65,14 @@ __all__ = [
     "Server",
     "UnresolvedReference",
     "child_environment",
+    "follow",
     "is_reference",
+    "is_short_secret",
     "load",
     "resolve",
     "resolve_text",
+    "resolve_value",
+    "short_secret",
 ]
 
 
@@ -68,8 +82,8 @@ def load(
     """The configuration at `path` with absolute paths; None if there is an error, and all problems found.
 
     Warnings may come beside a configuration. Secret references are followed once, so that a missing one is
-    told now; their values are not kept. `defaults` is another file, if it is there: its top-level keys apply where
-    `path` has none.
+    told now; their values are redacted from then on. `defaults` is another file, if it is there: its top-level keys
+    apply where `path` has none.
     """
     document, problems = documents.load(path)
     if document is None:
@@ -194,7 +208,24 @@ def _references(document: Document, config: Config, environ: Mapping[str, str]) 
     problems = []
     for place, reference in found:
         try:
-            resolve_text(reference, environ)
+            if place[-1] == "base_url":
+                resolve_text(reference, environ)
+            elif is_reference(reference):
+                resolve(reference, environ)
+                problems += short_secret(document, place, reference, environ)
         except UnresolvedReference as error:
             problems.append(document.problem(place, f"{'.'.join(place)}: {error}", "Set it, or correct it."))
     return problems
+
+
+def short_secret(
+    document: Document, place: tuple[Step, ...], reference: str, environ: Mapping[str, str] = os.environ
+) -> list[Problem]:
+    """A warning if a reference leads to a secret that is too short to be redacted. Raises `UnresolvedReference`."""
+    if not is_short_secret(reference, environ):
+        return []
+    message = (
+        f"{'.'.join(map(str, place))}: {reference} leads to fewer than {LEAST_BYTES} bytes, which is too short to be"
+        " redacted: an upstream that repeats it discloses it to agents, records and the log."
+    )
+    return [document.problem(place, message, "Use a longer secret.", warning=True)]

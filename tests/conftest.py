@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
+
+from gateway.known_secrets import KNOWN
+from gateway.redaction import Redactor
 from tests.servers import (
     empty_postgres_url,
     migrated_postgres,
@@ -23,3 +29,11 @@ __all__ = [
     "redis_server",
     "redis_url",
 ]
+
+
+@pytest.fixture(autouse=True)
+def _secrets_of_one_test() -> Iterator[None]:
+    """A gateway in this process remembers its secrets until the process ends; other tests use the same words."""
+    yield
+    KNOWN._values.clear()
+    KNOWN.redactor = Redactor()

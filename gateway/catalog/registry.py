@@ -9,10 +9,10 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from gateway import documents
+from gateway import documents, known_secrets
 from gateway.catalog.manifests import Manifest, Paths, Stdio, StreamableHttp
 from gateway.documents import Document, Problem
-from gateway.settings import UnresolvedReference, is_reference, resolve, resolve_text
+from gateway.settings import UnresolvedReference, follow, is_reference, short_secret
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -80,7 +80,7 @@ def why_off(manifest: Manifest, environ: Mapping[str, str] = os.environ) -> str 
     if isinstance(manifest.enabled, bool):
         return None if manifest.enabled else "enabled: false"
     try:
-        resolve(manifest.enabled, environ)
+        follow(manifest.enabled, environ)
     except UnresolvedReference as error:
         reason = str(error).removesuffix(".")
         return reason.removeprefix("the environment variable ")
@@ -106,7 +106,7 @@ def _unresolved(document: Document, manifest: Manifest, environ: Mapping[str, st
         if not is_reference(reference):
             continue
         try:
-            value = resolve_text(reference, environ)
+            value = follow(reference, environ)
         except UnresolvedReference as error:
             mend = "Set it, or make `enabled` depend on it."
             yield document.problem(place, f"{'.'.join(map(str, place))}: {error}", mend)
@@ -114,6 +114,10 @@ def _unresolved(document: Document, manifest: Manifest, environ: Mapping[str, st
         if place[-1] == "url" and not value.startswith(("http://", "https://")):
             message = f"transport.url: {reference} does not lead to an http:// or https:// URL."
             yield document.problem(place, message, "Correct what it leads to.")
+        is_secret = place[0] == "credential" or place[:2] == ("transport", "env")
+        if is_secret and not known_secrets.is_path(value):
+            known_secrets.remember(reference, value)
+            yield from short_secret(document, place, reference, environ)
 
 
 def references_of(manifest: Manifest) -> list[str]:

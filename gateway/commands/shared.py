@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from gateway import known_secrets
+
 OK, PROBLEM, USAGE = 0, 1, 2
 """Exit codes."""
 
@@ -68,7 +70,7 @@ def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[str]:
 
 def complain(message: str) -> None:
     """Say what went wrong, on standard error."""
-    print(f"gateway: {safe(message)}", file=sys.stderr)
+    print(f"gateway: {safe(known_secrets.redact(message))}", file=sys.stderr)
 
 
 def safe(text: str) -> str:

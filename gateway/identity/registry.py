@@ -6,6 +6,7 @@ import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from gateway import known_secrets
 from gateway.actions import Agent
 from gateway.clock import Clock, Ids
 from gateway.identity import tokens
@@ -75,9 +76,11 @@ class Registry:
         """
         await self.people.ensure_local_operator()
         if token is not None:
+            known_secrets.remember(OPERATOR_TOKEN, token)
             self.people.trust_local_token(token)
             return
         secret = tokens.mint(tokens.LOCAL_OPERATOR, self._random_bytes)
+        known_secrets.remember(OPERATOR_TOKEN, secret)
         self.people.trust_local_token(secret)
         write_operator_token(data_dir, secret)
 

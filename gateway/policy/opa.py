@@ -16,6 +16,7 @@ import msgspec
 from opa_client.opa_async import AsyncOpaClient
 
 from gateway.errors import Refusal
+from gateway.known_secrets import KNOWN
 
 CONNECTIONS = 64  # at once; more questions wait for one, within their time
 _MAX_ANSWER_BYTES = 1024 * 1024
@@ -166,7 +167,7 @@ def _read(status: int, body: bytes) -> Answered | Failed:
             found = _read_answer(body)
             return Answered(bytes(found.result) or None, _revision(found.provenance.bundles), found.decision_id[:128])
         if status == 500:
-            for error in _read_errors(body).errors:
+            for error in _read_errors(KNOWN.redactor.redact_json(body)).errors:
                 if error.code in _POLICY_FAULTS:
                     return Failed(_place(error.location), error.message)
     except (msgspec.DecodeError, UnicodeDecodeError):

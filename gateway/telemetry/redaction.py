@@ -1,4 +1,4 @@
-"""Keeps secrets out of the log: by the name of a field, and by the look of a value."""
+"""Keeps secrets out of the log: those of this process, and others by the name of a field and the look of a value."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-REDACTED = "[redacted]"
+from gateway import known_secrets
+from gateway.redaction import REDACTED
+
 MAX_DEPTH = 6
 MAX_TEXT = 16_384  # characters; a log line is no place for more, and searching it takes time
 
@@ -39,6 +41,7 @@ _SECRET_VALUE = re.compile(
 def redact(value: Any, depth: int = 0) -> Any:
     """A copy of a JSON-like value without what looks like a secret."""
     if isinstance(value, str):
+        value = known_secrets.redact(value)  # first: what is cut may not be found
         if len(value) > MAX_TEXT:
             value = value[:MAX_TEXT] + " [cut]"
         return _SECRET_VALUE.sub(_hide, value)
@@ -52,7 +55,9 @@ def redact(value: Any, depth: int = 0) -> Any:
         return "[too deep]"
     if isinstance(value, Mapping):
         return {
-            str(name): REDACTED if _names_a_secret(str(name)) and field else redact(field, depth + 1)
+            known_secrets.redact(str(name)): REDACTED
+            if _names_a_secret(str(name)) and field
+            else redact(field, depth + 1)
             for name, field in value.items()
         }
     if isinstance(value, (list, tuple, set, frozenset)):

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple, get_args
+from urllib.parse import unquote
 
+from gateway import known_secrets
 from gateway.errors import Refusal
 from gateway.telemetry.outbox import Bounds
 
@@ -63,6 +65,10 @@ def read(environ: Mapping[str, str]) -> Settings:
     given = {name: value.strip() for name, value in environ.items() if name.startswith("OTEL_") and value.strip()}
     if given.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return Settings()
+    for name, value in given.items():
+        if name.endswith("_HEADERS"):
+            for number, header in enumerate(value.split(",")):
+                known_secrets.remember(f"{name}[{number}]", unquote(header.partition("=")[2]).strip())
     sampler = given.get("OTEL_TRACES_SAMPLER", "parentbased_always_on")
     if sampler not in SAMPLERS:
         raise _wrong("OTEL_TRACES_SAMPLER", sampler, f"take one of {', '.join(SAMPLERS)}")

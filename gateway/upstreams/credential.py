@@ -1,6 +1,6 @@
 """The credential that stands for the gateway at an upstream: a reference, resolved when first needed.
 
-It is kept in memory only, never logged and never shown: `repr` gives the reference. A file is read again when it
+It is kept in memory only and redacted wherever it comes back; `repr` gives the reference. A file is read again when it
 changed, so that a rotated credential is used before the old one is refused. Fails closed: what can't be read is a
 refusal, and nothing is sent.
 """
@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from gateway import known_secrets
 from gateway.errors import Refusal
 
 Resolve = Callable[[str], str]  # "env:NAME" or "file:/path" -> the secret; raises ValueError or OSError
@@ -35,7 +36,9 @@ class Credential:
         if self._reference is not None and (self._value is None or stamp != self._seen):
             try:
                 self._seen = stamp
-                self._value = _fit_for_a_header(self._resolve(self._reference).strip())
+                value = _fit_for_a_header(self._resolve(self._reference).strip())
+                known_secrets.remember(self._reference, value)
+                self._value = value
             except (OSError, ValueError) as fault:
                 _log.warning("the credential for the %s can't be used: %s", self._of, type(fault).__name__)
                 sentence = (

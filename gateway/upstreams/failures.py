@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from gateway import known_secrets
 from gateway.errors import Refusal
 from gateway.upstreams.wire import Headers, WireError, WireTimeout
 
@@ -43,8 +44,9 @@ _INTERNAL = (".internal", ".local", ".localhost", ".lan", ".svc", ".corp", ".int
 def public(text: str, hide: Iterable[str] = ()) -> str:
     """`text` of an upstream, fit to be shown to an agent: one line, bounded, without keys and internal URLs.
 
-    hide: what must not appear whatever it looks like, such as our credential and the upstream's host.
+    hide: what must not appear whatever it looks like, such as the upstream's host. Secrets of this process never do.
     """
+    text = known_secrets.redact(text)
     for secret in hide:
         if len(secret) >= _HIDDEN_CHARS:
             text = text.replace(secret, "[redacted]")

@@ -17,14 +17,15 @@ from typing import Any
 
 import msgspec
 
+from gateway import known_secrets
 from gateway.actions import ModelTarget, Reply
 from gateway.clock import Clock
 from gateway.errors import Refusal
 from gateway.upstreams import failures
 from gateway.upstreams.budget import AnswerBudget, full
+from gateway.upstreams.clean_answer import without_secrets
 from gateway.upstreams.credential import Credential
 from gateway.upstreams.openai import ANSWER_CAP_BYTES
-from gateway.upstreams.redaction import hidden, redact
 from gateway.upstreams.retries import Failed, Retries
 from gateway.upstreams.wire import Headers, WireError, WireFailed, WireTimeout
 from gateway.usage import usage_of_answer
@@ -47,6 +48,7 @@ _PREFIX = re.compile(r"^(?:(?:litellm\.)?\w+(?:Error|Exception)\s*[:-]\s*)+")
 def _import() -> Any:
     # Its price list would else be fetched from the network at import.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    known_secrets.remember_environment(os.environ)  # where litellm itself looks for keys of providers
     litellm: Any = importlib.import_module("litellm")
     litellm.telemetry = False
     litellm.suppress_debug_info = True
@@ -121,19 +123,19 @@ class LongTailProvider:
             fault = WireTimeout("first_byte", late, dispatched=True)
             raise Failed(failures.of_wire(self.name, fault), again=False) from None
         except Exception as fault:
-            raise self._failed(fault, key) from fault
+            raise self._failed(fault) from fault
         if stream:
-            return LongTailStream(self, answer, key)
-        body = self._clean(_encode(answer, "message"), key)
+            return LongTailStream(self, answer)
+        body = without_secrets(_encode(answer, "message"))
         if len(body) > ANSWER_CAP_BYTES or not self._budget.of_task().add(len(body)):
             raise Failed(full(f"The model provider {self.name}", {"provider": self.name}), again=False)
         return Reply(body=body, headers={"content-type": "application/json"}, usage=usage_of_answer(body))
 
-    async def next_chunk(self, chunks: AsyncIterator[Any], key: str | None) -> bytes | None:
+    async def next_chunk(self, chunks: AsyncIterator[Any]) -> bytes | None:
         """The next chunk of a stream as JSON, None after the last. Raises Refusal."""
         try:
             async with asyncio.timeout(self._idle_timeout_s):
-                return self._clean(_encode(await anext(chunks), "delta"), key)
+                return _encode(await anext(chunks), "delta")
         except StopAsyncIteration:
             return None
         except TimeoutError:
@@ -141,13 +143,9 @@ class LongTailProvider:
             fault = WireTimeout("idle", silence, dispatched=True, answered=True)
             raise failures.of_wire(self.name, fault) from None
         except Exception as fault:
-            raise self._failed(fault, key).refusal from fault
+            raise self._failed(fault).refusal from fault
 
-    def _clean(self, said: bytes, key: str | None) -> bytes:
-        """What the provider says without the gateway's key, should it repeat that."""
-        return redact(said, hidden((key,))) if key is not None else said
-
-    def _failed(self, fault: Exception, key: str | None) -> Failed:
+    def _failed(self, fault: Exception) -> Failed:
         """litellm's exceptions are openai's, with a status that it may have made up, or anything at all."""
         status = getattr(fault, "status_code", None)
         silent = _no_answer(fault, self._litellm)
@@ -164,7 +162,7 @@ class LongTailProvider:
         message = _PREFIX.sub("", str(getattr(fault, "message", "")))
         told = {"message": message, "code": getattr(fault, "code", None), "param": getattr(fault, "param", None)}
         now_ns = self._clock.now_ns()
-        hide = [key or "", *(value for value in self._params.values() if isinstance(value, str))]
+        hide = [value for value in self._params.values() if isinstance(value, str)]
         refusal = failures.of_status(
             self.name, status, headers, msgspec.json.encode({"error": told}), hide=hide, now_ns=now_ns
         )
@@ -180,11 +178,10 @@ class LongTailStream:
 
     status = 200
 
-    def __init__(self, provider: LongTailProvider, answer: Any, key: str | None) -> None:
+    def __init__(self, provider: LongTailProvider, answer: Any) -> None:
         self.headers = {"content-type": "text/event-stream"}
         self._provider = provider
         self._answer = answer
-        self._key = key
         self._done = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -193,7 +190,7 @@ class LongTailStream:
     async def __anext__(self) -> bytes:
         if self._done:
             raise StopAsyncIteration
-        chunk = await self._provider.next_chunk(self._answer, self._key)
+        chunk = await self._provider.next_chunk(self._answer)
         if chunk is None:
             self._done = True
             return b"data: [DONE]\n\n"

@@ -24,7 +24,6 @@ from gateway.upstreams.mcp_conversation import Conversation, Outcome, Outgoing
 from gateway.upstreams.mcp_messages import Message, NotJsonRpc, RpcError
 from gateway.upstreams.outbox import Outbox
 from gateway.upstreams.pacing import MOST_PER_CALL, Pace
-from gateway.upstreams.redaction import hidden, redact
 from gateway.upstreams.sse import SseTooLarge, data_of
 from gateway.upstreams.wire import Answer, Headers, Transport, WireError, WireFailed, WireFull, WireTooLarge
 
@@ -75,7 +74,6 @@ class HttpServer:
         self._lost = lost
         self._conversation = Conversation(spec.server, self)
         self._version = ""
-        self._hidden: tuple[bytes, ...] = ()  # the credential that was last sent
         self._session: bytes | None = None
         self._next_id = 0
         self._listening: asyncio.Task[None] | None = None
@@ -221,10 +219,10 @@ class HttpServer:
             if answer.status == 400 and outgoing.method != "ping":  # or it is about the call, and then says so
                 self._doubtful = True
                 with contextlib.suppress(NotJsonRpc):
-                    messages.decode(self._clean(body)).outcome()
+                    messages.decode(body).outcome()
             raise _SessionLost(session, answer.status)
         with contextlib.suppress(NotJsonRpc):
-            messages.decode(self._clean(body)).outcome()  # raises what the server says
+            messages.decode(body).outcome()  # raises what the server says
         if outgoing.method == "server/discover" and answer.status in _NOT_MODERN:
             raise RpcError(messages.METHOD_NOT_FOUND, f"HTTP {answer.status}")
         if answer.status in (401, 403):
@@ -254,13 +252,9 @@ class HttpServer:
 
     def _decode(self, raw: bytes) -> Message:
         try:
-            return messages.decode(self._clean(raw))
+            return messages.decode(raw)
         except NotJsonRpc as bad:
             raise faults.failed(self._spec.server, f"it answered with something that is {bad}") from None
-
-    def _clean(self, raw: bytes) -> bytes:
-        """What the server says without the gateway's credential for it, should it repeat that."""
-        return redact(raw, self._hidden)
 
     async def _incoming(self, message: Message) -> None:
         """What the server says of its own accord."""
@@ -360,7 +354,6 @@ class HttpServer:
         ]
         secret = self._credential.value()
         if secret is not None:
-            self._hidden = hidden((secret,))
             headers.append((b"authorization", b"Bearer " + secret.encode("ascii")))
         if self._version:
             headers.append((b"mcp-protocol-version", self._version.encode("ascii")))

@@ -1,4 +1,5 @@
-"""JSON-RPC as tool servers speak it, kept raw: results stay the bytes that came, fields nobody here knows included.
+"""JSON-RPC as tool servers speak it, kept raw: results stay the bytes that came, fields nobody here knows included,
+but for secrets of the gateway, which no server gets to repeat.
 
 Source: MCP 2026-07-28 ("modern": no handshake, an envelope on each request) and 2025-11-25 back to 2024-11-05
 ("legacy": `initialize` first).
@@ -12,6 +13,8 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
+
+from gateway.known_secrets import KNOWN
 
 MODERN: Final = "2026-07-28"
 LEGACY: Final = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")  # newest first
@@ -69,12 +72,14 @@ class Message(msgspec.Struct):
         return memoryview(self.result).nbytes if isinstance(self.result, msgspec.Raw) else 0
 
     def outcome(self) -> bytes:
-        """The result of a response. Raises RpcError, NotJsonRpc."""
+        """The result of a response, without the secrets of this process. Raises RpcError, NotJsonRpc."""
+        redactor = KNOWN.redactor
         if isinstance(self.error, _Error):
-            raise RpcError(self.error.code, self.error.message, _small(self.error.data))
+            data = redactor.redact_value(_small(self.error.data))
+            raise RpcError(self.error.code, redactor.redact(self.error.message), data)
         if not isinstance(self.result, msgspec.Raw):
             raise NotJsonRpc("neither a result nor an error")
-        return bytes(self.result)
+        return redactor.redact_json(bytes(self.result))
 
 
 _decoder = msgspec.json.Decoder(Message)

@@ -19,6 +19,7 @@ from typing import Any
 
 from gateway.actions import Reply
 from gateway.errors import Refusal
+from gateway.known_secrets import KNOWN
 from gateway.offload import run_sized
 from gateway.upstreams import mcp_faults as faults
 from gateway.upstreams import mcp_messages as messages
@@ -317,8 +318,8 @@ class StdioServer:
         lines, turns = Lines(_STDERR_LINE_BYTES), Turns(_STDERR_TURN)
         logged = 0
         while chunk := await self._process.stderr.read(_READ_BYTES):
-            for line, _ in lines.feed(chunk):
-                text = line[:_STDERR_LINE_BYTES].decode("utf-8", "replace")
+            for line, whole in lines.feed(chunk):
+                text = _shown(line, whole)
                 self.stderr.append(text)
                 logged += 1
                 if logged <= _STDERR_LINES:
@@ -340,3 +341,11 @@ class StdioServer:
         assert self._process is not None
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
+
+
+def _shown(line: bytes, whole: bool) -> str:
+    """A line of standard error, without secrets; of one that was cut, without what may begin one either."""
+    text, redactor = line.decode("utf-8", "replace"), KNOWN.redactor
+    if whole:
+        return redactor.redact(text)
+    return redactor.split(text.rstrip("\N{REPLACEMENT CHARACTER}"))[0][:_STDERR_LINE_BYTES]

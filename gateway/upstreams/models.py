@@ -18,6 +18,7 @@ from gateway.errors import Refusal
 from gateway.settings import DemoProvider as DemoSettings
 from gateway.settings import OpenAIProvider as OpenAiSettings
 from gateway.settings import Provider as Settings
+from gateway.settings import resolve_value
 from gateway.upstreams import demo_script, longtail
 from gateway.upstreams.budget import AnswerBudget
 from gateway.upstreams.credential import Credential
@@ -130,16 +131,14 @@ class Models:
         }
         if isinstance(one, OpenAiSettings):
             base_url = self._resolve_text(one.base_url)
-            headers = {key: self._resolve_text(value) for key, value in one.headers.items()}
-            secrets = tuple(value for key, value in headers.items() if value != one.headers[key])  # were references
+            headers = {key: resolve_value(value, self._resolve) for key, value in one.headers.items()}
             extra = [(key.encode(), value.encode()) for key, value in headers.items()]
             head(aim("POST", base_url).start, extra, 0, framed=True)  # what can't be sent is told now
             transport = self._transport(base_url, one.transport)
-            return OpenAiProvider(
-                name, base_url=base_url, headers=headers, secrets=secrets, transport=transport, **shared
-            )
+            return OpenAiProvider(name, base_url=base_url, headers=headers, transport=transport, **shared)
         params = {
-            key: self._resolve_text(value) if isinstance(value, str) else value for key, value in one.params.items()
+            key: resolve_value(value, self._resolve) if isinstance(value, str) else value
+            for key, value in one.params.items()
         }
         return LongTailProvider(name, prefix=one.prefix, params=params, **shared)
 

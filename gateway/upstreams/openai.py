@@ -20,8 +20,8 @@ from gateway.errors import Refusal
 from gateway.offload import run_sized
 from gateway.upstreams import failures
 from gateway.upstreams.budget import AnswerBudget, Holding, full
+from gateway.upstreams.clean_answer import without_secrets
 from gateway.upstreams.credential import Credential
-from gateway.upstreams.redaction import hidden, redact
 from gateway.upstreams.retries import Failed, Retries
 from gateway.upstreams.wire import Answer, Headers, Transport, WireError, WireFull
 from gateway.usage import usage_of_answer
@@ -52,7 +52,7 @@ def _only_failed(body: bytes) -> bool:
     return bytes(outcome.error) != b"null" and bytes(outcome.choices) in (b"null", b"[]")
 
 
-def _read(body: bytes, secrets: tuple[bytes, ...]) -> tuple[Usage | None, bool, bytes]:
+def _read(body: bytes) -> tuple[Usage | None, bool, bytes]:
     """The usage of a complete answer, whether it is only an error, and the answer without secrets."""
     body = body.removeprefix(_BYTE_ORDER_MARK)
     readable = body
@@ -61,7 +61,7 @@ def _read(body: bytes, secrets: tuple[bytes, ...]) -> tuple[Usage | None, bool, 
     except (msgspec.DecodeError, UnicodeDecodeError):
         readable = _tolerant(body)
         usage = usage_of_answer(readable)
-    return usage, _only_failed(readable), redact(body, secrets)
+    return usage, _only_failed(readable), without_secrets(body)
 
 
 def _tolerant(body: bytes) -> bytes:
@@ -75,10 +75,7 @@ def _full(provider: str) -> Refusal:
 
 
 class OpenAiProvider:
-    """One configured provider. Time-outs in seconds; `on_hang_up` is drain or cancel.
-
-    `secrets` are those values of `headers` that no agent may see.
-    """
+    """One configured provider. Time-outs in seconds; `on_hang_up` is drain or cancel."""
 
     def __init__(
         self,
@@ -90,7 +87,6 @@ class OpenAiProvider:
         retries: Retries,
         clock: Clock,
         headers: dict[str, str] | None = None,
-        secrets: tuple[str, ...] = (),
         budget: AnswerBudget | None = None,
         connect_timeout_s: float = 5.0,
         first_byte_timeout_s: float = 300.0,
@@ -111,7 +107,6 @@ class OpenAiProvider:
         self._extra: Headers = [
             (key.encode("ascii"), value.encode("latin-1")) for key, value in (headers or {}).items()
         ]
-        self._secrets = secrets
         self._connect_timeout_s = connect_timeout_s
         self._first_byte_timeout_s = first_byte_timeout_s
         self._idle_timeout_s = idle_timeout_s
@@ -140,7 +135,7 @@ class OpenAiProvider:
                 resend=self._retries.allowed,
             )
             if not 200 <= answer.status < 300:
-                raise await self._failed(answer, key)
+                raise await self._failed(answer)
             kind = (answer.header(b"content-type") or b"").lower()
             if answer.header(b"content-encoding") not in (None, b"identity"):
                 await answer.aclose()
@@ -149,7 +144,7 @@ class OpenAiProvider:
                 if not kind.startswith(b"text/event-stream"):
                     await answer.aclose()
                     raise self._odd("something that is not an event stream, though one was asked for")
-                return SseStream(self.name, answer, self._budget.of_task(), hidden((key, *self._secrets)))
+                return SseStream(self.name, answer, self._budget.of_task())
             whole = await answer.read(ANSWER_CAP_BYTES, self._budget.of_task())
         except WireFull:
             raise Failed(_full(self.name), again=False) from None
@@ -157,11 +152,11 @@ class OpenAiProvider:
             # Nothing was sent: safe to send again. Else the provider may be working on it, for money.
             raise Failed(failures.of_wire(self.name, fault), again=not fault.dispatched) from fault
         try:
-            usage, failed, clean = await run_sized(len(whole), _read, whole, hidden((key, *self._secrets)))
+            usage, failed, clean = await run_sized(len(whole), _read, whole)
         except (ValueError, RecursionError):
             raise self._odd("something that is not a JSON object, or one nested too deeply") from None
         if failed:
-            raise Failed(self._refusal(answer, whole, key), again=False)  # it may have been paid for
+            raise Failed(self._refusal(answer, whole), again=False)  # it may have been paid for
         return Reply(status=answer.status, body=clean, headers={"content-type": "application/json"}, usage=usage)
 
     def _headers(self, key: str | None, stream: bool, request_id: str, traceparent: str | None) -> Headers:
@@ -177,14 +172,14 @@ class OpenAiProvider:
             headers.append((b"authorization", b"Bearer " + key.encode("ascii")))
         return headers + self._extra
 
-    async def _failed(self, answer: Answer, key: str | None) -> Failed:
+    async def _failed(self, answer: Answer) -> Failed:
         """What an answer other than 2xx means. Its body is read as far as it is small and comes in time."""
         try:
             body = await answer.read(_ERROR_CAP_BYTES)
         except WireError:
             body = b""
         now_ns = self._clock.now_ns()
-        refusal = self._refusal(answer, body, key)
+        refusal = self._refusal(answer, body)
         if answer.status in (401, 403):
             _log.warning("provider %s refused the gateway's credential: %d", self.name, answer.status)
             self._credential.forget()
@@ -194,13 +189,13 @@ class OpenAiProvider:
             wait_s=failures.retry_after_s(answer.headers, now_ns),
         )
 
-    def _refusal(self, answer: Answer, body: bytes, key: str | None) -> Refusal:
+    def _refusal(self, answer: Answer, body: bytes) -> Refusal:
         return failures.of_status(
             self.name,
             answer.status,
             answer.headers,
             body,
-            hide=(key or "", self._host, *self._secrets),
+            hide=(self._host,),
             now_ns=self._clock.now_ns(),
         )
 
@@ -209,16 +204,18 @@ class OpenAiProvider:
 
 
 class SseStream:
-    """A streamed answer, as it arrives. Iterating raises Refusal where the provider breaks off."""
+    """A streamed answer, as it arrives. Iterating raises Refusal where the provider breaks off.
 
-    __slots__ = ("_answer", "_held", "_hidden", "_holding", "_provider", "_size", "headers", "status")
+    It is not redacted here but by the door, which knows the texts that the pieces belong to.
+    """
 
-    def __init__(self, provider: str, answer: Answer, holding: Holding, secrets: tuple[bytes, ...] = ()) -> None:
+    __slots__ = ("_answer", "_held", "_holding", "_provider", "_size", "headers", "status")
+
+    def __init__(self, provider: str, answer: Answer, holding: Holding) -> None:
         self.status = answer.status
         self.headers = {"content-type": "text/event-stream"}
         self._provider = provider
         self._answer = answer
-        self._hidden = secrets
         self._holding = holding
         self._size = self._held = 0
 
@@ -237,7 +234,7 @@ class SseStream:
                 raise _full(self._provider)
             if self._held == _STREAM_HELD_BYTES:
                 self._held = sys.maxsize  # nothing more of it is held, however long it gets
-        return redact(piece, self._hidden) if self._hidden else piece
+        return piece
 
     async def aclose(self) -> None:
         """Stop the provider, unless the answer is complete."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from gateway import known_secrets
+
 
 def proxy_of(url: str, environ: Mapping[str, str]) -> str | None:
     """The proxy's URL for `url`, or None where the way is direct."""
@@ -16,7 +18,9 @@ def proxy_of(url: str, environ: Mapping[str, str]) -> str | None:
     proxy = _variable(environ, f"{parts.scheme}_proxy") or _variable(environ, "all_proxy")
     if proxy is None or parts.hostname is None or _exempt(parts.hostname, _variable(environ, "no_proxy")):
         return None
-    return proxy if "://" in proxy else f"http://{proxy}"
+    found = proxy if "://" in proxy else f"http://{proxy}"
+    known_secrets.remember_url("proxy", found)
+    return found
 
 
 def _exempt(host: str, no_proxy: str | None) -> bool:

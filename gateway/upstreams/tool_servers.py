@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gateway import known_secrets
 from gateway.actions import Reply
 from gateway.clock import Clock
 from gateway.upstreams import mcp_faults as faults
@@ -192,12 +193,19 @@ class ToolServers:
         """What a manifest asks for, without references. Raises ValueError, OSError."""
         return Wanted(
             server=config.server,
-            command=tuple(map(self._resolve_text, config.command)),
-            env={name: self._resolve_text(value) for name, value in config.env},
+            command=tuple(map(self._word, config.command)),
+            env={name: self._word(value) for name, value in config.env},
             cwd=config.cwd,
             read=tuple(_absolute(self._resolve_text(path)) for path in config.read),
             write=tuple(_absolute(self._resolve_text(path)) for path in config.write),
         )
+
+    def _word(self, text: str) -> str:
+        """A word of the command or the environment; what a reference leads to is a secret, unless it is a path."""
+        word = self._resolve_text(text)
+        if word != text and not known_secrets.is_path(word):
+            known_secrets.remember(text, word)
+        return word
 
 
 def _mode_of(config: ServerConfig) -> Mode | None:

@@ -137,7 +137,12 @@ def test_the_shipped_manifests_are_good_and_off_without_their_variables() -> Non
     off, problems = read_registry(folder, {})
     assert off is not None
     assert ([one.server for one in off], problems) == (["claude-code", "codex"], [])
-    on = {"LEDGER_URL": "http://h/mcp", "LEDGER_TOKEN": "t", "GATEWAY_GIT_SERVER": "g", "GATEWAY_GIT_REPOSITORY": "/r"}
+    on = {
+        "LEDGER_URL": "http://h/mcp",
+        "LEDGER_TOKEN": "t" * 8,
+        "GATEWAY_GIT_SERVER": "g",
+        "GATEWAY_GIT_REPOSITORY": "/r",
+    }
     found, problems = read_registry(folder, on)
     assert found is not None
     assert ([one.server for one in found], problems) == (["claude-code", "codex", "git", "ledger"], [])

@@ -19,7 +19,7 @@ from gateway.policy import test as run_policy_tests
 from gateway.quickstart.opa_server import configuration as opa_config
 from tests.docs.pages import ROOT, Snippet, snippets
 
-_ENVIRON = dict.fromkeys(("OPENAI_API_KEY", "BEDROCK_KEY", "MAIL_TOKEN", "FILES_TOKEN", "OPA_BUNDLE_TOKEN"), "secret")
+_ENVIRON = dict.fromkeys(("OPENAI_API_KEY", "BEDROCK_KEY", "MAIL_TOKEN", "FILES_TOKEN", "OPA_BUNDLE_TOKEN"), "a-secret")
 _YAML_MARKS = {"gateway.yaml", "grants", "manifest", "opa.yaml", "collector.yaml", "rules.yaml"}
 
 

@@ -61,7 +61,10 @@ def test_half_a_footing_is_refused(given: dict[str, str], told: str) -> None:
 
 
 def test_engines_are_named_by_address_and_their_secrets_are_not_shown() -> None:
-    given = {"GATEWAY_DATABASE_URL": "postgresql://gateway:hush@db/gateway", "GATEWAY_REDIS_URL": "redis://:hush@cache"}
+    given = {
+        "GATEWAY_DATABASE_URL": "postgresql://gateway:hush-hush@db/gateway",
+        "GATEWAY_REDIS_URL": "redis://:hush-hush@cache",
+    }
     found, problems = load(given)
     assert found is not None
     assert not problems

@@ -116,10 +116,6 @@ async def test_an_answer_that_repeats_our_key_comes_back_without_it(tail: Tail) 
     async with Origin(always(answer({"content": f"you sent {KEY}"}, "stop"))) as origin:
         reply = await tail.ask(origin.url)
     assert json.loads(reply.body)["choices"][0]["message"]["content"] == "you sent [redacted]"
-    async with Origin(always(CHUNKED + event({"content": f"you sent {KEY}"}) + END)) as origin:
-        said = b"".join(await tail.stream(origin.url))
-    assert b"you sent [redacted]" in said
-    assert KEY.encode() not in said
 
 
 async def test_a_stream_comes_back_as_openai_s_events(tail: Tail) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 from gateway.proposals import JSON_SPACE, Proposal, read_arguments
 from gateway.protocols.key_folding import fold_name
 from gateway.protocols.tool_names import TOOL_NAME_RULE, is_tool_name
+from gateway.redaction import Redactor
 
 MAX_CALLS: Final = 256
 """In one answer; an answer that proposes more is none that anybody could act on."""
@@ -119,6 +120,14 @@ class Call:
     def may_be(self, call_id: Any, name: str | None) -> bool:
         """Whether a part with an id and a name may belong to this call."""
         return self.call_id == call_id or (not self.call_id and self.name in ("", name))
+
+    def redact(self, redactor: Redactor) -> None:
+        """Take secrets out of the complete call, before it is judged."""
+        self.name, self.call_id = redactor.redact(self.name), redactor.redact(self.call_id)
+        self.extra = redactor.redact_value(self.extra)
+        text = self._text
+        if text is not None:
+            self.arguments = [redactor.redact(text)]
 
     # ------------------------------------------------------------ its parts
 

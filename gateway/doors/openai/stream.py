@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -38,9 +38,12 @@ from gateway.doors.openai.plain import (
     without_empty_calls,
     without_inexact,
 )
+from gateway.doors.openai.secrets import DeltaTexts
 from gateway.errors import Refusal
+from gateway.known_secrets import KNOWN
 from gateway.offload import LARGE_BYTES, run_sized
 from gateway.proposals import Proposal, Verdict
+from gateway.redaction import Redactor
 from gateway.usage import StreamUsage
 
 Judge = Callable[[list[Proposal]], Awaitable[list[Verdict]]]
@@ -66,15 +69,11 @@ _END = b"data: [DONE]\n\n"
 _NULL = msgspec.Raw(b"null")
 
 
-class _Delta(msgspec.Struct, gc=False):
-    role: str | None = None
-    content: str | None = None
-
-
-class _Choice(msgspec.Struct, gc=False):
-    index: int
-    delta: _Delta
+class _Choice(msgspec.Struct):
+    index: Annotated[int, msgspec.Meta(ge=0)]
+    delta: dict[str, Any]
     finish_reason: str | None = None
+    logprobs: Any = None
 
 
 class _Chunk(msgspec.Struct):
@@ -145,6 +144,8 @@ class ChatStream:
         self._unfinished: set[int] = set()  # choices that said something, and gave no finish reason
         self._shown: set[int] = set()  # choices that the agent was sent something of
         self._finished: set[int] = set()  # choices that gave a finish reason
+        self._redactor = KNOWN.redactor
+        self._texts = DeltaTexts(self._redactor) if self._redactor.texts else None
         self._counted = StreamUsage()
         self._bytes = 0
         self._event_count = 0
@@ -267,6 +268,8 @@ class ChatStream:
             except (msgspec.DecodeError, UnicodeDecodeError):
                 # A choice of another shape, or half of a surrogate pair, torn apart by a delta's end.
                 return self._take_odd(loads(data), data)
+            if not all(_is_usual(choice.delta) for choice in chunk.choices or ()):
+                return self._take_odd(loads(data), data)
             return self._pass(chunk, data)
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise unreadable_answer() from error
@@ -275,6 +278,8 @@ class ChatStream:
         """An event without a call: it is sent as it is, unless it finishes a choice."""
         if chunk.error is not None:
             raise broke_off()
+        if self._texts is not None:
+            data = self._texts.plain(chunk.choices or (), data)
         has_usage = chunk.usage != _NULL
         if has_usage or self._counted.is_waiting:
             self._counted.add(data, chunk.usage)
@@ -332,6 +337,8 @@ class ChatStream:
 
     def _take_odd(self, event: dict[str, Any], data: bytes) -> bytes:
         """An event that must be written again; `data` is what it was."""
+        if self._texts is not None:
+            event = self._texts.event(event, data)
         usage = event.get("usage")
         self._counted.add(data, _NULL if usage is None else msgspec.Raw(dumps(usage)))
         return self._take(event, len(data))
@@ -452,10 +459,12 @@ class ChatStream:
         released = b""
         if held:
             size = self._held_bytes + self._finish_bytes
-            proposals = await run_sized(size, _proposals, held)
+            proposals = await run_sized(size, _proposals, held, self._redactor)
             verdicts = await self._judge(proposals) if proposals else []
             released = await run_sized(size, self._released, held, verdicts)
         preface, self._preface = self._preface or b"", None
+        if self._texts is not None:
+            out += b"".join(_data({**event, "object": _OBJECT}) for event in self._texts.rest())
         return preface + out + released + self._held_usage + ending
 
     def _released(self, held: list[_Held], verdicts: list[Verdict]) -> bytes:
@@ -475,8 +484,11 @@ class ChatStream:
 _Held = tuple[int, _HeldChoice, list[Call]]
 
 
-def _proposals(held: list[_Held]) -> list[Proposal]:
-    return [call.proposal for _, _, calls in held for call in calls]
+def _proposals(held: list[_Held], redactor: Redactor) -> list[Proposal]:
+    found = [call for _, _, calls in held for call in calls]
+    for call in found:
+        call.redact(redactor)
+    return [call.proposal for call in found]
 
 
 def _steps(piece: bytes) -> list[bytes]:
@@ -493,6 +505,12 @@ def _apart(choices: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     if len({choice["index"] for choice in choices}) == len(choices):
         return [choices]
     return [[choice] for choice in choices]
+
+
+def _is_usual(delta: dict[str, Any]) -> bool:
+    """Whether every SDK reads a delta without a call."""
+    content, role = delta.get("content"), delta.get("role")
+    return (content is None or type(content) is str) and (role is None or type(role) is str)
 
 
 def _is_content(value: Any) -> bool:
