@@ -133,7 +133,7 @@ class Claimed(msgspec.Struct, frozen=True):
 
 
 class ArgumentKind(msgspec.Struct, frozen=True):
-    """What an argument means. `kind`: payee, money, url, path, object_id, text."""
+    """What an argument means. `kind`: payee, money, email, address, url, path, object_id, text."""
 
     kind: str
     currency: str | None = None

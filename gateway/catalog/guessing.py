@@ -41,6 +41,8 @@ _LETTERS = _set("mail email message messages sms chat slack")
 # Words of an argument's name.
 _PATHS = _set("path paths file files filename filepath dir directory folder cwd workdir")
 _URLS = _set("url urls uri uris link href endpoint webhook")
+_MAILBOXES = _set("email emails mailbox cc bcc recipient recipients")
+_ADDRESSES = _set("address addresses iban wallet")
 _MONEY = _set("amount price cost total sum fee payment cents salary")
 _IDS = _set("id ids uuid guid")
 _CODE = _set("command cmd sql script code shell statement program")
@@ -79,6 +81,10 @@ def argument_of(name: str, schema: Any) -> Argument:
             return Argument(name, "url", "guessed")
         if _PATHS & set(words):
             return Argument(name, "path", "guessed")
+        if known.get("format") in ("email", "idn-email") or _MAILBOXES & set(words):
+            return Argument(name, "email", "guessed")
+        if _ADDRESSES & set(words):
+            return Argument(name, "address", "guessed")
     if words and words[-1] in _IDS:
         return Argument(name, "object_id", "guessed")
     return Argument(name, "text", None)

@@ -35,7 +35,7 @@ class _Shape(BaseModel):
 class Argument(_Shape):
     """What an argument means, so that policy and people need not guess from its name."""
 
-    kind: Literal["payee", "money", "url", "path", "object_id", "text"]
+    kind: Literal["payee", "money", "email", "address", "url", "path", "object_id", "text"]
     currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] | None = None
     unit: Literal["cents", "units"] | None = None
 

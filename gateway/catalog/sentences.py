@@ -1,8 +1,8 @@
 """What a tool call would do, in one sentence for people: the owner's words around the agent's arguments.
 
 The arguments are hostile: whoever reads the sentence decides on it. A plain word or number stands as it is;
-everything else stands in quotes, and what can't be seen or could be mistaken for something else is escaped as
-\\u{hex}, so that a value can neither end its place in the sentence nor look like another.
+everything else stands in quotes, and what can't be seen or could be mistaken for something else (gateway.lookalikes)
+is escaped as \\u{hex}, so that a value can neither end its place in the sentence nor look like another.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
+from gateway import lookalikes
 from gateway.actions import ArgumentKind, ToolTarget
 
 MAX_SHOWN = 200  # characters of one argument
 MAX_DIGITS = 60  # of an amount of money
 
 _PLAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._@/:+#-]*[A-Za-z0-9/])?\Z")
-_EXACT = frozenset(("payee", "object_id", "url", "path"))  # look-alike letters matter here: ASCII or escaped
+_EXACT = frozenset(("payee", "object_id", "url", "path", "email"))  # each letter matters here: ASCII or escaped
 # Letters and marks that take no space or show nothing, though Unicode does not call them format characters
 # (https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point).
 _INVISIBLE = frozenset((0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0)) | frozenset(
@@ -50,13 +51,14 @@ def show(value: Any, kind: ArgumentKind | None = None) -> str:
     if isinstance(value, str):
         if len(value) <= MAX_SHOWN and _PLAIN.match(value):
             return value
-        return _quoted(value, ascii_only=is_exact(kind))
+        return _quoted(value, ascii_only=is_exact(kind, value))
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     if isinstance(value, int | float):
         return _number(value)
     try:
-        return _quoted(json.dumps(value, ensure_ascii=False, separators=(",", ":")), ascii_only=False)
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return _quoted(text, ascii_only=is_exact(kind, value))
     except (TypeError, ValueError, RecursionError):
         return "(a value that can't be shown)"
 
@@ -82,20 +84,31 @@ def _number(value: float) -> str:
 
 def escaped(text: str, *, ascii_only: bool = False) -> Iterator[tuple[str, str | None]]:
     """Each character with what is shown in its place; None where it can be seen and mistaken for nothing else."""
+    suspects = frozenset() if ascii_only else lookalikes.suspects(text)
     marks = 0
-    for character in text:
+    for at, character in enumerate(text):
         category = unicodedata.category(character)
         marks = marks + 1 if category in ("Mn", "Mc") else 0
         if character in _SHORT:
             yield character, _SHORT[character]
-        elif _hidden(character, category) or marks > MAX_MARKS or (ascii_only and not character.isascii()):
+        elif (
+            _hidden(character, category)
+            or marks > MAX_MARKS
+            or at in suspects
+            or (ascii_only and not character.isascii())
+        ):
             yield character, f"\\u{{{ord(character):x}}}"
         else:
             yield character, None
 
 
-def is_exact(kind: ArgumentKind | None) -> bool:
-    """Whether look-alike letters matter in an argument of this kind, so that only ASCII stands as it is."""
+def is_exact(kind: ArgumentKind | None, value: Any = None) -> bool:
+    """Whether each letter matters in an argument of this kind, so that only ASCII stands as it is.
+
+    An address of one word is an account, a wallet or a host; one of several is a place, and written in any script.
+    """
+    if kind is not None and kind.kind == "address":
+        return isinstance(value, str) and len(value.split()) == 1
     return kind is not None and kind.kind in _EXACT
 
 

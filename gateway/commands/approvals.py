@@ -18,6 +18,7 @@ from gateway.commands.shared import (
     Json,
     Limit,
     group,
+    marked,
     safe,
     show,
     show_table,
@@ -273,7 +274,9 @@ def _row(case: dict[str, Any]) -> dict[str, Any]:
     what = case["sentence"] or case["target"]
     if len(what) > _SENTENCE_WIDTH:
         what = f"{what[: _SENTENCE_WIDTH - 1]}…"
-    return {**case, "expires": f"{case['expires'][:19]}Z", "what": " ".join(what.split())}
+    found = case["unusual_characters"]
+    sign = "[unusual characters] " if found["arguments"] else "" if found["complete"] else "[not all checked] "
+    return {**case, "expires": f"{case['expires'][:19]}Z", "what": sign + marked(" ".join(what.split()))}
 
 
 def _needed(case: dict[str, Any]) -> str:
@@ -305,11 +308,14 @@ def _card(case: dict[str, Any]) -> Iterator[str]:
         yield _one_line(f"note      {note} (not sent to the agent)")
     yield "arguments"
     for line in json.dumps(case["arguments"], indent=2, ensure_ascii=False).splitlines():
-        yield f"  {safe(line)}"
+        yield f"  {marked(line)}"
+    yield from _unusual(case)
     if case["claimed_purpose"]:
         yield _one_line(f"claimed   {case['claimed_purpose']} (the agent's words, unproven)")
     for one in case["like"]:
         yield _one_line(f"like it   {one['id']} waits too: {one['sentence'] or 'the same tool, other arguments'}")
+        for two in one["differs"]:
+            yield f"          {_difference(two)}"
     yield f"opened    {case['opened'][:19]}Z, {'ends undecided' if pending else 'expires'} {case['expires'][:19]}Z"
     for one in case["votes"]:
         said = "".join(f", {name}: {one[name]}" for name in ("reason", "guidance") if one[name])
@@ -327,5 +333,30 @@ def _card(case: dict[str, Any]) -> Iterator[str]:
         yield _one_line(f"you       {case['may_decide']['why']}")
 
 
+def _unusual(case: dict[str, Any]) -> Iterator[str]:
+    """What in the arguments can't be seen or could be taken for others, by number and name."""
+    import msgspec
+
+    from gateway.actions import ArgumentKind
+    from gateway.catalog.sentences import is_exact
+    from gateway.catalog.unusual import notes
+
+    kinds = msgspec.convert(case["card"]["target"].get("arguments", {}), dict[str, ArgumentKind])
+    for name, value in case["arguments"].items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        found = notes(name) + notes(text, exact=is_exact(kinds.get(name), value))
+        if found:
+            yield f"unusual   characters in {_one_line(name)}: {'; '.join(found)}"
+
+
+def _difference(one: dict[str, Any]) -> str:
+    """An argument in which a similar case differs; by code points where the two look the same."""
+    there, here = (_one_line(one[side]) if one[side] is not None else "not given" for side in ("there", "here"))
+    line = f"{_one_line(one['name'])}: {there} there, {here} here"
+    if "here_points" in one:
+        line += f"; they look alike and differ: {one['there_points']} there, {one['here_points']} here"
+    return line
+
+
 def _one_line(text: str) -> str:
-    return " ".join(text.splitlines())
+    return marked(" ".join(text.splitlines()))

@@ -78,6 +78,16 @@ def safe(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else f"\\u{{{ord(c):x}}}" for c in text)
 
 
+def marked(text: str) -> str:
+    """`safe`, and what looks like other characters is escaped too."""
+    from gateway.catalog.sentences import escaped
+
+    if text.isascii() and text.isprintable():
+        return text
+    kept = frozenset('\n\t"\\')
+    return "".join(c if instead is None or c in kept else instead for c, instead in escaped(text))
+
+
 def seconds(text: str) -> float:
     """A duration such as 90s, 15m, 24h or 7d in seconds. Raises CommandError."""
     units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

@@ -10,6 +10,7 @@ import msgspec
 
 from gateway.actions import ArgumentKind
 from gateway.catalog.sentences import is_exact, show
+from gateway.catalog.unusual import notes
 from gateway.doors.admin.case_json import argument_kind
 
 FOLDED_FROM = 400  # characters; a longer value, or one of many lines, is folded
@@ -32,6 +33,7 @@ class Argument(msgspec.Struct, frozen=True, kw_only=True):
     read: str | None
     declared: bool
     left_out: int  # characters that the page has no room for
+    unusual: tuple[str, ...]  # characters that can't be seen or could be taken for others, by number and name
 
 
 def arguments(case: dict[str, Any]) -> tuple[list[Argument], int]:
@@ -50,16 +52,18 @@ def arguments(case: dict[str, Any]) -> tuple[list[Argument], int]:
 def _argument(name: str, value: Any, kind: ArgumentKind | None, room: int) -> Argument:
     whole = value if isinstance(value, str) else _json(value)
     text = whole[:room]
+    exact = is_exact(kind, value)
     return Argument(
         name=name,
         kind=_kind(value, kind),
         text=text,
-        exact=is_exact(kind),
+        exact=exact,
         folded=len(text) > FOLDED_FROM or text.count("\n") >= _FOLDED_LINES,
         summary=" ".join(text[:_SUMMARY].split()),
         read=show(value, kind) if kind is not None and kind.kind == "money" else None,
         declared=kind is not None,
         left_out=len(whole) - len(text),
+        unusual=notes(name) + notes(text, exact=exact),
     )
 
 

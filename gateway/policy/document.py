@@ -61,7 +61,7 @@ class ClaimedPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ArgumentPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What an argument means, from the manifest."""
 
-    kind: str  # payee, money, url, path, object_id, text
+    kind: str  # payee, money, email, address, url, path, object_id, text
     currency: str | None
     unit: str | None  # money: cents, units
 

@@ -95,3 +95,15 @@ async def test_what_an_agent_wrote_cannot_forge_lines_of_the_card(shell: Shell, 
     assert [line for line in shown.splitlines() if line.startswith("what")] == [f"what      {SENTENCE}"]
     assert "\x1b" not in shown
     assert "\u202e" not in shown
+
+
+async def test_look_alike_letters_are_marked_in_the_list_and_on_the_card(shell: Shell, bank: Bank) -> None:
+    async with await bank.running.agent("writer") as agent:
+        case_id = await bank.case(agent, reference="pay \u0430cme")
+        await bank.case(agent, reference="pay acme")
+        rows = (await shell("approvals", "list")).out.splitlines()
+        assert [case_id in row for row in rows] == ["[unusual characters]" in row for row in rows]
+        shown = (await shell("approvals", "show", case_id)).out
+        assert '"reference": "pay \\u{430}cme"' in shown
+        assert "unusual   characters in reference: \u0430 U+0430 CYRILLIC SMALL LETTER A" in shown
+        assert "a U+0061 LATIN SMALL LETTER A there, \u0430 U+0430 CYRILLIC SMALL LETTER A here" in shown

@@ -196,3 +196,26 @@ def test_pages_fit_narrow_screens(house: House, chromium: Browser) -> None:
         expect(operator.page.get_by_text("Ended without a decision.")).to_be_visible()
         assert asked.result(20)["result"]["isError"]
         assert operator.complaints == []
+
+
+def test_a_look_alike_letter_is_marked_where_a_reviewer_sees_it(make_house: MakesHouse, chromium: Browser) -> None:
+    house = make_house(approvals="hold_s: 0.05")
+    agent = house.agent("browsed")
+    reference = f"{'as agreed with the supplier, ' * 8}\u0430cme"
+    for one in (reference, reference.replace("\u0430", "a")):
+        assert "Waiting for approval" in str(agent.pay(one, AMOUNT_CENTS))
+    with person(chromium, house.gateway) as operator:
+        page = operator.page
+        for width in (1280, 390):
+            page.set_viewport_size({"width": width, "height": 800})
+            operator.open_queue(agent.name)
+            rows = page.get_by_role("row").filter(has_text=SENTENCE)
+            expect(rows).to_have_count(2)
+            marked = rows.filter(has_text="unusual characters")
+            expect(marked).to_have_count(1)
+            assert operator.fits()
+            marked.get_by_role("link").click()
+            expect(page.get_by_text("U+0430 CYRILLIC SMALL LETTER A").first).to_be_visible()
+            expect(page.get_by_text("look alike", exact=True)).to_be_visible()
+            assert operator.fits()
+        assert operator.complaints == []

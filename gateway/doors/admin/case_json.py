@@ -11,15 +11,19 @@ from typing import Any
 
 import msgspec
 
+from gateway import lookalikes
 from gateway.actions import ArgumentKind
 from gateway.approvals import deciders
 from gateway.approvals.case import Attempt, Case, Choice, Comment, Quorum, State, Vote
 from gateway.approvals.deciders import Standings, Stands, groups_of, hindrance
 from gateway.approvals.requirement import enough
 from gateway.catalog.sentences import show
+from gateway.catalog.unusual import in_arguments
 from gateway.clock import rfc3339
 
 _MAX_DIFFERING = 20
+_MAX_COMPARED = 10_000  # characters of a value
+_JSON_TYPES = {bool: "true or false", str: "text", int: "a number", float: "a number with a fraction", list: "a list"}
 
 
 Counts = Callable[[str, Quorum], bool]
@@ -28,7 +32,9 @@ Counts = Callable[[str, Quorum], bool]
 def summary(case: Case, votes: Sequence[Vote] | None = None, counts: Counts | None = None) -> dict[str, Any]:
     """A case without what belongs to it. `approved` and `denied` of a quorum are null where `votes` are not given.
 
-    `counts` says whether a person's vote counts for a quorum today (see `counting`); without it, each does.
+    `unusual_characters`: the arguments with characters that can't be seen or could be taken for others; `complete` is
+    false where a case has more text than a list looks at. `counts` says whether a person's vote counts for a quorum
+    today (see `counting`); without it, each does.
     """
     return {
         "id": case.id,
@@ -43,6 +49,7 @@ def summary(case: Case, votes: Sequence[Vote] | None = None, counts: Counts | No
         "risk": case.risk,
         "effect": case.effect,
         "sentence": case.card.sentence,
+        "unusual_characters": _unusual(case),
         "rules": list(case.card.rules),
         "reasons": list(case.card.reasons),
         "notes": list(case.card.notes),
@@ -70,7 +77,8 @@ def full(
     may_decide: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A case with all that belongs to it. `like`: others of the same agent and tool that wait, each with the
-    arguments in which it `differs`, as a sentence would show them (at most 20; null: not given on that side).
+    arguments in which it `differs`, as a sentence would show them (at most 20; null: not given on that side). Where the
+    two sides look the same, `here_points` and `there_points` say by code points or types in what they differ.
 
     `may_decide` is what the function of this name says of the person who looks.
     """
@@ -161,6 +169,13 @@ def _quorum(quorum: Quorum, votes: Sequence[Vote] | None, counts: Counts | None)
     }
 
 
+def _unusual(case: Case) -> dict[str, Any]:
+    arguments = case.action.arguments
+    kinds = {name: kind for name in arguments if (kind := argument_kind(case.card.target, name)) is not None}
+    found = in_arguments(arguments, kinds)
+    return {"arguments": list(found.arguments), "complete": found.complete}
+
+
 def _differs(case: Case, other: Case) -> list[dict[str, str | None]]:
     here, there = case.action.arguments, other.action.arguments
     found: list[dict[str, str | None]] = []
@@ -175,8 +190,33 @@ def _differs(case: Case, other: Case) -> list[dict[str, str | None]]:
             side: show(given[name], kind) if name in given else None
             for side, given in (("here", here), ("there", there))
         }
-        found.append({"name": name, **sides})
+        entry: dict[str, str | None] = {"name": name, **sides}
+        if name in here and name in there:
+            points = _points(here[name], there[name], shown_alike=sides["here"] == sides["there"])
+            if points is not None:
+                entry["here_points"], entry["there_points"] = points
+        found.append(entry)
     return found
+
+
+def _points(here: Any, there: Any, *, shown_alike: bool) -> tuple[str, str] | None:
+    """In what two values differ that look the same: the code points, or the types. None: they look different."""
+    one, other = _text(here), _text(there)
+    short = max(len(one), len(other)) <= _MAX_COMPARED
+    if not (shown_alike or (short and lookalikes.render_alike(one, other))):
+        return None
+    if type(here) is not type(there):
+        return _json_type(here), _json_type(there)
+    one, other = lookalikes.differing(one, other)
+    return lookalikes.code_points(one), lookalikes.code_points(other)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else _bytes(value).decode("utf-8", "replace")
+
+
+def _json_type(value: Any) -> str:
+    return "null" if value is None else _JSON_TYPES.get(type(value), "an object")
 
 
 def argument_kind(target: dict[str, Any], name: str) -> ArgumentKind | None:
