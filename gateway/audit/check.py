@@ -22,20 +22,21 @@ import msgspec
 from gateway.audit.beside import UNCHECKED, ProjectionCheck, RegisterCheck
 from gateway.audit.case_check import CaseCheck
 from gateway.audit.ingest import is_of_a_replica
-from gateway.audit.keys import queue_key, rows_key, wrapping_key
+from gateway.audit.keys import public_key, queue_key, rows_key, wrapping_key
 from gateway.audit.payload_check import PayloadCheck
 from gateway.audit.recorded import ROWS_SEALED, NamesIn, nanoseconds
 from gateway.audit.row_check import SessionCheck, SpendCheck, rows_without_code, unsealed, zones_of
-from gateway.audit.source import FileSource, Source
+from gateway.audit.source import FileSource, Source, WrongKeyError
 from gateway.audit.wrong import Wrong
 from gateway.store.interface import Connection
 from gateway.store.macs import RowMacs
 from gateway.verify.canonical import decode
 from gateway.verify.checkpoints import Checkpoint, open_checkpoint
-from gateway.verify.notes import NoteError, Verifier
+from gateway.verify.notes import NoteError, Verifier, signers
 from gateway.verify.trail import Finding, Findings, Trail
 
 _RESULT = "action.result"
+_THE_KEY = "the log's own public key, as the console's audit page shows it, or a file with it"
 _CHUNK = 1000
 _BREATH = 16  # records between two rests
 _SHOWN = 10
@@ -110,7 +111,7 @@ def verify_data_dir(
     says so. `known` is a checkpoint that the auditor kept from before, as a note or by its size and root. `rest` is
     called after every few records,
     to sleep, or to raise and so end the walk. `names_in` names the windows of spend in a time zone; without it spend is
-    not compared. Raises nothing for what it finds.
+    not compared. Raises nothing for what it finds; WrongKeyError where a key is another log's.
     """
     return verify(FileSource(path), vkey=vkey, known=known, payloads=payloads, rest=rest, names_in=names_in)
 
@@ -124,7 +125,8 @@ def verify(
     rest: Callable[[], None] | None = None,
     names_in: NamesIn | None = None,
 ) -> Report:
-    """The same for any trail, wherever it is kept. Raises UnreadableError where it can't be read from there."""
+    """The same for any trail, wherever it is kept. Raises UnreadableError where it can't be read from there, and
+    WrongKeyError where `vkey`, or the folder of keys, is another log's."""
     return _Check(source, vkey, known, payloads, rest, names_in).run()
 
 
@@ -202,6 +204,7 @@ class _Check:
         try:
             with self.source.read() as connection:
                 opened = True
+                self._check_keys(connection)
                 self._walk(connection, [("file", in_file), ("given", known)])
         except self.source.faults as error:
             what = "the database is damaged" if opened else "the database can't be opened"
@@ -216,8 +219,50 @@ class _Check:
         try:
             return Verifier.parse(vkey if vkey is not None else (self.source.folder / "vkey").read_text())
         except (NoteError, OSError, UnicodeDecodeError) as error:
+            if vkey is not None:
+                raise WrongKeyError(f"The key that you gave can't be used ({error}); give {_THE_KEY}.") from error
             self.findings.add("key_unusable", f"the public key can't be used: {error}")
             return None
+
+    def _check_keys(self, connection: Connection) -> None:
+        """Whether the keys that were given are this log's. Raises WrongKeyError; nothing is then said of the log.
+
+        A log whose checkpoints were all signed with another key ends here too, which is why the sentence says so.
+        """
+        stored: set[str] = set().union(*(signers(bytes(note)) for _, _, note in connection.execute(_CHECKPOINTS)))
+        used = None if self.verifier is None else self.verifier.short
+        if self.source.shared and stored:
+            self._check_installation(stored, used)
+        if not self.vkey_given:
+            return
+        file = self.source.folder / "checkpoint"
+        found = stored | (signers(file.read_bytes()) if file.is_file() else set()) or self._beside()
+        if found and used not in found:
+            raise WrongKeyError(
+                f"The key {used} is not this log's: its checkpoints are signed by {_list(found)}. Nothing was verified;"
+                f" give {_THE_KEY}. If you are sure of the key, somebody put another log in its place."
+            )
+
+    def _check_installation(self, stored: set[str], used: str | None) -> None:
+        """Whether the database, the folder of keys and the data directory are of one installation."""
+        own = public_key(self.source.keys)
+        if own is not None and own not in stored:
+            raise WrongKeyError(
+                f"The keys in {self.source.keys} are not this log's: they are of {own}, and the database's checkpoints"
+                f" are signed by {_list(stored)}. Nothing was verified; set GATEWAY_KEYS_DIR to the log's own folder."
+            )
+        if own is not None and not self.vkey_given and used is not None and used not in stored:
+            raise WrongKeyError(
+                f"The data directory {self.source.folder.parent} is of another log ({used}) than the database"
+                f" ({_list(stored)}). Nothing was verified; name the data directory of one of its replicas, or unset"
+                " GATEWAY_DATABASE_URL to verify the directory's own log."
+            )
+
+    def _beside(self) -> set[str]:
+        try:
+            return {Verifier.parse((self.source.folder / "vkey").read_text()).short}
+        except (NoteError, OSError, UnicodeDecodeError):
+            return set()
 
     def _file(self) -> Checkpoint | None:
         try:
@@ -416,6 +461,10 @@ class _Check:
             records_hold=findings.count == self.faults_of_rows + len(lost) and self.verifier is not None,
             rows_sealed=self.rows_sealed,
         )
+
+
+def _list(names: set[str]) -> str:
+    return ", ".join(sorted(names))
 
 
 # Whoever edits a file may also change what type a value has; that is for the findings, not the end of the walk.

@@ -107,6 +107,14 @@ def signing_key(folder: Path) -> Path:
     return folder / _SIGNING
 
 
+def public_key(folder: Path) -> str | None:
+    """`name+hash` of the signing key, for a verifier; None where it can't be read."""
+    try:
+        return Signer.parse((folder / _SIGNING).read_text("ascii").strip()).verifier.short
+    except (NoteError, OSError, UnicodeDecodeError):
+        return None
+
+
 def wrapping_key(folder: Path) -> bytes | None:
     """The wrapping key for a verifier, None where it can't be read."""
     return _read(folder / _WRAPPING)

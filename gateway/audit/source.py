@@ -24,6 +24,10 @@ class UnreadableError(Exception):
     """The trail could not be read, so that nothing is found of it, neither good nor bad. Its text is one sentence."""
 
 
+class WrongKeyError(UnreadableError):
+    """A key is not this log's, so that nothing was verified. Its text is one sentence."""
+
+
 class Source(Protocol):
     """A trail to verify."""
 

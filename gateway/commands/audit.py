@@ -111,7 +111,9 @@ def show_record(
 
 @app.command()
 def verify(
-    key: Annotated[str | None, typer.Option("--key", help="The log's public key as you hold it (vkey).")] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", help="The log's public key as you hold it (vkey), or a file.")
+    ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="A checkpoint you kept from before, in a file.")
     ] = None,
@@ -124,8 +126,8 @@ def verify(
 ) -> None:
     """Check the whole trail from the files alone, whether or not a gateway runs.
 
-    Exit 1 if it does not hold, 2 if it could not be read: then nothing is said of it. With GATEWAY_DATABASE_URL it is
-    read from PostgreSQL.
+    Exit 1 if it does not hold; 2 if it could not be read, or if a key is another log's: then nothing is said of it.
+    With GATEWAY_DATABASE_URL it is read from PostgreSQL.
 
     \b
     Example:
@@ -138,6 +140,7 @@ def verify(
         note = None if checkpoint is None else checkpoint.read_bytes()
     except OSError as error:
         raise CommandError(f"The checkpoint {checkpoint} cannot be read ({error.strerror}).", USAGE) from error
+    vkey = _key(key)
     import msgspec
 
     from gateway.audit.check import verify as verify_trail
@@ -158,7 +161,7 @@ def verify(
     try:
         report = verify_trail(
             source,
-            vkey=key,
+            vkey=vkey,
             known=note if head is None else head,
             payloads=payloads,
             names_in=names_in,
@@ -168,6 +171,18 @@ def verify(
     show({"id": report.verdict, **msgspec.to_builtins(report)}, as_json, report.lines())
     if not report.ok:
         raise typer.Exit(PROBLEM)
+
+
+def _key(given: str | None) -> str | None:
+    """The public key: as text, or from the file that is named."""
+    if given is None or "+" in given:
+        return given
+    try:
+        return Path(given).read_text("ascii").strip()
+    except (OSError, ValueError) as error:
+        raise CommandError(
+            f"--key takes the log's public key (name+hash+base64) or a file with it, and {given!r} is neither.", USAGE
+        ) from error
 
 
 def _source(data_dir: Path) -> Source:

@@ -72,6 +72,11 @@ class Verifier:
         packed = base64.b64encode(_ED25519 + self._public).decode()
         return f"{self.name}+{self.key_id.hex()}+{packed}"
 
+    @property
+    def short(self) -> str:
+        """`name+hash`, which tells keys apart, for people."""
+        return f"{self.name}+{self.key_id.hex()}"
+
     def verify(self, text: bytes, signature: bytes) -> bool:
         """Whether `signature` (64 bytes) is this key's over `text`."""
         try:
@@ -132,6 +137,14 @@ class Signer:
             raise NoteError("a note's text ends in a newline and has no other control characters")
         signature = base64.b64encode(self.verifier.key_id + self._key.sign(text.encode())).decode()
         return f"{text}\n{_DASH}{self.verifier.name} {signature}\n".encode()
+
+
+def signers(note: bytes) -> set[str]:
+    """Who signed a note, by its own word: `name+hash` of each signature, unchecked. Empty for a malformed note."""
+    try:
+        return {f"{name}+{raw[:4].hex()}" for name, raw in _split(note)[1]}
+    except NoteError:
+        return set()
 
 
 def _split(note: bytes) -> tuple[str, list[tuple[str, bytes]]]:

@@ -18,12 +18,13 @@ import pytest
 from gateway.audit import AuditLog, records
 from gateway.audit.check import Report, verify_data_dir
 from gateway.audit.reverify import Reverification
-from gateway.audit.source import FileSource, is_replicas
+from gateway.audit.source import FileSource, WrongKeyError, is_replicas
 from gateway.audit.view import Filter
 from gateway.errors import Refusal
 from gateway.store import Writer
 from gateway.store.interface import Connection
 from gateway.verify.checkpoints import Checkpoint
+from gateway.verify.notes import Signer, Verifier
 from gateway.verify.tree import leaf_hash
 from tests.audit.house import ORIGIN, House, embedded
 
@@ -249,14 +250,17 @@ async def test_the_auditors_own_key_decides_not_the_one_beside_the_log(house: Ho
     await fill(house)
     vkey = (house.data_dir / "audit/vkey").read_text()
     assert verify_data_dir(house.data_dir, vkey=vkey).ok
-    from gateway.verify.notes import Signer
-
     other = Signer(ORIGIN, b"x" * 32).verifier.vkey
-    assert "signature_bad" in codes(verify_data_dir(house.data_dir, vkey=other))
+    with pytest.raises(WrongKeyError, match="is not this log's"):
+        verify_data_dir(house.data_dir, vkey=other)
+    public = base64.b64decode(vkey.split("+", 2)[2])[1:]
+    with pytest.raises(WrongKeyError, match="is not this log's"):
+        verify_data_dir(house.data_dir, vkey=Verifier("elsewhere.example", public).vkey)
     (house.data_dir / "audit/vkey").write_text(other)
     assert "signature_bad" in codes(verify_data_dir(house.data_dir))
     assert "does not belong to" in await start_refusal(house)
-    assert codes(verify_data_dir(house.data_dir, vkey="nonsense")) == {"key_unusable"}
+    with pytest.raises(WrongKeyError, match="can't be used"):
+        verify_data_dir(house.data_dir, vkey="nonsense")
 
 
 async def test_an_altered_or_vanished_payload_is_told(house: House) -> None:

@@ -13,6 +13,7 @@ from gateway.audit.log import AuditLog
 from gateway.commands import drill
 from gateway.commands.checking import look
 from gateway.documents import Problem, errors
+from gateway.verify.notes import Signer
 
 from ..footing import PUBLIC_URL
 from ..gateway_house import CONFIG, use_link
@@ -145,6 +146,14 @@ async def test_the_trail_is_queried_shown_and_verified(shell: Shell) -> None:
     assert "operator-signed" in (await shell("audit", "verify", "--checkpoint", str(kept))).out
     noted = next(line for line in (await shell("audit", "verify")).out.splitlines() if line.startswith("checkpoint "))
     assert "operator-signed" in (await shell("audit", "verify", "--known", noted.removeprefix("checkpoint "))).out
+    vkey = verified.json["vkey"]
+    own = shell.running.folder / "log.vkey"
+    own.write_text(f"{vkey}\n")
+    assert "operator-signed" in (await shell("audit", "verify", "--key", str(own))).out
+    for wrong in ("nothing+like+a-key", "/no/such/file", Signer("log.example", b"x" * 32).verifier.vkey, str(kept)):
+        refused = await shell("audit", "verify", "--key", wrong, exit_code=2)
+        assert refused.out == ""
+        assert "key" in refused.err
 
 
 async def test_policies_are_checked_tested_and_explained(shell: Shell) -> None:
