@@ -34,6 +34,7 @@ from gateway.catalog.catalog import Catalog
 from gateway.catalog.manifests import Stdio
 from gateway.catalog.seen import SeenTools
 from gateway.catalog.sentences import render_sentence
+from gateway.catalog.snapshot import NOT_CONNECTED_YET
 from gateway.clock import Ids, PooledRandom, SystemClock
 from gateway.config import Config
 from gateway.configuration import Configuration, Prepared, server_configs
@@ -76,6 +77,7 @@ from gateway.upstreams.confinement.support import support
 from gateway.upstreams.models import Models
 from gateway.upstreams.performing import Performing
 from gateway.upstreams.proxies import proxy_of
+from gateway.upstreams.tool_link import NOT_REACHED_YET
 from gateway.upstreams.tool_servers import ToolServers
 from gateway.upstreams.wire import Wire
 
@@ -85,6 +87,7 @@ FOOTING_TICK_S = 0.5
 RESUME_EVERY = 10  # ticks: what was approved and could not begin, as while no policy could be asked, is tried again
 SAVE_SEEN_EVERY = 30  # ticks
 _CONNECTED = ("connected", "client")
+_STARTING = (NOT_CONNECTED_YET, NOT_REACHED_YET)
 
 log = structlog.get_logger("gateway.app")
 
@@ -375,7 +378,9 @@ class App:
         return f"The files on disk are not in force: {found[0]}" if found else None
 
     def _tool_server_fault(self) -> str | None:
-        away = [f"{one.server} ({one.reason})" for one in self.catalog.servers() if one.state not in _CONNECTED]
+        # A server that is being reached for the first time is no fault: at a start, all of them are.
+        servers = [one for one in self.catalog.servers() if one.state not in _CONNECTED and one.reason not in _STARTING]
+        away = [f"{one.server} ({one.reason})" for one in servers]
         return f"Not connected: {'; '.join(away)}" if away else None
 
     def _confinement_fault(self) -> str | None:

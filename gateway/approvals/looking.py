@@ -17,6 +17,8 @@ from gateway.store.interface import Connection
 
 T = TypeVar("T")
 
+MAX_COUNTED = 10_000
+
 # What people should take up first: who waits, by when it expires; then what they must find out; then what goes on.
 _RANK = "CASE state WHEN 'pending' THEN 0 WHEN 'unknown' THEN 1 ELSE 2 END"
 _DUE = "CASE state WHEN 'pending' THEN expires_ns ELSE -opened_ns END"
@@ -35,6 +37,7 @@ class Page(msgspec.Struct, frozen=True):
 
     cases: list[Case]
     cursor: str | None
+    total: int | None = None  # of all pages together; None: more than `MAX_COUNTED`, or not counted
 
 
 class Looking:
@@ -93,13 +96,23 @@ class Looking:
             must("replace(rules, ?, '') <> rules", f"|{rule}|")
         if risk is not None:
             must("risk = ?", risk)
+        total = await self._count(where, values)
         if cursor is not None:
             must("id < ?", cursor)
         condition = f"WHERE {' AND '.join(where)} " if where else ""
         found = await self._reads.read(
             lambda db: self._rows.readable(db, f"{condition}ORDER BY id DESC LIMIT ?", (*values, limit + 1))
         )
-        return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
+        return Page(found[:limit], found[limit - 1].id if len(found) > limit else None, total)
+
+    async def _count(self, where: list[str], values: list[Any]) -> int | None:
+        """How many cases there are, up to `MAX_COUNTED`; None: more."""
+        # Only constants of this module enter the text; every value is bound.
+        condition = f"WHERE {' AND '.join(where)} " if where else ""
+        statement = f"SELECT count(*) FROM (SELECT 1 FROM approval_case {condition}LIMIT ?) AS some"  # noqa: S608
+        given = (*values, MAX_COUNTED + 1)
+        (count,) = await self._reads.read(lambda db: db.execute(statement, given).fetchone())
+        return int(count) if count <= MAX_COUNTED else None
 
     async def queue(
         self, *, pending: bool = False, agent: str | None = None, limit: int = 50, cursor: str | None = None

@@ -17,6 +17,7 @@ from gateway.store.interface import Connection, Store
 _STEP = 100  # records per transaction: a few milliseconds of the writer's thread
 _IDLE_STEPS = 50
 MAX_LIMIT = 1000
+MAX_COUNTED = 10_000
 
 COLUMNS = (
     'idx, id, ts, type, tenant, agent, "user", session, action, parent, kind, server, tool, model, effect, status, '
@@ -48,6 +49,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     action: str | None = None
     rule: str | None = None
     case: str | None = None
+    reads: bool = True  # also `audit.read`: that somebody looked
     limit: int = 50
     cursor: str | None = None
 
@@ -65,6 +67,7 @@ class Page(msgspec.Struct, frozen=True):
 
     records: list[dict[str, Any]]
     cursor: str | None
+    total: int | None = None  # of all pages together; None: more than `MAX_COUNTED`
 
 
 # Calls without a new record until nothing seems to be going on: streams make records only at their ends.
@@ -181,6 +184,9 @@ def _query(connection: Connection, tenant: str, wanted: Filter) -> Page:
         add("view.ts >= ?", rfc3339(wanted.since_ns))
     if wanted.until_ns is not None:
         add("view.ts < ?", rfc3339(wanted.until_ns))
+    if not wanted.reads:
+        add("view.type <> 'audit.read'")
+    total = _count(connection, clauses, values)
     if wanted.cursor is not None:
         if not (wanted.cursor.isascii() and wanted.cursor.isdigit() and len(wanted.cursor) < 19):
             raise Refusal("malformed", "The cursor is not one that a page gave: leave it out to start anew.")
@@ -192,7 +198,13 @@ def _query(connection: Connection, tenant: str, wanted: Filter) -> Page:
     )
     rows = connection.execute(statement, (*values, wanted.limit + 1)).fetchall()
     records = [as_document(idx, body) for idx, body in rows[: wanted.limit]]
-    return Page(records, str(records[-1]["idx"]) if len(rows) > wanted.limit else None)
+    return Page(records, str(records[-1]["idx"]) if len(rows) > wanted.limit else None, total)
+
+
+def _count(connection: Connection, clauses: list[str], values: list[Any]) -> int | None:
+    some = f"SELECT 1 FROM record_view AS view WHERE {' AND '.join(clauses)} LIMIT ?"  # noqa: S608
+    (count,) = connection.execute(f"SELECT count(*) FROM ({some}) AS some", (*values, MAX_COUNTED + 1)).fetchone()  # noqa: S608
+    return int(count) if count <= MAX_COUNTED else None
 
 
 def as_document(idx: int, body: bytes) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from gateway.catalog.status import ServerStatus, ToolStatus
 _RISKS = ("low", "medium", "high", "critical")
 _EFFECTS = ("read", "write", "egress", "destructive")
 _NOT_NAMED = "No manifest names it; agents do not see it."
-_NO_CONNECTION = ("connecting", "Not connected yet.")
+NOT_CONNECTED_YET = "Not connected yet."
+_NO_CONNECTION = ("connecting", NOT_CONNECTED_YET)
 
 
 class Snapshot(NamedTuple):
@@ -58,8 +59,9 @@ def build(
         tools |= {tool.id: tool for tool, status in judged if status.state in ("live", "declared")}
         refused |= {tool.id: status.reason for tool, status in judged if status.state in ("quarantined", "absent")}
         listed[server] = tuple(tool for tool, status in judged if status.state == "live")
-        statuses = tuple(status for _, status in judged) + _unregistered(manifest, live.get(server))
         state, reason = connections.get(server, _NO_CONNECTION)
+        statuses = tuple(_reachable(status, state, reason) for _, status in judged)
+        statuses += _unregistered(manifest, live.get(server))
         servers.append(
             ServerStatus(
                 server=server,
@@ -111,6 +113,13 @@ def _judge(manifest: Manifest, name: str, live: Read | None) -> tuple[ToolTarget
         return target, status("quarantined", reason, definition.digest)
     target = replace(target, definition=definition.raw, definition_digest=definition.digest)
     return target, status("live", "", definition.digest)
+
+
+def _reachable(status: ToolStatus, connection: str, reason: str) -> ToolStatus:
+    """A tool as people see it: `unreachable` with the reason, while its server is. It stays known to agents."""
+    if connection != "unreachable" or status.state not in ("live", "declared"):
+        return status
+    return status._replace(state="unreachable", reason=f"Its server is not connected: {reason.rstrip('.')}.")
 
 
 def _unregistered(manifest: Manifest, live: Read | None) -> tuple[ToolStatus, ...]:

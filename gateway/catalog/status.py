@@ -18,7 +18,7 @@ class Learned(NamedTuple):
 
 
 class ToolStatus(NamedTuple):
-    """`state`: live, declared (not seen yet), absent, quarantined, unregistered, or client."""
+    """`state`: live, declared (not seen yet), unreachable, absent, quarantined, unregistered or client."""
 
     name: str
     state: str

@@ -63,9 +63,10 @@ def list_agents(data_dir: DataDir = DATA_DIR, as_json: Json = False, limit: Limi
     """
     from gateway.commands.client import Api
 
-    found = Api(data_dir).get("/agents", limit=limit)
+    api = Api(data_dir)
+    found = api.get("/agents", limit=limit)
     columns = ["id", "status", "env", "team", "use_case", "version", "source", "next_review"]
-    show_table(found, columns, as_json, "No agent is registered; add one with `gateway agents create`.")
+    show_table(found, columns, as_json, "No agent is registered; add one with `gateway agents create`.", api.total)
 
 
 @app.command("show")

@@ -62,10 +62,11 @@ def list_cases(
     """
     from gateway.commands.client import Api
 
-    found = Api(data_dir).get("/approvals", status=None if status == "all" else status, agent=agent, limit=limit)
+    api = Api(data_dir)
+    found = api.get("/approvals", status=None if status == "all" else status, agent=agent, limit=limit)
     rows = found if as_json else [_row(one) for one in found]
     empty = "Nothing waits for a person." if status in ("open", "pending") else "There are no such cases."
-    show_table(rows, ["id", "state", "agent", "risk", "expires", "what"], as_json, empty)
+    show_table(rows, ["id", "state", "agent", "risk", "expires", "what"], as_json, empty, api.total)
 
 
 @app.command("show")

@@ -47,11 +47,14 @@ def query(
     action: Annotated[str | None, typer.Option("--action", help="An action's id.")] = None,
     rule: Annotated[str | None, typer.Option("--rule", help="A rule that decided.")] = None,
     case: Annotated[str | None, typer.Option("--case", help="A case that waits or waited for people.")] = None,
+    reads: Annotated[bool, typer.Option("--reads", help="Also audit.read: that somebody looked.")] = False,
     data_dir: DataDir = DATA_DIR,
     as_json: Json = False,
     limit: Limit = 50,
 ) -> None:
     """Records, newest first; everything given must hold. That you looked is recorded.
+
+    Without --reads or --type, records of such looks (audit.read) are left out.
 
     \b
     Example:
@@ -59,7 +62,8 @@ def query(
     """
     from gateway.commands.client import Api
 
-    found = Api(data_dir).get(
+    api = Api(data_dir)
+    found = api.get(
         "/audit/records",
         since=_when(since),
         until=_when(until),
@@ -76,13 +80,14 @@ def query(
         action=action,
         rule=rule,
         case=case,
+        reads="true" if reads or type_ is not None else "false",
         limit=limit,
     )
     if as_json:
         show(found, as_json, "")
         return
     columns = ["time", "type", "agent", "what", "effect", "rules", "status", "code", "usd", "id"]
-    show_table([_row(record) for record in found], columns, as_json, "No record is like that.")
+    show_table([_row(record) for record in found], columns, as_json, "No record matches.", api.total)
 
 
 @app.command("show")

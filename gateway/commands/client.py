@@ -20,6 +20,7 @@ class Api:
     """Asks the gateway that runs on `data_dir`. Raises CommandError with what it answered, or that it did not."""
 
     def __init__(self, data_dir: Path) -> None:
+        self.total: str | None = None  # how many items the last list has on all its pages
         self.url = running_at(data_dir)
         try:
             self._token = (data_dir / TOKEN).read_text().strip()
@@ -49,6 +50,7 @@ class Api:
     def _answer(self, method: str, path: str, **more: Any) -> Any:
         response = ask(method, f"{self.url}/api/v1{path}", headers={"authorization": f"Bearer {self._token}"}, **more)
         if response.is_success:
+            self.total = response.headers.get("x-gateway-total-count")
             return response.json()
         raise CommandError(_told(response))
 

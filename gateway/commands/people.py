@@ -89,8 +89,9 @@ def list_people(data_dir: DataDir = DATA_DIR, as_json: Json = False, limit: Limi
     """
     from gateway.commands.client import Api
 
-    found = Api(data_dir).get("/people", limit=limit)
-    show_table(found, ["id", "name", "roles", "groups", "created"], as_json, "Nobody may sign in.")
+    api = Api(data_dir)
+    found = api.get("/people", limit=limit)
+    show_table(found, ["id", "name", "roles", "groups", "created"], as_json, "Nobody may sign in.", api.total)
 
 
 @app.command()

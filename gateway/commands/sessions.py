@@ -22,8 +22,9 @@ def list_sessions(data_dir: DataDir = DATA_DIR, as_json: Json = False, limit: Li
     """
     from gateway.commands.client import Api
 
-    found = Api(data_dir).get("/sessions", limit=limit)
-    show_table(found, ["id", "kind", "person", "created", "expires"], as_json, "Nobody is signed in.")
+    api = Api(data_dir)
+    found = api.get("/sessions", limit=limit)
+    show_table(found, ["id", "kind", "person", "created", "expires"], as_json, "Nobody is signed in.", api.total)
 
 
 @app.command()

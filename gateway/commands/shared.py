@@ -52,9 +52,17 @@ def show(value: Any, as_json: bool, text: str | Iterable[str]) -> None:
         print(safe(line))
 
 
-def show_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], as_json: bool, empty: str) -> None:
-    """Print rows as JSON, or as a table of `columns`; `empty` is said where there are none."""
-    show(rows, as_json, table(rows, columns) if rows else empty)
+def show_table(
+    rows: Sequence[dict[str, Any]], columns: Sequence[str], as_json: bool, empty: str, total: str | int | None = None
+) -> None:
+    """Print rows as JSON, or as a table of `columns`; `empty` is said where there are none.
+
+    `total`: how many there are; a table that leaves some out says so below.
+    """
+    lines = table(rows, columns)
+    if total is not None and str(total) != str(len(rows)):
+        lines.append(f"{len(rows)} of {total} shown; --limit shows more.")
+    show(rows, as_json, lines if rows else empty)
 
 
 def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[str]:

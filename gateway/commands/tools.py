@@ -38,9 +38,13 @@ def list_tools(
     """
     from gateway.commands.client import Api
 
-    found = [one for one in Api(data_dir).get("/tools", limit=limit) if server is None or one["server"] == server]
+    api = Api(data_dir)
+    every = api.get("/tools", limit=limit if server is None else _ALL)
+    found = [one for one in every if server is None or one["server"] == server]
+    total = api.total if server is None else len(found)
     columns = ["id", "state", "kind", "risk", "effect", "owner", "reason"]
-    show_table(found, columns, as_json, "No tool is registered; put a manifest into the tool registry.")
+    empty = "No tool is registered; put a manifest into the tool registry."
+    show_table(found[:limit], columns, as_json, empty, total)
 
 
 @app.command()
@@ -76,10 +80,12 @@ def list_seen(
     """
     from gateway.commands.client import Api
 
-    found = Api(data_dir).get("/tools/seen", agent=agent, limit=limit)
+    api = Api(data_dir)
+    found = api.get("/tools/seen", agent=agent, limit=limit)
     rows = found if as_json else [{**one, "description": _beginning(one["description"])} for one in found]
     columns = ["agent", "tool", "count", "last_seen", "description"]
-    show_table(rows, columns, as_json, "No agent was seen to declare a tool that no manifest describes.")
+    empty = "No agent was seen to declare a tool that no manifest describes."
+    show_table(rows, columns, as_json, empty, api.total)
 
 
 @app.command()

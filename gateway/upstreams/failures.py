@@ -18,6 +18,7 @@ import msgspec
 from gateway import known_secrets
 from gateway.errors import Refusal
 from gateway.upstreams.wire import Headers, WireError, WireTimeout
+from gateway.upstreams.wire_head import sentence as sentence_of
 
 # Statuses that a repeated request may mend: time-out, lock conflict, throttled; and every 5xx.
 AGAIN = frozenset((408, 409, 429))
@@ -114,7 +115,7 @@ def of_wire(provider: str, fault: WireError) -> Refusal:
         "dispatched": "unknown" if fault.dispatched else "no",
     }
     code = "upstream_timeout" if isinstance(fault, WireTimeout) else "upstream_failed"
-    return Refusal(code, f"The model provider {provider} did not answer properly: {fault}.", detail=detail)
+    return Refusal(code, sentence_of(f"model provider {provider}", fault), detail=detail)
 
 
 def not_understood(provider: str, what: str) -> Refusal:

@@ -13,6 +13,7 @@ from gateway.errors import Refusal
 from gateway.upstreams.failures import public
 from gateway.upstreams.mcp_messages import RpcError
 from gateway.upstreams.wire import WireError, WireTimeout
+from gateway.upstreams.wire_head import sentence as sentence_of
 
 # Header mismatch, missing capability, unsupported version: MCP 2026-07-28 has them checked before anything is run.
 _BEFORE_THE_CALL = frozenset({-32020, -32021, -32022})
@@ -22,6 +23,14 @@ def failed(server: str, what: str, *, dispatched: bool = True) -> Refusal:
     """The server did not answer properly; `what` is a clause about it."""
     detail = {"server": server, "dispatched": "unknown" if dispatched else "no"}
     return Refusal("upstream_failed", f"The tool server {server} failed: {what}.", detail=detail)
+
+
+def clause(server: str, message: str) -> str:
+    """A sentence of this module as a clause about the server: "could not connect: the connection was refused"."""
+    about = f"the tool server {server} "
+    message = message.replace(f"Could not connect to the tool server {server}:", "could not connect:", 1)
+    message = message.replace(f"The connection to the tool server {server} failed:", "the connection failed:", 1)
+    return (message[len(about) :] if message.lower().startswith(about.lower()) else message).rstrip(".")
 
 
 def not_connected(server: str, why: str) -> Refusal:
@@ -57,7 +66,7 @@ def of_wire(server: str, fault: WireError) -> Refusal:
     """The connection failed."""
     detail = {"server": server, "dispatched": "unknown" if fault.dispatched else "no"}
     code = "upstream_timeout" if isinstance(fault, WireTimeout) else "upstream_failed"
-    return Refusal(code, f"The tool server {server} did not answer properly: {fault}.", detail=detail)
+    return Refusal(code, sentence_of(f"tool server {server}", fault), detail=detail)
 
 
 def of_rpc(server: str, error: RpcError, hide: Iterable[str] = ()) -> Refusal:

@@ -21,6 +21,7 @@ from gateway.upstreams import mcp_faults as faults
 _log = logging.getLogger(__name__)
 
 REST = 9.0  # times as long as reading a list took, so that no server takes more than a tenth of a core by its lists
+NOT_REACHED_YET = "it was not reached yet"
 OPEN_TIMEOUT_S = 20.0
 LIST_TIMEOUT_S = 20.0
 
@@ -83,7 +84,7 @@ class ToolLink(Generic[C]):
         self._report = report
         self._timing = timing
         self._server: ToolServer | None = None  # None while not connected
-        self._why = "it was not reached yet"
+        self._why = NOT_REACHED_YET
         self._attempt = 0
         self._loss = asyncio.Event()
         self._news = asyncio.Event()  # lost, changed, or somebody wants it now
@@ -137,11 +138,12 @@ class ToolLink(Generic[C]):
         failures = 0
         while True:
             began_s = self._timing.clock.monotonic_s()
-            self._report("connecting", self._why)
+            if not self._attempt:  # later it stays `unreachable`, with the reason, until it is connected again
+                self._report("connecting", self._why)
             try:
                 await self._connect_and_keep()
             except Refusal as refusal:
-                self._why = refusal.message.removeprefix(f"The tool server {self._name} ").rstrip(".")
+                self._why = faults.clause(self._name, refusal.message)
             except (OSError, ValueError) as fault:  # an address that can't be used, a pipe that broke
                 self._why = "its connection can't be used"
                 _log.warning("tool server %s: %s: %s", self._name, type(fault).__name__, fault)

@@ -29,6 +29,7 @@ from gateway.upstreams.wire_head import (
     WireTooLarge,
     aim,
     head,
+    unreachable,
 )
 
 _NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)
@@ -210,7 +211,7 @@ class WireAiohttp:
         except aiohttp.ClientConnectorCertificateError as fault:
             raise WireFailed("the server's certificate is not trusted", dispatched=False) from fault
         except _NOT_SENT as fault:
-            raise WireFailed("the server can't be reached", dispatched=False) from fault
+            raise unreachable(getattr(fault, "os_error", fault)) from fault
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, OSError) as fault:
             raise WireFailed("the server closed the connection without an answer", dispatched=True) from fault
         except aiohttp.ClientError as fault:

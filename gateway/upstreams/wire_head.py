@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
+import socket
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -49,6 +50,28 @@ class WireTimeout(WireError):  # noqa: N818
     def __init__(self, phase: str, message: str, *, dispatched: bool, answered: bool = False) -> None:
         super().__init__(message, dispatched=dispatched, answered=answered)
         self.phase = phase
+
+
+def unreachable(fault: BaseException) -> WireFailed:
+    """No connection could be made, and why; without the host's name."""
+    if isinstance(fault, ConnectionRefusedError):
+        why = "the connection was refused; the server may not be running"
+    elif isinstance(fault, socket.gaierror):
+        why = "its host name can't be resolved"
+    else:
+        why = "the server can't be reached"
+    return WireFailed(why, dispatched=False)
+
+
+def sentence(upstream: str, fault: WireError) -> str:
+    """What happened to a request, for agents and people. `upstream` is such as `tool server crm`."""
+    if not fault.dispatched:
+        return f"Could not connect to the {upstream}: {fault}."
+    if isinstance(fault, WireTimeout):
+        return f"The {upstream} did not answer in time: {fault}."
+    if not fault.answered:
+        return f"The connection to the {upstream} failed: {fault}."
+    return f"The {upstream} did not answer properly: {fault}."
 
 
 class Aim(NamedTuple):

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from gateway.upstreams.wire_connection import Connection
-from gateway.upstreams.wire_head import Aim, WireFailed, WireTimeout
+from gateway.upstreams.wire_head import Aim, WireFailed, WireTimeout, unreachable
 
 Tls = Callable[[], Awaitable[ssl.SSLContext]]
 
@@ -170,7 +170,7 @@ class Pool:
         except ssl.SSLError as fault:
             raise WireFailed("the TLS handshake with the server failed", dispatched=False) from fault
         except OSError as fault:
-            raise WireFailed("the server can't be reached", dispatched=False) from fault
+            raise unreachable(fault) from fault
         finally:
             if not made:
                 connection.discard()  # gives the slot back, once, whatever was reached

@@ -13,6 +13,7 @@ from gateway.audit.log import AuditLog
 from gateway.commands import drill
 from gateway.commands.checking import look
 from gateway.documents import Problem, errors
+from gateway.upstreams.wire_head import WireFailed, WireTimeout, sentence, unreachable
 from gateway.verify.notes import Signer
 
 from ..footing import PUBLIC_URL
@@ -30,6 +31,8 @@ async def test_agents_are_created_listed_shown_suspended_resumed_and_rotated(she
     assert [one["id"] for one in listed] == ["bot", "reader", "writer"]
     assert len((await shell("agents", "list", "--json", "--limit", "1")).json) == 1
     assert "bot" in (await shell("agents", "list")).out
+    assert "shown" not in (await shell("agents", "list")).out
+    assert "1 of 3 shown" in (await shell("agents", "list", "--limit", "1")).out
     shown = await shell("agents", "show", "bot")
     assert "active" in shown.out
     assert secret not in shown.out
@@ -132,7 +135,15 @@ async def test_the_trail_is_queried_shown_and_verified(shell: Shell) -> None:
     assert all(one["id"] for one in found)
     text = (await shell("audit", "query", "--kind", "model.invoke", "--since", "1h", "--limit", "1")).out
     assert "succeeded" in text
-    assert len(text.splitlines()) == 2
+    assert len(text.splitlines()) == 3
+    assert text.splitlines()[-1] == "1 of 2 shown; --limit shows more."
+    everything = (await shell("audit", "query", "--json", "--limit", "1000")).json
+    assert everything
+    assert not [one for one in everything if one["type"] == "audit.read"]
+    assert [one for one in (await shell("audit", "query", "--reads", "--json")).json if one["type"] == "audit.read"]
+    assert {one["type"] for one in (await shell("audit", "query", "--type", "audit.read", "--json")).json} == {
+        "audit.read"
+    }
     assert "Hello" not in (await shell("audit", "show", action)).out
     assert "Hello" in (await shell("audit", "show", action, "--disclose")).out
     log = shell.running.app.log
@@ -270,3 +281,40 @@ async def test_a_drill_that_no_replica_answers_suspends_nobody(shell: Shell, mon
     assert "No replica answers" in (await shell("drill", "reader", exit_code=1)).err
     suspended = (await shell("audit", "query", "--type", "agent.*", "--json")).json
     assert not [one for one in suspended if one["type"] in ("agent.suspended", "agent.resumed")]
+
+
+async def test_a_tool_whose_server_cannot_be_reached_says_so_and_starting_is_no_fault(shell: Shell) -> None:
+    app = shell.running.app
+    with socket.socket() as closed:  # bound and not listening: connections to it are refused
+        closed.bind(("127.0.0.1", 0))
+        (shell.running.folder / "tools_registry" / "crm.yaml").write_text(
+            "{version: 1, server: crm, kind: mcp, owner: dana, tools: {look_up: {risk: low, effect: read}},"
+            f" transport: {{type: streamable_http, url: 'http://127.0.0.1:{closed.getsockname()[1]}/mcp'}}}}"
+        )
+        parts = [one.reason for one in app.health.conditions() if one.id == "tool_servers"]
+        assert errors(await app.reload("test")) == []
+        parts += [one.reason for one in app.health.conditions() if one.id == "tool_servers"]
+        assert parts == [None, None]
+        async with asyncio.timeout(20):
+            while [one.state for one in app.catalog.servers()] != ["unreachable"]:
+                await asyncio.sleep(0.01)
+        listed = (await shell("tools", "list")).out
+        assert "unreachable" in listed
+        assert "could not connect: the connection was refused" in listed
+        assert "properly" not in listed
+        (fault,) = [one.reason for one in app.health.conditions() if one.id == "tool_servers"]
+        assert "could not connect" in str(fault)
+
+
+def test_what_happened_to_a_connection_is_said_as_it_was() -> None:
+    refused = unreachable(ConnectionRefusedError())
+    assert sentence("tool server crm", refused).startswith(
+        "Could not connect to the tool server crm: the connection was"
+    )
+    assert "resolved" in sentence("tool server crm", unreachable(socket.gaierror()))
+    broke = WireFailed("the server closed the connection without an answer", dispatched=True)
+    assert sentence("model provider p", broke).startswith("The connection to the model provider p failed: the server")
+    late = WireTimeout("idle", "nothing came for 5 s", dispatched=True)
+    assert sentence("tool server crm", late) == "The tool server crm did not answer in time: nothing came for 5 s."
+    odd = WireFailed("its answer is not HTTP/1.1", dispatched=True, answered=True)
+    assert "did not answer properly" in sentence("tool server crm", odd)

@@ -16,7 +16,7 @@ from gateway.audit.records import event
 from gateway.clock import rfc3339
 from gateway.doors.admin import case_json
 from gateway.doors.admin.case_stream import CaseStream
-from gateway.doors.admin.paging import Cursor, Limit, point_on
+from gateway.doors.admin.paging import Cursor, Limit, point_on, say_total
 from gateway.doors.admin.parts import Parts
 from gateway.doors.admin.paths import API
 from gateway.doors.admin.people_in import CaseKeeper, CaseReader, PartsDep, Reviewer
@@ -55,6 +55,7 @@ async def list_cases(
     asked = {name: value for name, value in wanted.items() if value is not None}
     await record_read(parts, person, {"approvals": asked})
     found = await parts.approvals.find(**asked, limit=limit, cursor=cursor)
+    say_total(response, found.total)
     if found.cursor is not None:
         point_on(request, response, found.cursor)
     return await summaries(parts, found.cases)

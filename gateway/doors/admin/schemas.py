@@ -338,7 +338,7 @@ class ToolOut(Out):
     tool: str
     kind: str = Field(description="mcp: the gateway executes it; client: the agent does.")
     owner: str
-    state: str = Field(description="live, declared, absent, quarantined, unregistered or client.")
+    state: str = Field(description="live, declared, unreachable, absent, quarantined, unregistered or client.")
     reason: str
     risk: str | None
     effect: str | None

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from gateway.audit.records import event
 from gateway.audit.view import Filter
-from gateway.doors.admin.paging import Cursor, Limit, point_on
+from gateway.doors.admin.paging import Cursor, Limit, point_on, say_total
 from gateway.doors.admin.parts import Parts
 from gateway.doors.admin.paths import API
 from gateway.doors.admin.people_in import PartsDep, Reader
@@ -49,6 +49,7 @@ async def query_records(
     action: _Text = None,
     rule: _Text = None,
     case: _Text = None,
+    reads: Annotated[bool, Query(description="Also audit.read: that somebody looked.")] = True,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> list[dict[str, Any]]:
@@ -69,12 +70,14 @@ async def query_records(
         action=action,
         rule=rule,
         case=case,
+        reads=reads,
         limit=limit,
         cursor=cursor,
     )
     asked = {name: str(value) for name, value in structs.asdict(wanted).items() if value is not None}
     await record_read(parts, person, {"query": asked})
     found = await parts.log.query(wanted)
+    say_total(response, found.total)
     if found.cursor is not None:
         point_on(request, response, found.cursor)
     return found.records
