@@ -7,6 +7,7 @@ that serves imports this.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import signal
@@ -49,6 +50,18 @@ def free_port() -> int:
             probe.bind(("127.0.0.1", port))
             return port
     raise Refusal("internal", "No free port was found on 127.0.0.1; end what holds thousands of them.")
+
+
+def check_free(port: int, instead: str) -> None:
+    """Raises Refusal, with `instead` as what to do, where something listens on the port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was only just closed is free
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen(1)
+        except OSError as error:
+            why = "is in use" if error.errno == errno.EADDRINUSE else f"can't be used ({error.strerror})"
+            raise Refusal("internal", f"Port {port} of 127.0.0.1 {why}; {instead}.") from error
 
 
 class Server:

@@ -10,12 +10,16 @@ from gateway.process import Process
 AGENT = "demo-agent"
 
 
+def _default() -> Path:
+    return Path(Process.model_fields["data_dir"].default)
+
+
 def page(url: str, key: str, console: str, data_dir: Path, *, environment: Path | None = None) -> str:
     """The page. `data_dir` is what the command line names to find the gateway; `environment` a file with all that it
     has to know, for a gateway that is more than its data directory."""
     # The commands below are pasted into another terminal, without our environment; they look for the default one.
     first = "" if environment is None else f"set -a; . {shlex.quote(str(environment))}; set +a; "
-    is_known = environment is not None or data_dir == Process.model_fields["data_dir"].default
+    is_known = environment is not None or data_dir.absolute() == _default().absolute()
     where = "" if is_known else f" --data-dir {shlex.quote(str(data_dir))}"
     return f"""
 The Agent Governance Gateway is ready on {url}

@@ -38,7 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8080, help="of the balancer")
     parser.add_argument("--config", type=Path, default=Path("gateway.yaml"), help="of the gateways")
     given = parser.parse_args(argv)
-    folder = Path(os.environ.get("GATEWAY_DATA_DIR") or "var") / FOLDER
+    data_dir = Path(os.environ.get("GATEWAY_DATA_DIR") or "var")
+    folder = note.replicas_of(data_dir) or data_dir / FOLDER
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())

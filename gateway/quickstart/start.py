@@ -53,7 +53,8 @@ async def _welcome(app: App, url: str) -> None:
     key = await _key(app, note.read(data_dir).get("GATEWAY_KEY"))
     link, _ = await app.registry.people.make_link(LOCAL_OPERATOR, by=None)
     console = app.site.sign_in_url(link)
-    note.write(data_dir, {"GATEWAY_URL": url, "GATEWAY_KEY": key, "GATEWAY_CONSOLE": console})
+    shown = {"GATEWAY_URL": url, "GATEWAY_KEY": key, "GATEWAY_CONSOLE": console}
+    note.write(data_dir, shown | {"GATEWAY_DATA_DIR": str(data_dir.absolute())})
     print(page(url, key, console, data_dir), flush=True)  # noqa: T201 - this is what the command is for
 
 

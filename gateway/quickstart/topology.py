@@ -20,7 +20,7 @@ import httpx
 import yaml
 
 from gateway.errors import Refusal
-from gateway.quickstart.child import START_S, Server
+from gateway.quickstart.child import START_S, Server, check_free
 from gateway.quickstart.ledger_child import ledger
 from gateway.quickstart.opa_server import OpaServer
 from gateway.quickstart.opa_server import find as find_opa
@@ -135,6 +135,8 @@ class Topology:
 
     def start(self) -> None:
         """Start everything; returns once the balancer reaches a gateway that is ready. Raises Refusal."""
+        # Else the gateways wait for policies that OPA fetches through the balancer, and a minute later one says so.
+        check_free(self.balancer.port, "stop what listens there, or choose another: make replicas PORT=9000")
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             self._start()

@@ -45,7 +45,9 @@ def _sdks() -> None:
 
 def demo(data_dir: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [str(SDK), "-m", "gateway.quickstart.demo", "--gateway", str(COMMAND), *options]
-    environment = {**os.environ, "GATEWAY_DATA_DIR": str(data_dir)}
+    # As in a shell that sourced the environment of other replicas: the story must not verify their trail.
+    of_others = {"GATEWAY_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "GATEWAY_KEYS_DIR": "/nonexistent"}
+    environment = {**os.environ, **of_others, "GATEWAY_DATA_DIR": str(data_dir)}
     if (data_dir.parent / "scratch").is_dir():
         environment["TMPDIR"] = str(data_dir.parent / "scratch")
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110, check=False)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -48,4 +51,27 @@ def test_an_address_stands_in_the_note_as_it_is_for_scripts_that_read_it_without
     console = "http://127.0.0.1:8080/console/login?token=abc_-"
     note.write(tmp_path, {"GATEWAY_CONSOLE": console, "GATEWAY_DATA_DIR": "a b"})
     lines = (tmp_path / note.NAME).read_text().splitlines()
-    assert lines == [f"GATEWAY_CONSOLE={console}", "GATEWAY_DATA_DIR='a b'"]
+    assert lines == [f"GATEWAY_CONSOLE={console}", "GATEWAY_DATA_DIR='a b'", "export GATEWAY_DATA_DIR='a b'"]
+    assert note.read(tmp_path)["GATEWAY_DATA_DIR"] == "a b"
+    sourced = f". {shlex.quote(str(tmp_path / note.NAME))}; env | grep -c ^GATEWAY_; env | grep ^GATEWAY_DATA_DIR="
+    said = subprocess.run(
+        ["sh", "-c", sourced], capture_output=True, text=True, check=True, env={"PATH": os.environ["PATH"]}
+    )
+    assert said.stdout.split("\n")[:2] == ["1", "GATEWAY_DATA_DIR=a b"]
+
+
+def test_a_shell_that_sourced_the_replicas_note_is_known(tmp_path: Path) -> None:
+    one = tmp_path / "replicas" / "gateway-1"
+    one.mkdir(parents=True)
+    assert note.replicas_of(one) is None
+    note.write(one.parent, {"GATEWAY_DATA_DIR": str(one), "GATEWAY_DATABASE_URL": "postgresql://x"})
+    assert note.replicas_of(one) == one.parent
+    assert note.replicas_of(one.parent) is None
+
+
+def test_the_first_block_of_the_readme_can_be_pasted_whole() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    blocks = [block.splitlines() for block in re.findall(r"```bash\n(.*?)```", readme, re.DOTALL)]
+    assert blocks[0] == ["make run"]
+    serving = ("make run", "make replicas")
+    assert not [block for block in blocks if len(block) > 1 and any(line.startswith(serving) for line in block)]

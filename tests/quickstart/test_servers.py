@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,9 @@ import pytest
 import redis
 
 from gateway.errors import Refusal
-from gateway.quickstart.child import Server, free_port
+from gateway.quickstart.child import Server, check_free, free_port
 from gateway.quickstart.servers import PostgresServer, RedisServer
+from gateway.quickstart.topology import Topology
 
 ROOT = Path(__file__).parents[2]
 
@@ -135,3 +137,15 @@ def test_a_server_that_does_not_come_up_says_why(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match=r"ended while it started.*no such setting"):
         server.start()
     assert not server.runs
+
+
+def test_a_port_in_use_is_said_before_anything_starts(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        topology = Topology(tmp_path / "replicas", port=port)
+        with pytest.raises(Refusal, match=f"Port {port} of 127.0.0.1 is in use; stop what listens there"):
+            topology.start()
+        assert not (tmp_path / "replicas").exists()
+    check_free(port, "nothing")

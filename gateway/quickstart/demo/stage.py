@@ -52,15 +52,21 @@ class Stage(NamedTuple):
                 text=True,
                 timeout=COMMAND_S,
                 check=False,
-                env=os.environ | self.environment,
+                env=_elsewhere() | self.environment,
             )
         except (OSError, subprocess.TimeoutExpired) as failed:
             raise NotAsTold(f"`{self.command} {' '.join(arguments)}` could not be run: {failed}.") from failed
 
 
+def _elsewhere() -> dict[str, str]:
+    """Our environment without what it says of a gateway: it may be another one, as in a shell that sourced a note."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+
+
 def running(command: Path, data_dir: Path) -> Stage | None:
     """The gateway that `data_dir` tells of, or else the replicas below it: ready, and knowing the key they tell."""
-    return _stage(command, data_dir) or _stage(command, data_dir / REPLICAS)
+    replicas = note.replicas_of(data_dir) or data_dir / REPLICAS
+    return _stage(command, data_dir) or _stage(command, replicas)
 
 
 def _stage(command: Path, data_dir: Path) -> Stage | None:
@@ -72,7 +78,7 @@ def _stage(command: Path, data_dir: Path) -> Stage | None:
     if not _answers(f"{url}/api/v1/me", key):
         return None
     # Replicas have a data directory each; the note names the one to ask.
-    return Stage(url, key, command, Path(values.get("GATEWAY_DATA_DIR", data_dir)), values)
+    return Stage(url, key, command, Path(values.pop("GATEWAY_DATA_DIR", data_dir)), values)
 
 
 @contextlib.contextmanager
@@ -82,10 +88,9 @@ def own(command: Path, config: Path) -> Iterator[Stage]:
         data_dir = Path(folder) / "var"
         printed = Path(folder) / "printed"
         start = [str(command), "quickstart", "--port", "0", "--config", str(config), "--data-dir", str(data_dir)]
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
         with printed.open("w") as output:
             child = subprocess.Popen(  # noqa: S603 - our own command
-                start, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=clean, start_new_session=True
+                start, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=_elsewhere(), start_new_session=True
             )
         try:
             yield _ready(child, command, data_dir, printed)
