@@ -109,7 +109,7 @@ class Looking:
         """How many cases there are, up to `MAX_COUNTED`; None: more."""
         # Only constants of this module enter the text; every value is bound.
         condition = f"WHERE {' AND '.join(where)} " if where else ""
-        statement = f"SELECT count(*) FROM (SELECT 1 FROM approval_case {condition}LIMIT ?) AS some"  # noqa: S608
+        statement = f"SELECT count(*) FROM (SELECT 1 FROM approval_case {condition}LIMIT ?) AS counted"  # noqa: S608
         given = (*values, MAX_COUNTED + 1)
         (count,) = await self._reads.read(lambda db: db.execute(statement, given).fetchone())
         return int(count) if count <= MAX_COUNTED else None

@@ -203,7 +203,7 @@ def _query(connection: Connection, tenant: str, wanted: Filter) -> Page:
 
 def _count(connection: Connection, clauses: list[str], values: list[Any]) -> int | None:
     some = f"SELECT 1 FROM record_view AS view WHERE {' AND '.join(clauses)} LIMIT ?"  # noqa: S608
-    (count,) = connection.execute(f"SELECT count(*) FROM ({some}) AS some", (*values, MAX_COUNTED + 1)).fetchone()  # noqa: S608
+    (count,) = connection.execute(f"SELECT count(*) FROM ({some}) AS counted", (*values, MAX_COUNTED + 1)).fetchone()  # noqa: S608
     return int(count) if count <= MAX_COUNTED else None
 
 

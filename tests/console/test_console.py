@@ -105,7 +105,7 @@ async def test_recent_actions_show_who_did_what_under_which_rule(running: Runnin
         assert text.count("<tr>") == 3
         assert f"/console/activity/{action}" in text
         assert "Ask the model demo" in text
-        assert "for ada" in text
+        assert "for <bdi>ada</bdi>" in text
         assert "model_not_found" in text
         assert "succeeded" in text
         assert refused.status_code == 404
