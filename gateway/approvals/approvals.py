@@ -134,12 +134,15 @@ class Approvals(Meeting):
         return await self._change(before, self._machine.cancel(case_id, by=by, why=why), person=by if person else None)
 
     async def reconcile(self, case_id: str, person: str, *, outcome: str, note: str) -> Case:
-        """A person says what became of an unknown outcome. Raises `decided`, `malformed`."""
+        """A reviewer says what became of an unknown outcome; the case as it stands then, unknown until enough agree.
+
+        Raises `decided`, `malformed`, `forbidden`, `separation_of_duties`, `not_found`.
+        """
         _check_text(note)
         if outcome not in (State.SUCCEEDED, State.FAILED) or not note.strip():
             raise Refusal("malformed", "Say what became of it, succeeded or failed, and in a note how you know.")
         before = await self.case(case_id)
-        return await self._change(before, self._machine.reconcile(case_id, State(outcome), note), person=person)
+        return await self._change(before, self._machine.reconcile(case_id, person, State(outcome), note), person=person)
 
     # ------------------------------------------------------------ the path
 

@@ -2,7 +2,7 @@
 
 The words are the design's; the states are one line with two ends: what people decide, and what became of it.
 
-    pending ──► approved ──► executing ──► succeeded | failed | unknown ──► (a person reconciles) succeeded | failed
+    pending ──► approved ──► executing ──► succeeded | failed | unknown ──► (people reconcile) succeeded | failed
        ├──► denied | expired | cancelled                        approved ──► pending (more is asked now than was given)
        └──► (also from approved) invalidated
 
@@ -98,6 +98,7 @@ class Vote(msgspec.Struct, frozen=True, kw_only=True):
     reason: str  # for the trail
     guidance: str  # for the agent
     ts_ns: int
+    makers: tuple[str, ...] = ()  # who else could have cast it, since they made the session
     counts: bool = True  # False: it was on another card than the one that is shown now
 
 
@@ -108,6 +109,18 @@ class Comment(msgspec.Struct, frozen=True, kw_only=True):
     person: str
     text: str
     ts_ns: int
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What one reviewer found out of an attempt whose outcome is unknown. A person's last one counts."""
+
+    id: str
+    person: str
+    outcome: State  # SUCCEEDED or FAILED
+    note: str  # how they know; the agent is told
+    fence: int  # of the attempt
+    ts_ns: int
+    makers: tuple[str, ...] = ()  # as of a vote
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,6 +161,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     released_to: str | None = None  # id of the model call whose answer a released proposal stood in
     written: int | None = None  # the order in which cases were opened
     votes: int = 0  # how many it was given, on whichever card
+    findings: tuple[Finding, ...] = ()  # oldest first
 
     @property
     def agent_id(self) -> str:
@@ -162,6 +176,17 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         """What stands in its records of what people are asked, so that its row can be held against them."""
         requirement = hashlib.sha256(msgspec.json.encode(self.requirement)).hexdigest()
         return {"presented_digest": self.presented_digest, "requirement_digest": f"sha256:{requirement}"}
+
+    @property
+    def reconciled_by(self) -> tuple[Quorum, ...]:
+        """Who must agree on an unknown outcome: as many as had to approve, and one where nobody had to."""
+        return self.requirement.quorum or (Quorum(),)
+
+    @property
+    def found(self) -> tuple[Finding, ...]:
+        """What each person found last of the attempt whose outcome is unknown, oldest first."""
+        last = {one.person: one for one in self.findings if one.fence == self.fence}
+        return tuple(one for one in self.findings if last.get(one.person) is one)
 
     @property
     def outcome(self) -> str:

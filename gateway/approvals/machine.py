@@ -20,6 +20,7 @@ from gateway.approvals.case import (
     Choice,
     Comment,
     Ending,
+    Finding,
     Note,
     Quorum,
     Requirement,
@@ -35,8 +36,8 @@ from gateway.store.interface import Connection
 
 _NANOS = 1_000_000_000
 Change = Callable[[Connection], Note]
-OnRecord = Callable[[Connection, str], tuple[int, int] | None]
-"""The attempts and votes of an open case as the log has them; None where it has ended."""
+OnRecord = Callable[[Connection, str], tuple[int, int, int] | None]
+"""The attempts, votes and findings of an open case as the log has them; None where it has ended."""
 DeletedOnRecord = Callable[[Connection, str | None], Mapping[str, str]]
 """Cases that are open on record and have no row, perhaps only those of one digest: ID -> digest."""
 _replace = msgspec.structs.replace
@@ -91,7 +92,7 @@ class Machine:
                     "stale", "The case is not what you were shown any more; look again, then decide.", detail=_of(case)
                 )
             standings = self._as_of_now(db)
-            self._check_voter(case, person, standings)
+            self._check_decider(case, person, standings, case.requirement.quorum)
             votes = self._rows.votes(db, case)
             earlier = next((vote for vote in votes if vote.person == person and vote.counts), None)
             if earlier is not None:
@@ -159,7 +160,8 @@ class Machine:
 
     def counts_today(self, case: Case, person: str, standings: Standings) -> bool:
         """Whether a person's vote counts for any quorum of a case today."""
-        return hindrance(case, person, standings(person), self._owners(case.agent_id)) is None
+        owners = self._owners(case.agent_id)
+        return hindrance(case, person, standings(person), owners, case.requirement.quorum) is None
 
     def _as_of_now(self, db: Connection) -> Standings:
         return lambda person: self._standing(db, person)
@@ -181,8 +183,8 @@ class Machine:
         expires_ns = max(case.expires_ns, now_ns + case.requirement.ttl_s * _NANOS)
         return _replace(case, state=State.APPROVED, decided_ns=now_ns, expires_ns=expires_ns)
 
-    def _check_voter(self, case: Case, person: str, standings: Standings) -> None:
-        match hindrance(case, person, standings(person), self._owners(case.agent_id)):
+    def _check_decider(self, case: Case, person: str, standings: Standings, quorums: Sequence[Quorum]) -> None:
+        match hindrance(case, person, standings(person), self._owners(case.agent_id), quorums):
             case "no_reviewer":
                 raise Refusal(
                     "forbidden", f"{person} is not a reviewer; an operator can give the role with `gateway people add`."
@@ -194,7 +196,7 @@ class Machine:
                     detail=_of(case),
                 )
             case "group":
-                raise Refusal("forbidden", f"Only members of {groups_of(case)} decide this case.", detail=_of(case))
+                raise Refusal("forbidden", f"Only members of {groups_of(quorums)} decide this case.", detail=_of(case))
 
     def _counts(self, case: Case, person: str, quorum: Quorum, standings: Standings) -> bool:
         return counts(case, person, quorum, standings(person), self._owners(case.agent_id))
@@ -339,8 +341,12 @@ class Machine:
 
         return change
 
-    def reconcile(self, case_id: str, outcome: State, note: str) -> Change:
-        """A person found out what became of an unknown attempt. Raises `decided`."""
+    def reconcile(self, case_id: str, person: str, outcome: State, note: str) -> Change:
+        """A reviewer found out what became of an unknown attempt. Raises `decided`, `forbidden`,
+        `separation_of_duties`, `not_found`.
+
+        It ends the case once as many agree as had to approve it. Until then a person may find otherwise.
+        """
 
         def change(db: Connection) -> Note:
             case = self._load(db, case_id)
@@ -348,11 +354,42 @@ class Machine:
                 raise Refusal(
                     "decided", f"The case is {case.state}; only an unknown outcome is reconciled.", detail=_of(case)
                 )
-            self._move(db, case, self._ended(case, outcome, code="decided", why=note))
-            self._rows.drop_ending(db, case.id)  # it told that nobody knows
-            return Note("case.reconciled", {"outcome": outcome.value, "note": note})
+            standings = self._as_of_now(db)
+            self._check_decider(case, person, standings, case.reconciled_by)
+            if any((one.person, one.outcome) == (person, outcome) for one in case.found):
+                found, labels = case, {"outcome": outcome.value, "by": "findings that were there"}
+            else:
+                finding = Finding(
+                    id=self._new_id(),
+                    person=person,
+                    outcome=outcome,
+                    note=note,
+                    fence=case.fence,
+                    ts_ns=self._clock.now_ns(),
+                )
+                found = _replace(case, findings=(*case.findings, finding))
+                labels = {"outcome": outcome.value, "note": note, "finding": finding.id}
+            ended = self._reconciled(found, outcome, standings)
+            if ended is None and found is case:
+                raise Refusal(
+                    "decided", f"You have found already that it {outcome}; others must agree.", detail=_of(case)
+                )
+            self._move(db, case, ended or found)
+            if ended is not None:
+                self._rows.drop_ending(db, case.id)  # it told that nobody knows
+            return Note("case.found" if ended is None else "case.reconciled", labels)
 
         return change
+
+    def _reconciled(self, case: Case, outcome: State, standings: Standings) -> Case | None:
+        """The case with this outcome, where enough reviewers found it; else None."""
+        agreeing = [one for one in case.found if one.outcome is outcome]
+        people = [one.person for one in agreeing]
+        if not enough(case.reconciled_by, people, lambda who, quorum: self._counts(case, who, quorum, standings)):
+            return None
+        ended = self._ended(case, outcome, code="decided", why=" ".join(dict.fromkeys(one.note for one in agreeing)))
+        # What was not done may be asked for again, and is decided as if it never had been: no vote carries over.
+        return _replace(ended, told_until_ns=None) if outcome is State.FAILED else ended
 
     # ------------------------------------------------------------ parts
 
@@ -380,9 +417,12 @@ class Machine:
         found = self._on_record(db, case.id)
         if found is None:
             self._rows.outdated(case, f"is {case.state}, and has ended on record")
-        elif case.fence < found[0] or case.votes < found[1]:
+        has = (case.fence, case.votes, len(case.findings))
+        if any(mine < said for mine, said in zip(has, found, strict=True)):
             self._rows.outdated(
-                case, f"has {case.fence} attempts and {case.votes} votes, and on record {found[0]} and {found[1]}"
+                case,
+                f"has {has[0]} attempts, {has[1]} votes and {has[2]} findings, and on record {found[0]}, {found[1]} and"
+                f" {found[2]}",
             )
 
     def _still_open(self, case: Case) -> None:

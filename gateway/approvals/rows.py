@@ -10,7 +10,19 @@ import msgspec
 import structlog
 
 from gateway.actions import Action, Kind
-from gateway.approvals.case import OPEN, Attempt, Card, Case, Choice, Comment, Ending, Requirement, State, Vote
+from gateway.approvals.case import (
+    OPEN,
+    Attempt,
+    Card,
+    Case,
+    Choice,
+    Comment,
+    Ending,
+    Finding,
+    Requirement,
+    State,
+    Vote,
+)
 from gateway.approvals.sealing import Sealing
 from gateway.errors import Refusal
 from gateway.store.interface import Connection
@@ -33,6 +45,8 @@ class Asked(msgspec.Struct, frozen=True):
 _SET = ", ".join(f'"{name}" = ?' for name in _COLUMNS if name != "id")
 _encode = msgspec.json.encode
 _decode_asked = msgspec.json.Decoder(Asked).decode
+_decode_names = msgspec.json.Decoder(tuple[str, ...]).decode
+_decode_findings = msgspec.json.Decoder(tuple[Finding, ...]).decode
 _decode_requirement = msgspec.json.Decoder(Requirement).decode
 _decode_ending = msgspec.json.Decoder(Ending).decode
 
@@ -142,9 +156,10 @@ class Rows:
                 reason=reason,
                 guidance=guidance,
                 ts_ns=ts_ns,
+                makers=() if makers is None else _decode_names(makers),
                 counts=presented == case.presented_digest,
             )
-            for id_, _, person, choice, presented, reason, guidance, ts_ns in found
+            for id_, _, person, choice, presented, reason, guidance, ts_ns, makers in found
         ]
 
     def add_vote(self, db: Connection, case_id: str, vote: Vote) -> None:
@@ -160,6 +175,7 @@ class Rows:
             reason=vote.reason,
             guidance=vote.guidance,
             ts_ns=vote.ts_ns,
+            makers=_encode(vote.makers).decode() if vote.makers else None,
         )
         if added != 1:  # somebody else put a vote of this person there, which did not count
             raise _foreign(case_id)
@@ -259,6 +275,7 @@ class Rows:
             released_to=of["released_to"],
             written=of["written"],
             votes=of["votes"],
+            findings=() if of["findings"] is None else _decode_findings(of["findings"]),
         )
 
     # ------------------------------------------------------------ writing
@@ -338,6 +355,7 @@ class Rows:
             "released_to": case.released_to,
             "written": case.written,
             "votes": case.votes,
+            "findings": _encode(case.findings).decode() if case.findings else None,
         }
         return {name: of[name] for name in _COLUMNS}
 

@@ -202,10 +202,11 @@ class Appending:
         waiting = self._unplaced(connection)
         return self.recorder.open_intents(connection, waiting)
 
-    def case_on_record(self, connection: Connection, case_id: str) -> tuple[int, int] | None:
-        """The attempts and votes of an open case as the log has them, inside a transaction; None where it has ended."""
+    def case_on_record(self, connection: Connection, case_id: str) -> tuple[int, int, int] | None:
+        """The attempts, votes and findings of an open case as the log has them, inside a transaction; None where it has
+        ended."""
         said = self.recorder.case(connection, case_id, self._unplaced(connection, case_id))
-        return None if said is None else (said.attempts, said.votes)
+        return None if said is None else (said.attempts, said.votes, said.findings)
 
     def deleted_cases(self, connection: Connection, digest: str | None = None) -> dict[str, str]:
         """Cases that are open on record and whose rows are gone, perhaps only those of one identity: ID -> digest.

@@ -6,6 +6,7 @@ and only those that stood still are compared, so a decision in between is no fin
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
@@ -15,7 +16,7 @@ from gateway.store.interface import Connection
 
 _ROWS = (
     'SELECT id, state, version, agent, action_id, kind, server, tool, digest, definition_digest, "user",'
-    " presented_digest, requirement, open, fence FROM approval_case"
+    " presented_digest, requirement, open, fence, {findings} FROM approval_case"
 )
 _VOTES = "SELECT id, case_id, person, choice, presented_digest FROM case_vote"
 _COMMENTS = "SELECT id, case_id, person FROM case_comment"
@@ -32,6 +33,7 @@ _AFTER: dict[str, frozenset[str]] = {
     "case.reopened": frozenset({"approved"}),
     "action.intent": frozenset({"executing"}),
 }
+_SCHEMA = "0008"  # whose columns are read here
 OPEN_STATES = frozenset({"pending", "approved", "executing", "unknown"})
 _RUNNING = frozenset({"executing", "unknown"})
 # What a result leaves: a failure that certainly did nothing leaves the case approved; one that the gateway made up
@@ -56,6 +58,7 @@ class _Told:
             "user": actor.get("user"),
         }
         self.bound = _bound(labels)
+        self.findings: list[tuple[Any, ...]] = []  # ID, person, outcome
         self.attempts = int(leaf["type"] == "action.result")  # one that began without a case, and got lost
 
 
@@ -64,7 +67,9 @@ class CaseCheck:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._before = self._read(_ROWS)
+        older = is_older(connection)
+        self._rows = _ROWS.format(findings="NULL" if older else "findings")
+        self._before = self._read(self._rows)
         self._votes_before = self._read(_VOTES)
         self._comments_before = self._read(_COMMENTS)
         self._told: dict[str, _Told] = {}
@@ -90,13 +95,16 @@ class CaseCheck:
                 told.facts["definition_digest"] = labels.get("definition_digest")
             if type_ == "case.commented":
                 self._comments[labels.get("comment", "")] = (case, (leaf["actor"] or {}).get("user"))
+            if "finding" in labels:
+                person = (leaf["actor"] or {}).get("user")
+                told.findings.append((labels["finding"], person, labels.get("outcome")))
             if "vote" in labels:
                 person = (leaf["actor"] or {}).get("user")
                 self._votes[labels["vote"]] = (case, person, labels.get("choice"), labels.get("presented_digest"))
 
     def wrong(self) -> Iterator[Wrong]:
         """All records were seen."""
-        after = self._read(_ROWS)
+        after = self._read(self._rows)
         attempts = dict(self._read(_ATTEMPTS))
         for case in sorted(self._told.keys() - {row[0] for row in after}):
             yield Wrong("approval_case", case, f"the case {case} is on record, but is not there")
@@ -118,7 +126,7 @@ class CaseCheck:
                 yield Wrong("case_comment", str(comment), f"no record says that {person} wrote the comment {comment}")
 
     def _fault(self, row: tuple[Any, ...], attempts: int) -> str | None:
-        case, state, _, *rest, presented, requirement, is_open, fence = row
+        case, state, _, *rest, presented, requirement, is_open, fence, findings = row
         told = self._told.get(case)
         if told is None:
             return f"is {state}, but no record says that it was opened"
@@ -131,12 +139,30 @@ class CaseCheck:
             return "was shown otherwise, or asks for other people, than recorded"
         if is_open != (state in OPEN_STATES):
             return f"is {state}, but {'open' if is_open else 'not open'}"
+        if (told.findings or None) != _findings(findings):
+            return "has other findings of its outcome than recorded"
         if not told.attempts == attempts == fence:
             return f"has {attempts} attempts and the fence {fence}, but {told.attempts} are on record"
         return None
 
     def _read(self, rows: str) -> set[tuple[Any, ...]]:
         return set(self._connection.execute(rows))
+
+
+def is_older(connection: Connection) -> bool:
+    """Whether the database is of a version without the columns that came last."""
+    version = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    return version is None or str(version[0]) < _SCHEMA
+
+
+def _findings(text: Any) -> list[tuple[Any, ...]] | None:
+    """Those of a row, as records name them; None: it has none."""
+    if text is None:
+        return None
+    try:
+        return [(one["id"], one["person"], one["outcome"]) for one in json.loads(text)]
+    except (TypeError, ValueError, KeyError, RecursionError):
+        return [(repr(text),)]
 
 
 def _bound(labels: dict[str, str]) -> tuple[str | None, str | None] | None:

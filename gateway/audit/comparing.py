@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.audit.recorded import Recorded
+from gateway.audit.recorded import CaseSaid, Recorded
 from gateway.store.interface import Connection
 from gateway.store.macs import COVERED, RowMacs, key_of
 
@@ -121,14 +121,22 @@ def _cases(recorded: Recorded, db: Connection, macs: RowMacs) -> None:
         elif of["state"] not in said.states:
             on_record = " or ".join(sorted(said.states))
             macs.distrust("approval_case", row, f"is {of['state']}, and on record it is {on_record}")
-        elif (of["fence"], of["votes"]) != (said.attempts, said.votes):
-            macs.distrust(
-                "approval_case",
-                row,
-                f"has {of['fence']} attempts and {of['votes']} votes, and on record {said.attempts} and {said.votes}",
-            )
+        elif (found := (of["fence"], of["votes"], _count(of["findings"]))) != _counts(said):
+            macs.distrust("approval_case", row, f"has {_told(*found)}, and on record {_told(*_counts(said))}")
         else:
             macs.saw("approval_case", of["id"], of["version"])
     there = {row[0] for row in db.execute("SELECT id FROM approval_case")}
     for case in recorded.state.cases.keys() - there:
         macs.report("approval_case", case, "is open on record, and was deleted")
+
+
+def _counts(said: CaseSaid) -> tuple[int, int, int]:
+    return said.attempts, said.votes, said.findings
+
+
+def _count(findings: str | None) -> int:
+    return 0 if findings is None else len(msgspec.json.decode(findings))
+
+
+def _told(attempts: int, votes: int, findings: int) -> str:
+    return f"{attempts} attempts, {votes} votes and {findings} findings"

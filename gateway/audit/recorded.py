@@ -94,12 +94,13 @@ class AgentSaid(msgspec.Struct):
 
 
 class CaseSaid(msgspec.Struct):
-    """An open case: the states that it may be in, its attempts and its votes."""
+    """An open case: the states that it may be in, and how many attempts, votes and findings it has."""
 
     states: frozenset[str]
     digest: str = ""
     attempts: int = 0
     votes: int = 0
+    findings: int = 0
     at_ns: int = 0  # of the last record
 
 
@@ -253,6 +254,7 @@ class Recorded:
             said.states = next_states(said.states, leaf)
             said.attempts += type_ == "action.intent"
             said.votes += "vote" in leaf["labels"]
+            said.findings += "finding" in leaf["labels"]
             said.at_ns = nanoseconds(leaf["ts"])
             if not said.states & OPEN_STATES:
                 del cases[case]

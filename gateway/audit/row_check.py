@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from gateway.audit.case_check import is_older
 from gateway.audit.recorded import Names, Recorded
 from gateway.audit.wrong import Wrong
 from gateway.store.interface import Connection
@@ -26,8 +27,7 @@ _KEPT_ALWAYS = ("agent:", "user:")  # levels whose days and months are counted w
 
 def unsealed(connection: Connection) -> set[str] | None:
     """Tables whose rows have no codes yet; None where the database is of a version without codes."""
-    version = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    if version is None or str(version[0]) < "0007":
+    if is_older(connection):
         return None
     return {str(name) for (name,) in connection.execute("SELECT name FROM unsealed")}
 

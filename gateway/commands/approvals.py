@@ -192,6 +192,9 @@ def reconcile(
 ) -> None:
     """Say what became of cases whose outcome is unknown, after you looked where it would show.
 
+    Whoever may not vote on a case may not reconcile it. A case ends once as many reviewers agree as had to approve it.
+    After `failed`, an identical call is decided again and needs new votes.
+
     Several cases may share an outcome. One that can't be reconciled is reported, and the others go on.
 
     \b
@@ -212,7 +215,7 @@ def reconcile(
         except CommandError as fault:
             faults.append(fault)
     if ended:
-        text = "\n".join(f"{one['id']} is {one['state']}." for one in ended)
+        text = "\n".join(_reconciled(one, outcome) for one in ended)
         show(ended[0] if len(cases) == 1 else ended, as_json, text)
     for earlier in faults[:-1]:
         print(safe(earlier.message), file=sys.stderr)
@@ -247,6 +250,13 @@ def _id(api: Api, given: str) -> str:
 
 def _path(case_id: str, then: str = "") -> str:
     return f"/approvals/{quote(case_id, safe='')}{f'/{then}' if then else ''}"
+
+
+def _reconciled(case: dict[str, Any], outcome: str) -> str:
+    if case["state"] != "unknown":
+        return f"{case['id']} is {case['state']}."
+    agree = sum(one["counts"] and one["outcome"] == outcome for one in case["findings"])
+    return f"{case['id']} is still unknown: {agree} of {case['findings_needed']} reviewers found that it {outcome}."
 
 
 # ------------------------------------------------------------ voting
@@ -322,6 +332,9 @@ def _card(case: dict[str, Any]) -> Iterator[str]:
         said = "".join(f", {name}: {one[name]}" for name in ("reason", "guidance") if one[name])
         counts = "" if one["counts"] else " (on an earlier card; does not count)"
         yield _one_line(f"vote      {one['time'][:19]}Z {one['person']}: {one['choice']}{counts}{said}")
+    for one in case["findings"]:
+        counts = "" if one["counts"] else " (changed since)"
+        yield _one_line(f"finding   {one['time'][:19]}Z {one['person']}: {one['outcome']}{counts}, {one['note']}")
     for one in case["comments"]:
         yield _one_line(f"comment   {one['time'][:19]}Z {one['person']}: {one['text']}")
     for one in case["attempts"]:
@@ -332,6 +345,8 @@ def _card(case: dict[str, Any]) -> Iterator[str]:
     yield f"digest    {case['presented_digest']}"
     if pending and not case["may_decide"]["ok"]:
         yield _one_line(f"you       {case['may_decide']['why']}")
+    if case["state"] == "unknown" and not case["may_reconcile"]["ok"]:
+        yield _one_line(f"you       {case['may_reconcile']['why']}")
 
 
 def _unusual(case: dict[str, Any]) -> Iterator[str]:

@@ -110,7 +110,9 @@ def _who_decides(path: Path, config: Config, data_dir: Path | None) -> list[Prob
 
     known = None if data_dir is None else deciders.reviewers(data_dir)
     document, _ = documents.load(path)
-    return [] if known is None or document is None else list(deciders.nobody_left(document, config, known))
+    if data_dir is None or known is None or document is None:
+        return []
+    return list(deciders.nobody_left(document, config, known, deciders.registered(data_dir) or ()))
 
 
 def _text(value: Any, key: str, default: str) -> str:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from gateway.approvals.deciders import plain
 from gateway.audit.keys import rows_key
 from gateway.config import Agent, Config
 from gateway.documents import Document, Problem
@@ -30,12 +31,13 @@ class Reviewer(NamedTuple):
 
 
 class Registered(NamedTuple):
-    """An agent in the database, and what it belongs to."""
+    """An agent in the database, what it belongs to, and who owns it."""
 
     id: str
     team: str
     tier: str
     use_case: str
+    owners: frozenset[str]
 
 
 def reviewers(data_dir: Path) -> list[Reviewer] | None:
@@ -69,22 +71,30 @@ def registered(data_dir: Path) -> list[Registered] | None:
         return None
     try:
         with closing(open_for_reading(path)) as connection:
-            rows = connection.execute("SELECT id, team, tier, use_case FROM agent WHERE source = 'api'").fetchall()
-    except sqlite3.Error:
+            rows = connection.execute(
+                "SELECT id, team, tier, use_case, owners FROM agent WHERE source = 'api'"
+            ).fetchall()
+        return [
+            Registered(id_, team, tier, use_case, frozenset(_owners_of(owners)))
+            for id_, team, tier, use_case, owners in rows
+        ]
+    except (sqlite3.Error, msgspec.DecodeError):
         return None
-    return [Registered(*row) for row in rows]
 
 
-def nobody_left(document: Document, config: Config, known: Iterable[Reviewer]) -> Iterator[Problem]:
-    """Agents, and groups for an agent, that no reviewer may decide for."""
+def nobody_left(
+    document: Document, config: Config, known: Iterable[Reviewer], agents: Iterable[Registered] = ()
+) -> Iterator[Problem]:
+    """Agents, and groups for an agent, that no reviewer may decide for. `agents`: those of the database."""
     everybody = list(known)
-    for index, agent in enumerate(config.agents):
-        owners = _owners(agent)
-        left = [one for one in everybody if one.id.casefold() not in owners]
+    asking = [(("agents", index), agent.id, _owners(agent)) for index, agent in enumerate(config.agents)]
+    for place, agent_id, owners in (*asking, *((("agents",), one.id, one.owners) for one in agents)):
+        left = [one for one in everybody if plain(one.id) not in owners]
         if not left:
             yield document.problem(
-                ("agents", index),
-                f"Nobody may decide what the agent {agent.id} has to ask for: no reviewer is left who does not own it.",
+                place,
+                f"Nobody may decide what the agent {agent_id} has to ask for, or find out what became of a call whose"
+                " outcome is unknown: no reviewer is left who does not own it.",
                 "Add one: gateway people add NAME --role reviewer.",
                 warning=True,
             )
@@ -93,15 +103,19 @@ def nobody_left(document: Document, config: Config, known: Iterable[Reviewer]) -
             if not any(group in one.groups for one in left):
                 yield document.problem(
                     ("approvals", "groups"),
-                    f"Nobody of the group {group!r} may decide for the agent {agent.id}.",
+                    f"Nobody of the group {group!r} may decide for the agent {agent_id}.",
                     f"Add a member who does not own it: gateway people add NAME --role reviewer --group {group}.",
                     warning=True,
                 )
 
 
-def _owners(agent: Agent) -> set[str]:
+def _owners(agent: Agent) -> frozenset[str]:
     held: Mapping[str, str] = agent.owners.model_dump()
-    return {person.casefold() for person in held.values() if person}
+    return frozenset(plain(person) for person in held.values() if person)
+
+
+def _owners_of(text: str) -> Iterator[str]:
+    return (plain(person) for person in msgspec.json.decode(text, type=dict[str, str]).values() if person)
 
 
 def _strings(text: str) -> list[str]:

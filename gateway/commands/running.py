@@ -142,8 +142,8 @@ def migrate_shared(process: Process) -> bool:
 
 
 def _require_stopped(db: Connection, found: str | None) -> None:
-    """Replicas of a version that writes rows without codes must not run any more. Raises CommandError."""
-    if found is None or not "0004" <= found < "0007":
+    """Replicas of a version that has other codes of rows, or none, must not run any more. Raises CommandError."""
+    if found is None or not "0004" <= found < "0008":
         return
     from gateway.store.postgres.database import NOW
 
@@ -151,8 +151,8 @@ def _require_stopped(db: Connection, found: str | None) -> None:
     (running,) = db.execute(alive).fetchone()
     if running:
         raise CommandError(
-            f"{running} replicas of the version before still run and would write rows without codes: stop all of them, "
-            "run `gateway migrate` again, then start the new version."
+            f"{running} replicas of the version before still run and would not understand the codes of rows: stop all "
+            "of them, run `gateway migrate` again, then start the new version."
         )
 
 

@@ -19,7 +19,7 @@ from gateway.approvals.case import State
 from gateway.clock import rfc3339
 from gateway.console import case_view
 from gateway.console.pages import APPROVALS, CASE_READERS, HEADERS, READERS, Pages
-from gateway.doors.admin.approvals import cast_vote, show, summaries
+from gateway.doors.admin.approvals import cast_vote, say_found, show, summaries
 from gateway.doors.admin.parts import Parts
 from gateway.doors.admin.people_in import require
 from gateway.doors.admin.schemas import CancelIn, CommentIn, ReconcileIn, ReviewIn
@@ -30,7 +30,7 @@ from gateway.identity.signed_in import SignedIn
 
 PAGE_SIZE = 50
 OPEN, ALL = "open", "all"
-_KEEPERS = (Role.OPERATOR, Role.REVIEWER)  # who may end a case or reconcile it
+_KEEPERS = (Role.OPERATOR, Role.REVIEWER)  # who may end a case
 _ENDABLE = (State.PENDING, State.APPROVED)
 # What is refused for what stands on the page; anything else is a page of its own.
 _SHOWN_AGAIN = frozenset(("stale", "decided", "malformed", "forbidden", "separation_of_duties"))
@@ -63,7 +63,6 @@ async def queue(parts: Parts, pages: Pages, who: SignedIn, request: Request) -> 
         chosen={"status": status, "agent": agent or ""},
         waiting=waiting,
         unknown=parts.approvals.unknown_count,
-        keeps=who.may(*_KEEPERS),
         first=cursor is None,
         start=urlencode(chosen),
         more=None if found.cursor is None else urlencode({**chosen, "cursor": found.cursor}),
@@ -118,11 +117,11 @@ async def cancel(parts: Parts, pages: Pages, who: SignedIn, request: Request) ->
 
 async def reconcile(parts: Parts, pages: Pages, who: SignedIn, request: Request) -> Response:
     """Say what became of an outcome that nobody knew."""
-    require(parts, who, request, *_KEEPERS)
+    require(parts, who, request, Role.REVIEWER)
 
     async def act(case_id: str, form: Form) -> object:
         said = ReconcileIn(outcome=form.get("outcome", ""), note=form.get("note", ""))  # type: ignore[arg-type]
-        return await parts.approvals.reconcile(case_id, who.person.id, outcome=said.outcome, note=said.note)
+        return await say_found(parts, who, case_id, said)
 
     return await _did(parts, pages, who, request, act)
 
@@ -182,7 +181,7 @@ async def _page(
         refusal=refusal,
         typed=defaultdict(str, typed or {}),
         may_end=keeps and shown["state"] in _ENDABLE,
-        may_reconcile=keeps and shown["state"] == State.UNKNOWN,
+        reconciles=reads and shown["state"] == State.UNKNOWN,
         may_comment=who.may(Role.REVIEWER),
         may_read_trail=who.may(*READERS),
         **values,

@@ -102,15 +102,15 @@ class People(Register):
 
         people, links, sessions = await store.read(read)
         self._all = {}
-        for id_, tenant, name, roles, created_ns, removed_ns, groups, change_no in people:
+        for id_, tenant, name, roles, created_ns, removed_ns, groups, change_no, _given in people:
             known = tuple(Role(role) for role in msgspec.json.decode(roles, type=list[str]) if role in set(Role))
             belongs = tuple(msgspec.json.decode(groups, type=list[str]))
             self._all[id_] = Person(id_, name, known, created_ns, removed_ns, tenant, belongs, change_no)
             self._macs.saw("person", id_, change_no)
         before = {"sign_in": self._links, "console_session": self._sessions}
-        self._links = {token: _Until(person_id, expires_ns) for token, person_id, expires_ns, _ in links}
+        self._links = {token: _Until(person_id, expires_ns) for token, person_id, expires_ns, *_ in links}
         self._sessions = {
-            kept: _Until(person_id, expires_ns, created_ns) for kept, person_id, created_ns, expires_ns, _ in sessions
+            kept: _Until(person_id, expires_ns, created_ns) for kept, person_id, created_ns, expires_ns, *_ in sessions
         }
         for token in before["sign_in"].keys() - self._links.keys():
             self._macs.saw("sign_in", _id_of(token), 1)

@@ -31,7 +31,7 @@ CREATE TABLE alembic_version (
 	version_num VARCHAR(32) NOT NULL, 
 	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO "alembic_version" VALUES('0007');
+INSERT INTO "alembic_version" VALUES('0008');
 CREATE TABLE approval_case (
 	id VARCHAR NOT NULL, 
 	tenant VARCHAR NOT NULL, 
@@ -63,7 +63,7 @@ CREATE TABLE approval_case (
 	code VARCHAR, 
 	why VARCHAR NOT NULL, 
 	released_to VARCHAR, 
-	ending BLOB, written INTEGER, mac BLOB, votes INTEGER DEFAULT '0' NOT NULL, 
+	ending BLOB, written INTEGER, mac BLOB, votes INTEGER DEFAULT '0' NOT NULL, findings VARCHAR, 
 	PRIMARY KEY (id)
 );
 CREATE TABLE case_attempt (
@@ -102,7 +102,7 @@ CREATE TABLE case_vote (
 	presented_digest VARCHAR NOT NULL, 
 	reason VARCHAR NOT NULL, 
 	guidance VARCHAR NOT NULL, 
-	ts_ns INTEGER NOT NULL, mac BLOB, 
+	ts_ns INTEGER NOT NULL, mac BLOB, makers VARCHAR, 
 	PRIMARY KEY (id), 
 	UNIQUE (case_id, person, presented_digest)
 );
@@ -123,7 +123,7 @@ CREATE TABLE console_session (
 	person_id VARCHAR NOT NULL, 
 	created_ns INTEGER NOT NULL, 
 	expires_ns INTEGER NOT NULL, 
-	revoked_ns INTEGER, mac BLOB, 
+	revoked_ns INTEGER, mac BLOB, makers VARCHAR, parent VARCHAR, 
 	PRIMARY KEY (token_sha256)
 );
 CREATE TABLE ingest (
@@ -191,7 +191,7 @@ CREATE TABLE person (
 	name VARCHAR NOT NULL, 
 	roles VARCHAR NOT NULL, 
 	created_ns INTEGER NOT NULL, 
-	removed_ns INTEGER, groups VARCHAR DEFAULT '[]' NOT NULL, mac BLOB, change_no INTEGER DEFAULT '0' NOT NULL, 
+	removed_ns INTEGER, groups VARCHAR DEFAULT '[]' NOT NULL, mac BLOB, change_no INTEGER DEFAULT '0' NOT NULL, given VARCHAR, 
 	PRIMARY KEY (id)
 );
 CREATE TABLE record_view (
@@ -255,7 +255,7 @@ CREATE TABLE sign_in (
 	token_sha256 VARCHAR NOT NULL, 
 	person_id VARCHAR NOT NULL, 
 	expires_ns INTEGER NOT NULL, 
-	used_ns INTEGER, mac BLOB, 
+	used_ns INTEGER, mac BLOB, makers VARCHAR, parent VARCHAR, 
 	PRIMARY KEY (token_sha256)
 );
 CREATE TABLE spend (

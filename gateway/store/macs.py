@@ -36,13 +36,16 @@ _encode = msgspec.msgpack.Encoder().encode
 class Covered(NamedTuple):
     """The columns of a table that its code covers, the primary key first.
 
-    `counter` grows with every change. `ends`: once this column is set, the row never comes back to life.
+    `counter` grows with every change. `ends`: once this column is set, the row never comes back to life. `later`: how
+    many columns at the end came with a later version; those that are NULL up to the end are left out of the code, so
+    that rows from before keep theirs.
     """
 
     columns: tuple[str, ...]
     keys: int = 1
     counter: str | None = None
     ends: str | None = None
+    later: int = 0
 
     @property
     def listed(self) -> str:
@@ -56,6 +59,13 @@ class Covered(NamedTuple):
         if self.ends is not None:
             return int(row[self.columns.index(self.ends)] is not None)
         return 0
+
+    def authenticated(self, values: Sequence[Any]) -> Sequence[Any]:
+        """What of a row's values the code is made of. No two rows of a table have the same."""
+        end = len(values)
+        while end > len(self.columns) - self.later and values[end - 1] is None:
+            end -= 1
+        return values[:end]
 
 
 COVERED: dict[str, Covered] = {
@@ -71,11 +81,17 @@ COVERED: dict[str, Covered] = {
         ends="revoked_ns",
     ),
     "person": Covered(
-        ("id", "tenant", "name", "roles", "created_ns", "removed_ns", "groups", "change_no"), counter="change_no"
+        ("id", "tenant", "name", "roles", "created_ns", "removed_ns", "groups", "change_no", "given"),
+        counter="change_no",
+        later=1,
     ),
-    "sign_in": Covered(("token_sha256", "person_id", "expires_ns", "used_ns"), ends="used_ns"),
+    "sign_in": Covered(
+        ("token_sha256", "person_id", "expires_ns", "used_ns", "makers", "parent"), ends="used_ns", later=2
+    ),
     "console_session": Covered(
-        ("token_sha256", "person_id", "created_ns", "expires_ns", "revoked_ns"), ends="revoked_ns"
+        ("token_sha256", "person_id", "created_ns", "expires_ns", "revoked_ns", "makers", "parent"),
+        ends="revoked_ns",
+        later=2,
     ),
     "spend": Covered(("tenant", "level", "window", "replica", "nanousd", "tokens"), keys=4),
     "approval_case": Covered(
@@ -83,12 +99,13 @@ COVERED: dict[str, Covered] = {
             *("id", "tenant", "kind", "action_id", "parent", "digest", "idempotency", "agent", "user", "server"),
             *("tool", "risk", "effect", "rules", "definition_digest", "state", "open", "version", "fence"),
             *("requirement", "presented_digest", "asked", "opened_ns", "expires_ns", "decided_ns", "ended_ns"),
-            *("told_until_ns", "code", "why", "released_to", "written", "votes"),
+            *("told_until_ns", "code", "why", "released_to", "written", "votes", "findings"),
         ),
         counter="version",
+        later=1,
     ),
     "case_vote": Covered(
-        ("id", "case_id", "person", "choice", "presented_digest", "reason", "guidance", "ts_ns"),
+        ("id", "case_id", "person", "choice", "presented_digest", "reason", "guidance", "ts_ns", "makers"), later=1
     ),
     "case_comment": Covered(("id", "case_id", "person", "text", "ts_ns")),
     "case_key": Covered(("idempotency", "case_id")),
@@ -115,7 +132,7 @@ class RowMacs:
 
     def of(self, table: str, values: Sequence[Any]) -> bytes:
         """The code of a row, from the values of its covered columns in their order."""
-        return hmac.digest(self._key, _encode((table, *values)), "sha256")
+        return hmac.digest(self._key, _encode((table, *COVERED[table].authenticated(values))), "sha256")
 
     def of_named(self, table: str, values: dict[str, Any]) -> bytes:
         """The same by names; a column that is left out is NULL."""

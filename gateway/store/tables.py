@@ -61,6 +61,7 @@ class PersonRow(SQLModel, table=True):
     removed_ns: int | None = None
     groups: str = "[]"  # JSON: the groups of reviewers that the person belongs to
     change_no: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # grows with every change
+    given: str | None = None  # JSON: who gave what they are and may do, and when
     mac: bytes | None = Field(default=None, sa_type=LargeBinary)  # see store/macs.py
 
 
@@ -72,6 +73,8 @@ class SignInRow(SQLModel, table=True):
     person_id: str
     expires_ns: int
     used_ns: int | None = None
+    makers: str | None = None  # JSON array: who else could use it, since they made it or what it was made with
+    parent: str | None = None  # the session that it was made in, and ends with
     mac: bytes | None = Field(default=None, sa_type=LargeBinary)  # see store/macs.py
 
 
@@ -84,6 +87,8 @@ class ConsoleSessionRow(SQLModel, table=True):
     created_ns: int
     expires_ns: int
     revoked_ns: int | None = None
+    makers: str | None = None  # as of a sign-in link
+    parent: str | None = None
     mac: bytes | None = Field(default=None, sa_type=LargeBinary)  # see store/macs.py
 
 
@@ -267,6 +272,7 @@ class CaseRow(SQLModel, table=True):
     ending: bytes | None = Field(default=None, sa_type=LargeBinary)  # sealed JSON: the stored end, for replay
     written: int | None = None  # the order in which cases were opened, whatever clocks said
     votes: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # how many votes it was given
+    findings: str | None = None  # JSON: what reviewers found of an unknown outcome
     mac: bytes | None = Field(default=None, sa_type=LargeBinary)  # see store/macs.py
 
 
@@ -293,6 +299,7 @@ class CaseVoteRow(SQLModel, table=True):
     reason: str
     guidance: str
     ts_ns: int
+    makers: str | None = None  # JSON array: who made the session that it was cast through
     mac: bytes | None = Field(default=None, sa_type=LargeBinary)  # see store/macs.py
 
 

@@ -101,7 +101,7 @@ async def test_owners_and_people_without_the_role_do_not_decide_and_the_attempt_
         await bank.running.agent() as agent,
         await bank.reviewer("dana") as dana,
         await bank.reviewer("alex", Role.AUDITOR) as alex,
-        await bank.reviewer("opal", Role.OPERATOR) as opal,
+        await bank.reviewer("opal") as opal,
     ):
         case_id = await bank.case(agent)
         shown = (await alex.get(f"{API}/{case_id}")).json()
@@ -196,10 +196,10 @@ async def test_status_counts_cases(bank: Bank) -> None:
         assert (await operator.get("/api/v1/status")).json()["approvals"] == {"pending": 1, "unknown": 0}
 
 
-async def test_an_unknown_outcome_is_reconciled_by_an_operator(bank: Bank) -> None:
+async def test_an_unknown_outcome_is_reconciled_by_a_reviewer(bank: Bank) -> None:
     room = bank.running.app.approvals
     room.on_approved = lambda case: None  # approved, begun, and then the process that carried it out died
-    async with await bank.running.agent() as agent, await bank.reviewer("opal", Role.OPERATOR) as opal:
+    async with await bank.running.agent() as agent, await bank.reviewer("opal") as opal:
         case_id = await bank.case(agent)
         await bank.running.app.registry.people.add("rita", name="Rita", roles=[Role.REVIEWER], by="operator")
         case = await room.case(case_id)

@@ -139,6 +139,24 @@ async def test_a_reconciled_case_does_not_tell_that_nobody_knows(house: House) -
     assert await house.room.ending(known) is None
 
 
+async def test_what_was_found_of_an_earlier_attempt_says_nothing_of_a_later_one(house: House) -> None:
+    case = await house.opened({"quorum": [{"approve": 2}]})
+    for person in ("ada", "ben"):
+        case = await house.vote(case, person)
+    case = await house.end(await house.begin(case), Status.UNKNOWN, code="upstream_timeout", message="no answer")
+    case = await house.room.reconcile(case.id, "ada", outcome="failed", note="Not in the ledger.")
+    assert case.state is State.UNKNOWN
+    not_sent = Ending(code="upstream_failed", detail={"dispatched": "no"})
+    await house.writer.write(house.room.end(case, Status.FAILED, not_sent))  # the attempt's own end comes late
+    again = await house.room.case(case.id)
+    assert again.state is State.APPROVED
+    case = await house.end(await house.begin(again), Status.UNKNOWN, code="upstream_timeout", message="no answer")
+    case = await house.room.reconcile(case.id, "ben", outcome="failed", note="Not in the ledger.")
+    assert (case.state, len(case.findings)) == (State.UNKNOWN, 2)
+    case = await house.room.reconcile(case.id, "ada", outcome="failed", note="Still not there.")
+    assert (case.state, case.why) == (State.FAILED, "Not in the ledger. Still not there.")
+
+
 async def test_an_attempt_that_nobody_carries_on_is_lost(house: House) -> None:
     case = await house.begin(await house.passed())
     await house.room.tick()

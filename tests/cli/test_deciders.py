@@ -81,6 +81,24 @@ def test_check_warns_where_nobody_is_left_to_decide(
     assert told.count("Nobody") == (1 if said else 0)
 
 
+def test_check_finds_agents_of_the_database_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    people(folder, olga=('["reviewer"]', '["treasury"]'), ada=('["reviewer"]', '["treasury"]'))
+    connection = sqlite3.connect(folder / "var" / "gateway.db")
+    for agent, owners in (("sweeper", '{"business": "Olga", "risk": "ada"}'), ("reader", '{"business": "olga"}')):
+        connection.execute(
+            "INSERT INTO agent (id, tenant, env, version, team, use_case, tier, status, owners, labels, source,"
+            " created_ns) VALUES (?, 'default', 'dev', '1', '', '', 'standard', 'active', ?, '{}', 'api', 1)",
+            (agent, owners),
+        )
+    connection.commit()
+    connection.close()
+    capsys.readouterr()
+    told = warnings(folder, capsys)
+    assert "Nobody may decide what the agent sweeper has to ask for, or find out what became of a call" in told
+    assert "people add" in told
+    assert told.count("Nobody") == 1
+
+
 def test_check_says_nothing_of_people_before_a_first_start(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Nobody" not in warnings(folder, capsys)
     assert not list((folder / "var").iterdir())

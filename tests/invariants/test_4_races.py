@@ -526,8 +526,9 @@ async def test_of_two_who_reconcile_one_is_believed(track: Track) -> None:
         (won,), (lost,) = split(told)
         assert lost.code == "decided"
         assert f"is {won.state}" in lost.message
-        heard = await track.pay()
-        assert (heard.code, won.why in heard.text) == ("decided", True)
+        if won.state is State.SUCCEEDED:  # what was not done may be asked for again
+            heard = await track.pay()
+            assert (heard.code, won.why in heard.text) == ("decided", True)
         assert len(await track.app.approvals.attempts(case.id)) == 1
         await track.only(case)
 

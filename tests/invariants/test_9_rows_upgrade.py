@@ -2,7 +2,7 @@
 the gateway's.
 
 The data is made by the gateway's own code, without what the version before did not write: names of sessions and the
-mark of authenticated rows in the records, and in the database the columns and tables of migration 0007.
+mark of authenticated rows in the records, and in the database the columns and tables of migrations 0007 and 0008.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ async def to_the_version_before(running: Running, intruder: Intruder) -> None:
     await running.app.stop(1)
     for table in COVERED.keys() - {"recorded"}:
         intruder.run(f"ALTER TABLE {table} DROP COLUMN mac")
+    for table, covered in COVERED.items():
+        for column in covered.columns[len(covered.columns) - covered.later :]:
+            intruder.run(f"ALTER TABLE {table} DROP COLUMN {column}")
     for table, column in COUNTERS.items():
         intruder.run(f"ALTER TABLE {table} DROP COLUMN {column}")
     for table in ("recorded", "unsealed"):

@@ -6,7 +6,8 @@ A case shows what an agent wants to do, so a look at one is on record like a loo
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -126,10 +127,14 @@ async def cancel_case(case_id: str, end: CancelIn, parts: PartsDep, person: Case
 
 
 @routes.post("/{case_id}/reconcile")
-async def reconcile_case(case_id: str, found: ReconcileIn, parts: PartsDep, person: CaseKeeper) -> dict[str, Any]:
-    """Say what became of an outcome that is unknown."""
-    who = person.person.id
-    return _ended(await parts.approvals.reconcile(case_id, who, outcome=found.outcome, note=found.note))
+async def reconcile_case(case_id: str, found: ReconcileIn, parts: PartsDep, person: Reviewer) -> dict[str, Any]:
+    """Say what became of an outcome that is unknown. Whoever may not vote on the case may not say it either.
+
+    The case ends once as many reviewers agree as had to approve it, one where nobody had to; until then it stays
+    `unknown`, and you may say otherwise.
+    """
+    case = await say_found(parts, person, case_id, found)
+    return {**_ended(case), **case_json.reconciling(case)}
 
 
 # ------------------------------------------------------------ what the console shows too
@@ -154,6 +159,7 @@ async def summaries(parts: Parts, cases: Sequence[Case], person: SignedIn | None
             line["may_decide"] = case_json.may_decide(
                 case, person.person.id, standing, owners, votes or (), _counting(parts, case)
             )
+            line["may_reconcile"] = case_json.may_reconcile(case, person.person.id, standing, owners)
         found.append(line)
     return found
 
@@ -164,7 +170,7 @@ async def show(parts: Parts, person: SignedIn, case_id: str) -> dict[str, Any]:
     room, who = parts.approvals, person.person.id
     case = await room.case(case_id)
     votes = await room.votes(case.id)
-    owners = _owners(parts, case)
+    owners, standing = _owners(parts, case), parts.registry.people.standing(who)
     return case_json.full(
         case,
         votes,
@@ -172,9 +178,8 @@ async def show(parts: Parts, person: SignedIn, case_id: str) -> dict[str, Any]:
         await room.attempts(case.id),
         await room.like(case) if case.state is State.PENDING else [],
         counts=_counting(parts, case),
-        may_decide=case_json.may_decide(
-            case, who, parts.registry.people.standing(who), owners, votes, _counting(parts, case)
-        ),
+        may_decide=case_json.may_decide(case, who, standing, owners, votes, _counting(parts, case)),
+        may_reconcile=case_json.may_reconcile(case, who, standing, owners),
     )
 
 
@@ -182,7 +187,7 @@ async def cast_vote(
     parts: Parts, person: SignedIn, case_id: str, vote: ReviewIn, *, version: int | None = None
 ) -> Case:
     """Cast a person's vote; one they had no right to is on record as well. Raises what `Approvals.vote` raises."""
-    try:
+    with _refusals_on_record(parts, person, case_id, vote.decision):
         return await parts.approvals.vote(
             case_id,
             person.person.id,
@@ -192,6 +197,18 @@ async def cast_vote(
             guidance=vote.guidance,
             version=version,
         )
+
+
+async def say_found(parts: Parts, person: SignedIn, case_id: str, found: ReconcileIn) -> Case:
+    """A person's finding of an unknown outcome, as `cast_vote` for a vote. Raises what `Approvals.reconcile` raises."""
+    with _refusals_on_record(parts, person, case_id, f"reconcile {found.outcome}"):
+        return await parts.approvals.reconcile(case_id, person.person.id, outcome=found.outcome, note=found.note)
+
+
+@contextmanager
+def _refusals_on_record(parts: Parts, person: SignedIn, case_id: str, request: str) -> Iterator[None]:
+    try:
+        yield
     except Refusal as refusal:
         if refusal.code in ("forbidden", "separation_of_duties"):
             who = person.person
@@ -199,7 +216,7 @@ async def cast_vote(
                 "person.refused",
                 tenant=who.tenant,
                 person=who.id,
-                subject={"case": case_id[:64], "request": vote.decision},
+                subject={"case": case_id[:64], "request": request},
                 labels={"code": refusal.code},
             )
             parts.log.append_soon(entry)

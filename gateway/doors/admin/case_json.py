@@ -75,12 +75,13 @@ def full(
     *,
     counts: Counts | None = None,
     may_decide: dict[str, Any] | None = None,
+    may_reconcile: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A case with all that belongs to it. `like`: others of the same agent and tool that wait, each with the
     arguments in which it `differs`, as a sentence would show them (at most 20; null: not given on that side). Where the
     two sides look the same, `here_points` and `there_points` say by code points or types in what they differ.
 
-    `may_decide` is what the function of this name says of the person who looks.
+    `may_decide` and `may_reconcile` are what the functions of these names say of the person who looks.
     """
     return {
         **summary(case, votes, counts),
@@ -88,6 +89,7 @@ def full(
         "claimed_purpose": case.card.claimed_purpose,
         "card": msgspec.to_builtins(case.card),
         "votes": [_vote(one) for one in votes],
+        **reconciling(case),
         "comments": [
             {"id": one.id, "person": one.person, "text": one.text, "time": rfc3339(one.ts_ns)} for one in comments
         ],
@@ -111,6 +113,7 @@ def full(
             for one in like
         ],
         "may_decide": may_decide or {"ok": False, "why": "It is not known who asks."},
+        "may_reconcile": may_reconcile or {"ok": False, "why": "It is not known who asks."},
     }
 
 
@@ -131,17 +134,54 @@ def may_decide(
     why = ""
     if case.state is not State.PENDING:
         why = f"The case is {case.state.value}; nothing is left to decide."
-    elif hindered := hindrance(case, person, standing, owners):
-        why = {
-            "no_reviewer": "You are not a reviewer.",
-            "party": f"You own the agent {case.agent_id} or it acts for you, so another reviewer must decide.",
-            "group": f"Only members of {groups_of(case)} decide this case.",
-        }[hindered]
+    elif hindered := _hindered(case, person, standing, owners, case.requirement.quorum):
+        why = hindered
     elif (said := [one for one in votes if one.person == person and one.counts]) and not (
         said[0].choice is Choice.APPROVE and _is_enough(case, votes, counts)
     ):
         why = "You have voted already; others must decide."
     return {"ok": not why, "why": why}
+
+
+def may_reconcile(case: Case, person: str, standing: Stands | None, owners: Iterable[str]) -> dict[str, Any]:
+    """Whether a person could say now what became of an unknown outcome, as `may_decide` does of a vote."""
+    if case.state is not State.UNKNOWN:
+        return {"ok": False, "why": f"The case is {case.state.value}; only an unknown outcome is reconciled."}
+    why = _hindered(case, person, standing, owners, case.reconciled_by) or ""
+    return {"ok": not why, "why": why}
+
+
+def reconciling(case: Case) -> dict[str, Any]:
+    """What reviewers found of an unknown outcome, and how many must find the same. A person's last one counts."""
+    last = {one.id for one in case.found}
+    return {
+        "findings": [
+            {
+                "id": one.id,
+                "person": one.person,
+                "outcome": one.outcome.value,
+                "note": one.note,
+                "time": rfc3339(one.ts_ns),
+                "counts": one.id in last,
+            }
+            for one in case.findings
+        ],
+        "findings_needed": sum(one.approve for one in case.reconciled_by),
+    }
+
+
+def _hindered(
+    case: Case, person: str, standing: Stands | None, owners: Iterable[str], quorums: Sequence[Quorum]
+) -> str | None:
+    match hindrance(case, person, standing, owners, quorums):
+        case "no_reviewer":
+            return "You are not a reviewer."
+        case "party":
+            return f"You own the agent {case.agent_id} or it acts for you, so another reviewer must decide."
+        case "group":
+            return f"Only members of {groups_of(quorums)} decide this case."
+        case None:
+            return None
 
 
 def _is_enough(case: Case, votes: Sequence[Vote], counts: Counts | None) -> bool:
