@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from gateway.actions import nanousd_from_usd
 from gateway.pricing import OPEN_TIERS, PLAIN_TIERS
+from gateway.public_keys import public_bytes
 from gateway.references import Secret, is_reference
 
 Risk = Literal["low", "medium", "high", "critical"]
@@ -353,6 +354,20 @@ class Approvals(Room):
     groups: tuple[str, ...] = Field(default=(), description="Groups of reviewers that policies may name.")
 
 
+def _public_key(text: str) -> str:
+    public_bytes(text)
+    return text
+
+
+class SignIn(Room):
+    """How people sign in without a link of an operator."""
+
+    keys: dict[str, Annotated[str, AfterValidator(_public_key)]] = Field(
+        default={},
+        description="By person, their own public key (a line `ssh-ed25519 ...`), for `gateway login --key`.",
+    )
+
+
 class StdioServers(Room):
     """How tool servers that the gateway runs (transport `stdio`) are confined. A manifest may say otherwise for its
     own, but not less than `required`."""
@@ -393,6 +408,7 @@ class Config(Room):
         default="deny", description="A proposed call of a tool that no manifest describes."
     )
     approvals: Approvals = Approvals()
+    sign_in: SignIn = SignIn()
     audit: Audit = Audit()
     stdio: StdioServers = StdioServers()
     server: Server = Server()

@@ -57,10 +57,10 @@ class Running:
         return self.client(self.operator_token)
 
     async def person(self, person_id: str, *roles: Role) -> httpx.AsyncClient:
-        """A signed-in browser of a new person, with its cookie."""
+        """A signed-in browser of a new person, with its cookie. Nobody else had a hand in the sign-in."""
         people = self.app.registry.people
         await people.add(person_id, name=person_id.title(), roles=roles, by="operator")
-        link, _ = await people.make_link(person_id, by="operator")
+        link, _ = await people.make_link(person_id, by=person_id)
         browser = self.client()
         assert (await use_link(browser, link)).status_code == 303
         return browser

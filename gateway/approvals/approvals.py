@@ -90,8 +90,10 @@ class Approvals(Meeting):
         reason: str = "",
         guidance: str = "",
         version: int | None = None,
+        makers: tuple[str, ...] = (),
     ) -> Case:
-        """One person's decision on what they were shown; the case as it stands then.
+        """One person's decision on what they were shown; the case as it stands then. `makers`: who else could have
+        said it, since they made the session.
 
         Raises `not_found`, `decided`, `stale`, `forbidden`, `separation_of_duties`, `malformed`.
         """
@@ -105,6 +107,7 @@ class Approvals(Meeting):
             reason=reason,
             guidance=guidance,
             version=version,
+            makers=makers,
         )
         try:
             return await self._change(before, change, person=person)
@@ -133,8 +136,11 @@ class Approvals(Meeting):
         before = await self.case(case_id)
         return await self._change(before, self._machine.cancel(case_id, by=by, why=why), person=by if person else None)
 
-    async def reconcile(self, case_id: str, person: str, *, outcome: str, note: str) -> Case:
+    async def reconcile(
+        self, case_id: str, person: str, *, outcome: str, note: str, makers: tuple[str, ...] = ()
+    ) -> Case:
         """A reviewer says what became of an unknown outcome; the case as it stands then, unknown until enough agree.
+        `makers` as for a vote.
 
         Raises `decided`, `malformed`, `forbidden`, `separation_of_duties`, `not_found`.
         """
@@ -142,7 +148,8 @@ class Approvals(Meeting):
         if outcome not in (State.SUCCEEDED, State.FAILED) or not note.strip():
             raise Refusal("malformed", "Say what became of it, succeeded or failed, and in a note how you know.")
         before = await self.case(case_id)
-        return await self._change(before, self._machine.reconcile(case_id, person, State(outcome), note), person=person)
+        change = self._machine.reconcile(case_id, person, State(outcome), note, makers)
+        return await self._change(before, change, person=person)
 
     # ------------------------------------------------------------ the path
 
@@ -184,12 +191,9 @@ class Approvals(Meeting):
         None where nobody's does: what policy itself let pass is no approval.
         """
         approving = [
-            {"person": vote.person, "groups": list(standing.groups)}
-            for vote in votes
-            if vote.counts
-            and vote.choice is Choice.APPROVE
-            and self._machine.counts_today(case, vote.person, self._standing)
-            and (standing := self._standing(vote.person)) is not None
+            {"person": person, "groups": list(standing.groups)}
+            for person in self._machine.approving(case, votes, self._standing)
+            if (standing := self._standing(person)) is not None
         ]
         if not approving:
             return None

@@ -209,6 +209,7 @@ class Standing(msgspec.Struct, frozen=True):
 
     reviewer: bool
     groups: tuple[str, ...] = ()
+    given: tuple[tuple[str, tuple[str, ...], int], ...] = ()  # see deciders.Stands
 
 
 class Asked(msgspec.Struct, frozen=True):

@@ -16,6 +16,10 @@ class Stands(Protocol):
     def reviewer(self) -> bool: ...
     @property
     def groups(self) -> tuple[str, ...]: ...
+    @property
+    def given(self) -> tuple[tuple[str, tuple[str, ...], int], ...]:
+        """What others gave them that counts today ("person", "role:reviewer", "group:NAME"), who did, and when (ns)."""
+        ...
 
 
 Standings = Callable[[str], Stands | None]

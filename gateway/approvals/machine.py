@@ -27,8 +27,8 @@ from gateway.approvals.case import (
     State,
     Vote,
 )
-from gateway.approvals.deciders import Standings, Stands, counts, groups_of, hindrance
-from gateway.approvals.requirement import enough
+from gateway.approvals.deciders import Standings, Stands, groups_of, hindrance
+from gateway.approvals.places import Places
 from gateway.approvals.rows import Rows
 from gateway.clock import Clock
 from gateway.errors import UNTOLD, Refusal
@@ -81,6 +81,7 @@ class Machine:
         reason: str,
         guidance: str,
         version: int | None,
+        makers: tuple[str, ...],
     ) -> Change:
         """Count one person's vote. Raises `decided`, `stale`, `forbidden`, `separation_of_duties`, `not_found`."""
 
@@ -105,11 +106,12 @@ class Machine:
                 reason=reason,
                 guidance=guidance,
                 ts_ns=self._clock.now_ns(),
+                makers=makers,
             )
             self._rows.add_vote(db, case.id, vote)
             moved = self._counted(_replace(case, votes=case.votes + 1), [*votes, vote], standings)
             self._move(db, case, moved)
-            labels = {"choice": choice.value, "presented_digest": presented_digest, "vote": vote.id}
+            labels = {"choice": choice.value, "presented_digest": presented_digest, "vote": vote.id, **_made_by(makers)}
             if reason:
                 labels["reason"] = reason
             if guidance:
@@ -153,24 +155,23 @@ class Machine:
 
     def satisfied(self, case: Case, votes: Sequence[Vote], requirement: Requirement, standings: Standings) -> bool:
         """Whether the votes that count today fill every place of every quorum."""
-        approving = [vote.person for vote in votes if vote.counts and vote.choice is Choice.APPROVE]
-        return enough(
-            requirement.quorum, approving, lambda person, quorum: self._counts(case, person, quorum, standings)
-        )
+        places = self._places(case, standings, requirement.quorum)
+        return places.enough(places.approvals(votes))
 
-    def counts_today(self, case: Case, person: str, standings: Standings) -> bool:
-        """Whether a person's vote counts for any quorum of a case today."""
-        owners = self._owners(case.agent_id)
-        return hindrance(case, person, standings(person), owners, case.requirement.quorum) is None
+    def approving(self, case: Case, votes: Sequence[Vote], standings: Standings) -> list[str]:
+        """Who approves a case today, one person for each place that they could fill."""
+        places = self._places(case, standings)
+        return places.speakers(places.approvals(votes))
 
     def _as_of_now(self, db: Connection) -> Standings:
         return lambda person: self._standing(db, person)
 
     def _counted(self, case: Case, votes: Sequence[Vote], standings: Standings) -> Case:
         """The case after its votes were counted anew."""
+        places = self._places(case, standings)
         denying = [vote for vote in votes if vote.counts and vote.choice is Choice.DENY]
         for quorum in case.requirement.quorum:
-            if sum(self._counts(case, vote.person, quorum, standings) for vote in denying) >= quorum.deny:
+            if places.filled(quorum, places.denials(votes)) >= quorum.deny:
                 guidance = " ".join(vote.guidance for vote in denying if vote.guidance)
                 return self._ended(case, State.DENIED, code="approval_denied", why=guidance)
         if self.satisfied(case, votes, case.requirement, standings):
@@ -198,8 +199,8 @@ class Machine:
             case "group":
                 raise Refusal("forbidden", f"Only members of {groups_of(quorums)} decide this case.", detail=_of(case))
 
-    def _counts(self, case: Case, person: str, quorum: Quorum, standings: Standings) -> bool:
-        return counts(case, person, quorum, standings(person), self._owners(case.agent_id))
+    def _places(self, case: Case, standings: Standings, quorums: Sequence[Quorum] | None = None) -> Places:
+        return Places(case, standings, self._owners(case.agent_id), quorums)
 
     # ------------------------------------------------------------ other ends
 
@@ -341,7 +342,7 @@ class Machine:
 
         return change
 
-    def reconcile(self, case_id: str, person: str, outcome: State, note: str) -> Change:
+    def reconcile(self, case_id: str, person: str, outcome: State, note: str, makers: tuple[str, ...]) -> Change:
         """A reviewer found out what became of an unknown attempt. Raises `decided`, `forbidden`,
         `separation_of_duties`, `not_found`.
 
@@ -366,9 +367,10 @@ class Machine:
                     note=note,
                     fence=case.fence,
                     ts_ns=self._clock.now_ns(),
+                    makers=makers,
                 )
                 found = _replace(case, findings=(*case.findings, finding))
-                labels = {"outcome": outcome.value, "note": note, "finding": finding.id}
+                labels = {"outcome": outcome.value, "note": note, "finding": finding.id, **_made_by(makers)}
             ended = self._reconciled(found, outcome, standings)
             if ended is None and found is case:
                 raise Refusal(
@@ -383,10 +385,10 @@ class Machine:
 
     def _reconciled(self, case: Case, outcome: State, standings: Standings) -> Case | None:
         """The case with this outcome, where enough reviewers found it; else None."""
-        agreeing = [one for one in case.found if one.outcome is outcome]
-        people = [one.person for one in agreeing]
-        if not enough(case.reconciled_by, people, lambda who, quorum: self._counts(case, who, quorum, standings)):
+        places = self._places(case, standings, case.reconciled_by)
+        if not places.enough(places.findings(outcome)):
             return None
+        agreeing = [one for one in case.found if one.outcome is outcome]
         ended = self._ended(case, outcome, code="decided", why=" ".join(dict.fromkeys(one.note for one in agreeing)))
         # What was not done may be asked for again, and is decided as if it never had been: no vote carries over.
         return _replace(ended, told_until_ns=None) if outcome is State.FAILED else ended
@@ -467,6 +469,11 @@ def _state_of(status: Status) -> State:
     if status is Status.SUCCEEDED:
         return State.SUCCEEDED
     return State.FAILED if status is Status.FAILED else State.UNKNOWN
+
+
+def _made_by(makers: tuple[str, ...]) -> dict[str, str]:
+    """Who else could have said it, for its record."""
+    return {"makers": ",".join(makers)} if makers else {}
 
 
 def _of(case: Case) -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-
 from gateway.actions import Decision
 from gateway.approvals.case import Quorum, Requirement
 from gateway.config import Approvals as Settings
@@ -31,25 +29,6 @@ def requirement(decision: Decision, settings: Settings) -> Requirement:
         ttl_s=min(times_s, default=settings.ttl_s),
         execute_on="claim" if "claim" in claims else claims[0] if claims else settings.execute_on,
     )
-
-
-def enough(quorums: Sequence[Quorum], persons: Iterable[str], counts: Callable[[str, Quorum], bool]) -> bool:
-    """Whether distinct persons fill every place of every quorum: nobody fills two (a bipartite matching)."""
-    places = [quorum for quorum in quorums for _ in range(quorum.approve)]
-    people = list(dict.fromkeys(persons))
-    taken: dict[str, int] = {}
-
-    def find(place: int, tried: set[str]) -> bool:
-        for person in people:
-            if person in tried or not counts(person, places[place]):
-                continue
-            tried.add(person)
-            if person not in taken or find(taken[person], tried):
-                taken[person] = place
-                return True
-        return False
-
-    return all(find(place, set()) for place in range(len(places)))
 
 
 def _unreadable(decision: Decision, what: str) -> Refusal:

@@ -18,7 +18,7 @@ _ROWS = (
     'SELECT id, state, version, agent, action_id, kind, server, tool, digest, definition_digest, "user",'
     " presented_digest, requirement, open, fence, {findings} FROM approval_case"
 )
-_VOTES = "SELECT id, case_id, person, choice, presented_digest FROM case_vote"
+_VOTES = "SELECT id, case_id, person, choice, presented_digest, {makers} FROM case_vote"
 _COMMENTS = "SELECT id, case_id, person FROM case_comment"
 _ATTEMPTS = "SELECT case_id, count(*) FROM case_attempt GROUP BY case_id"
 _AFTER: dict[str, frozenset[str]] = {
@@ -70,11 +70,12 @@ class CaseCheck:
         older = is_older(connection)
         self._rows = _ROWS.format(findings="NULL" if older else "findings")
         self._before = self._read(self._rows)
-        self._votes_before = self._read(_VOTES)
+        self._votes_of = _VOTES.format(makers="NULL" if older else "makers")
+        self._votes_before = self._read(self._votes_of)
         self._comments_before = self._read(_COMMENTS)
         self._told: dict[str, _Told] = {}
         self._comments: dict[str, tuple[Any, ...]] = {}  # id -> case, person
-        self._votes: dict[str, tuple[Any, ...]] = {}  # id -> case, person, choice, presented_digest
+        self._votes: dict[str, tuple[Any, ...]] = {}  # id -> case, person, choice, presented_digest, makers
 
     def add(self, leaf: dict[str, Any]) -> None:
         """What one record says of a case."""
@@ -100,7 +101,13 @@ class CaseCheck:
                 told.findings.append((labels["finding"], person, labels.get("outcome")))
             if "vote" in labels:
                 person = (leaf["actor"] or {}).get("user")
-                self._votes[labels["vote"]] = (case, person, labels.get("choice"), labels.get("presented_digest"))
+                makers = (
+                    json.dumps(labels["makers"].split(","), separators=(",", ":"), ensure_ascii=False)
+                    if "makers" in labels
+                    else None
+                )
+                said = (case, person, labels.get("choice"), labels.get("presented_digest"), makers)
+                self._votes[labels["vote"]] = said
 
     def wrong(self) -> Iterator[Wrong]:
         """All records were seen."""
@@ -115,7 +122,7 @@ class CaseCheck:
         yield from self._wrong_votes()
 
     def _wrong_votes(self) -> Iterator[Wrong]:
-        votes = self._read(_VOTES)
+        votes = self._read(self._votes_of)
         for vote, *said in sorted(self._votes_before & votes, key=repr):
             if self._votes.get(vote) != tuple(said):
                 yield Wrong("case_vote", str(vote), f"the vote {vote} is not on record as it stands there")

@@ -6,6 +6,7 @@ gone. What each says goes to `RowMacs.distrust`, so that whoever reads the row l
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -67,6 +68,8 @@ def _person(recorded: Recorded, row: dict[str, Any]) -> str | None:
     for what, stands in (("roles", said.roles), ("groups", said.groups)):
         if not stands.endswith(_CUT) and ",".join(msgspec.json.decode(row[what])) != stands:
             return f"has other {what} than on record"
+    if _digest_of_given(row["given"]) != said.given:
+        return "was given what it may do by others, or at another time, than on record"
     return None
 
 
@@ -140,3 +143,8 @@ def _count(findings: str | None) -> int:
 
 def _told(attempts: int, votes: int, findings: int) -> str:
     return f"{attempts} attempts, {votes} votes and {findings} findings"
+
+
+def _digest_of_given(text: str | None) -> str:
+    """As records have it; see identity/origin.py."""
+    return "" if text is None else sha256(text.encode()).hexdigest()[:16]

@@ -83,6 +83,7 @@ class PersonSaid(msgspec.Struct):
     is_there: bool = False
     roles: str = ""
     groups: str = ""
+    given: str = ""  # digest of who gave what
     removed_ns: int = 0
 
 
@@ -224,6 +225,7 @@ class Recorded:
         if what in ("added", "changed"):
             person.is_there = True
             person.roles, person.groups = told("subject.roles", ""), told("subject.groups", "")
+            person.given = told("subject.given", "")
         elif what == "removed":
             person.is_there, person.removed_ns = False, at_ns
         elif what == "signed_out":

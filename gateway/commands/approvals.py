@@ -255,7 +255,7 @@ def _path(case_id: str, then: str = "") -> str:
 def _reconciled(case: dict[str, Any], outcome: str) -> str:
     if case["state"] != "unknown":
         return f"{case['id']} is {case['state']}."
-    agree = sum(one["counts"] and one["outcome"] == outcome for one in case["findings"])
+    agree = sum(one["counts"] and one["outcome"] == outcome and not one["no_place"] for one in case["findings"])
     return f"{case['id']} is still unknown: {agree} of {case['findings_needed']} reviewers found that it {outcome}."
 
 
@@ -332,9 +332,13 @@ def _card(case: dict[str, Any]) -> Iterator[str]:
         said = "".join(f", {name}: {one[name]}" for name in ("reason", "guidance") if one[name])
         counts = "" if one["counts"] else " (on an earlier card; does not count)"
         yield _one_line(f"vote      {one['time'][:19]}Z {one['person']}: {one['choice']}{counts}{said}")
+        if one["no_place"]:
+            yield _one_line(f"          {one['no_place']}")
     for one in case["findings"]:
         counts = "" if one["counts"] else " (changed since)"
         yield _one_line(f"finding   {one['time'][:19]}Z {one['person']}: {one['outcome']}{counts}, {one['note']}")
+        if one["no_place"]:
+            yield _one_line(f"          {one['no_place']}")
     for one in case["comments"]:
         yield _one_line(f"comment   {one['time'][:19]}Z {one['person']}: {one['text']}")
     for one in case["attempts"]:

@@ -52,7 +52,7 @@ class Api:
         if response.is_success:
             self.total = response.headers.get("x-gateway-total-count")
             return response.json()
-        raise CommandError(_told(response))
+        raise CommandError(told(response))
 
 
 def running_at(data_dir: Path) -> str:
@@ -88,7 +88,8 @@ def ask(method: str, url: str, **more: Any) -> httpx.Response:
         ) from error
 
 
-def _told(response: httpx.Response) -> str:
+def told(response: httpx.Response) -> str:
+    """What a refusal says, for people."""
     try:
         problem = response.json()
         detail = str(problem["detail"])

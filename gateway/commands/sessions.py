@@ -24,7 +24,8 @@ def list_sessions(data_dir: DataDir = DATA_DIR, as_json: Json = False, limit: Li
 
     api = Api(data_dir)
     found = api.get("/sessions", limit=limit)
-    show_table(found, ["id", "kind", "person", "created", "expires"], as_json, "Nobody is signed in.", api.total)
+    columns = ["id", "kind", "person", "makers", "created", "expires"]
+    show_table(found, columns, as_json, "Nobody is signed in.", api.total)
 
 
 @app.command()

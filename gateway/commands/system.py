@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,14 @@ def login(
     person: Annotated[str | None, typer.Option("--person", help="Sign in somebody else.", show_default="you")] = None,
     next_page: Annotated[
         str | None, typer.Option("--next", help="The console's page to show first, such as /console/approvals.")
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", help="Sign in with your own private key (OpenSSH, ed25519); needs --person."),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option("--url", help="With --key: the gateway's address.", show_default="the one that runs here"),
     ] = None,
     token: Annotated[bool, typer.Option("--token", help="Print a bearer token for scripts instead of a link.")] = False,
     days: Annotated[
@@ -31,9 +40,23 @@ def login(
       gateway login
       gateway login --person olga --next /console/approvals
       gateway login --token --days 7
+      gateway login --person olga --key ~/.ssh/id_ed25519 --url https://gateway.example.com
     """
     from gateway.commands.client import Api
 
+    if key is not None:
+        if person is None or token or days is not None:
+            raise CommandError(
+                "--key signs in the person of --person in a browser; leave --token and --days out.", USAGE
+            )
+        from gateway.commands.own_key import link
+
+        made = link(key, person, url, next_page, data_dir)
+        text = [made["url"], f"Signs in {person} once, until {made['expires'][:19]}Z. Whoever opens it is them."]
+        show({"id": person, **made}, as_json, text)
+        return
+    if url is not None:
+        raise CommandError("--url is of --key: without it the gateway of the data directory is asked.", USAGE)
     whom = {} if person is None else {"person": person}
     if token:
         if next_page is not None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.actions import AgentStatus
+from gateway.identity.origin import Given, decode_given
 from gateway.identity.people import Role
 from gateway.store.interface import Connection
 from gateway.store.macs import COVERED, RowMacs
@@ -22,6 +23,7 @@ class StandingNow(NamedTuple):
 
     reviewer: bool
     groups: tuple[str, ...]
+    given: Given
 
 
 class Now:
@@ -35,7 +37,9 @@ class Now:
         found = self._row(connection, "person", person_id)
         if found is None or found["removed_ns"] is not None:
             return None
-        return StandingNow(Role.REVIEWER in _strings(found["roles"]), tuple(_strings(found["groups"])))
+        return StandingNow(
+            Role.REVIEWER in _strings(found["roles"]), tuple(_strings(found["groups"])), decode_given(found["given"])
+        )
 
     def is_active(self, connection: Connection, agent_id: str) -> bool:
         """Whether an agent is registered and not suspended."""

@@ -15,8 +15,10 @@ import msgspec
 
 from gateway.clock import Clock
 from gateway.errors import Refusal
+from gateway.identity import origin as origins
 from gateway.identity import tokens
 from gateway.identity.journal import Change, Journal, Reads, Register, in_turn, warm
+from gateway.identity.origin import ALONE, Given, Origin, makers_of
 from gateway.store.interface import Connection
 from gateway.store.macs import RowMacs
 
@@ -49,6 +51,12 @@ class Person(msgspec.Struct, frozen=True):
     tenant: str = "default"
     groups: tuple[str, ...] = ()  # of reviewers, as `approvals.groups` names them
     change_no: int = 0  # grows with every change
+    given: Given = ()  # what of it others gave them
+
+    @property
+    def entitlements(self) -> list[str]:
+        """Roles and groups, as `given` names them."""
+        return [*(f"role:{role}" for role in self.roles), *(f"group:{group}" for group in self.groups)]
 
     @property
     def reviewer(self) -> bool:
@@ -57,11 +65,13 @@ class Person(msgspec.Struct, frozen=True):
 
 
 class _Until(msgspec.Struct, frozen=True):
-    """Whose a sign-in link, console session or API token is, and when it ends."""
+    """Whose a sign-in link, console session or API token is, and when it ends: at the latest with its parent."""
 
     person_id: str
     expires_ns: int
     created_ns: int = 0  # not known of a link
+    makers: tuple[str, ...] = ()  # see `Origin`
+    parent: str | None = None
 
 
 class Session(NamedTuple):
@@ -72,6 +82,7 @@ class Session(NamedTuple):
     person: str
     created_ns: int
     expires_ns: int
+    makers: tuple[str, ...]
 
 
 class People(Register):
@@ -102,15 +113,22 @@ class People(Register):
 
         people, links, sessions = await store.read(read)
         self._all = {}
-        for id_, tenant, name, roles, created_ns, removed_ns, groups, change_no, _given in people:
+        for id_, tenant, name, roles, created_ns, removed_ns, groups, change_no, given in people:
             known = tuple(Role(role) for role in msgspec.json.decode(roles, type=list[str]) if role in set(Role))
             belongs = tuple(msgspec.json.decode(groups, type=list[str]))
-            self._all[id_] = Person(id_, name, known, created_ns, removed_ns, tenant, belongs, change_no)
+            self._all[id_] = Person(
+                *(id_, name, known, created_ns, removed_ns, tenant, belongs, change_no), origins.decode_given(given)
+            )
             self._macs.saw("person", id_, change_no)
         before = {"sign_in": self._links, "console_session": self._sessions}
-        self._links = {token: _Until(person_id, expires_ns) for token, person_id, expires_ns, *_ in links}
+        names = origins.decode_names
+        self._links = {
+            token: _Until(person_id, expires_ns, makers=names(makers), parent=parent)
+            for token, person_id, expires_ns, _, makers, parent in links
+        }
         self._sessions = {
-            kept: _Until(person_id, expires_ns, created_ns) for kept, person_id, created_ns, expires_ns, *_ in sessions
+            kept: _Until(person_id, expires_ns, created_ns, names(makers), parent)
+            for kept, person_id, created_ns, expires_ns, _, makers, parent in sessions
         }
         for token in before["sign_in"].keys() - self._links.keys():
             self._macs.saw("sign_in", _id_of(token), 1)
@@ -162,9 +180,19 @@ class People(Register):
 
     @in_turn
     async def add(
-        self, person_id: str, *, name: str, roles: Collection[Role], by: str | None, groups: Collection[str] = ()
+        self,
+        person_id: str,
+        *,
+        name: str,
+        roles: Collection[Role],
+        by: str | None,
+        groups: Collection[str] = (),
+        origin: Origin = ALONE,
     ) -> Person:
-        """Add a person, or bring a removed one back. Raises Refusal(conflict) if they are there already."""
+        """Add a person, or bring a removed one back. Raises Refusal(conflict) if they are there already.
+
+        `origin`: how `by` signed in.
+        """
         had = self._all.get(person_id)
         if had is not None and had.removed_ns is None:
             raise Refusal("conflict", f"The person {person_id!r} exists already; `gateway people update` changes them.")
@@ -174,7 +202,9 @@ class People(Register):
                 "conflict", f"There is a person {like!r} already; take a name that differs in more than case."
             )
         known, belongs = tuple(sorted(set(roles))), tuple(sorted(set(groups)))
-        new = Person(person_id, name, known, self._clock.now_ns(), groups=belongs)
+        now_ns, makers = self._clock.now_ns(), makers_of(person_id, by, origin)
+        given: Given = (("person", makers, now_ns),) if makers else ()
+        new = Person(person_id, name, known, now_ns, groups=belongs, given=given)
         person = self._next(new, 0 if had is None else had.change_no)
         await warm()
         await self._write("person.added", by, _standing_of(person), _person_row(self._macs, person))
@@ -189,8 +219,10 @@ class People(Register):
         roles: Collection[Role] | None = None,
         groups: Collection[str] | None = None,
         name: str | None = None,
+        origin: Origin = ALONE,
     ) -> Person:
         """Change what a person may do; None leaves it. Votes they gave count from then on by what they may now.
+        `origin`: how `by` signed in.
 
         Raises Refusal(not_found); Refusal(conflict) where it would take the local operator's own role away.
         """
@@ -203,6 +235,8 @@ class People(Register):
         )
         if person_id == LOCAL_OPERATOR and Role.OPERATOR not in person.roles:
             raise Refusal("conflict", "The local operator stays an operator; protect the data directory instead.")
+        changed = (had.entitlements, person.entitlements, makers_of(person_id, by, origin), self._clock.now_ns())
+        person = msgspec.structs.replace(person, given=origins.given_anew(had.given, *changed))
         person = self._next(person, had.change_no)
         await warm()
         await self._write("person.changed", by, _standing_of(person), _person_row(self._macs, person))
@@ -238,16 +272,42 @@ class People(Register):
     # ------------------------------------------------------------ signing in
 
     @in_turn
-    async def make_link(self, person_id: str, *, by: str | None, valid_s: float = LINK_VALID_S) -> tuple[str, int]:
-        """A one-time sign-in token for a person, and when it ends (ns). Raises Refusal(not_found)."""
+    async def make_link(
+        self, person_id: str, *, by: str | None, origin: Origin = ALONE, valid_s: float = LINK_VALID_S
+    ) -> tuple[str, int]:
+        """A one-time sign-in token for a person, and when it ends (ns). `origin`: how `by` signed in.
+
+        Raises Refusal(not_found).
+        """
         person = self.person(person_id)
         secret = tokens.mint(tokens.SIGN_IN, self._random_bytes)
-        hashed, until = tokens.digest(secret), _Until(person_id, self._clock.now_ns() + int(valid_s * _NANOS))
+        hashed, until = tokens.digest(secret), self._until(person_id, valid_s, by, origin)
         await warm()
-        subject = {"person": person.id, "link": _named(hashed)}
+        subject = {"person": person.id, "link": _named(hashed), **_made_by(until)}
         await self._write("person.link_made", by, subject, _link_row(self._macs, hashed, until))
         self._links[hashed] = until
         return secret, until.expires_ns
+
+    @in_turn
+    async def admit_link(self, person_id: str, hashed: str) -> int:
+        """Let a link that a person made and signed by themselves be used once; when it ends (ns).
+
+        `hashed`: its SHA-256 in hex. Raises Refusal(not_found), Refusal(conflict) for one that was admitted before.
+        """
+        person = self.person(person_id)
+        until = self._until(person_id, LINK_VALID_S, None, ALONE)
+        await warm()
+        write_link = _link_row(self._macs, hashed, until)
+
+        def also(connection: Connection) -> None:
+            if connection.execute("SELECT 1 FROM sign_in WHERE token_sha256 = ?", (hashed,)).fetchone() is not None:
+                raise Refusal("conflict", "This link was admitted before; run `gateway login --key` for a new one.")
+            write_link(connection)
+
+        subject = {"person": person.id, "link": _named(hashed), "by_key": "yes"}
+        await self._write("person.link_made", person.id, subject, also)
+        self._links[hashed] = until
+        return until.expires_ns
 
     @in_turn
     async def sign_in(self, link: str) -> tuple[Person, str, int]:
@@ -257,14 +317,15 @@ class People(Register):
         """
         hashed, now_ns = tokens.digest(link), self._clock.now_ns()
         until = self._links.get(hashed)
-        if until is None or now_ns >= until.expires_ns:
+        if until is None or now_ns >= until.expires_ns or not self._is_alive(until.parent):
             raise Refusal(
                 "unauthenticated",
                 "This sign-in link was used already or has expired; run `gateway login` for a new one.",
             )
         person = self.person(until.person_id)
         secret = tokens.mint(tokens.CONSOLE_SESSION, self._random_bytes)
-        session_hash, session = tokens.digest(secret), _Until(person.id, now_ns + SESSION_VALID_S * _NANOS, now_ns)
+        session_hash = tokens.digest(secret)
+        session = self._until(person.id, SESSION_VALID_S, None, Origin(until.makers, until.parent))
         await warm()
         write_session = _session_row(self._macs, session_hash, session)
 
@@ -276,7 +337,7 @@ class People(Register):
                 )
             write_session(connection)
 
-        subject = {"person": person.id, "link": _named(hashed), "session": _named(session_hash)}
+        subject = {"person": person.id, "link": _named(hashed), "session": _named(session_hash), **_made_by(session)}
         await self._write("person.signed_in", person.id, subject, also)
         self._macs.saw("sign_in", _id_of(hashed), 1)
         self._links.pop(hashed, None)
@@ -314,13 +375,15 @@ class People(Register):
     # ------------------------------------------------------------ tokens of scripts
 
     @in_turn
-    async def make_token(self, person_id: str, *, by: str, valid_s: float = TOKEN_VALID_S) -> tuple[str, Session]:
-        """A bearer token with all that a person may do. Raises Refusal(not_found)."""
+    async def make_token(
+        self, person_id: str, *, by: str, origin: Origin = ALONE, valid_s: float = TOKEN_VALID_S
+    ) -> tuple[str, Session]:
+        """A bearer token with all that a person may do. `origin`: how `by` signed in. Raises Refusal(not_found)."""
         person = self.person(person_id)
         secret, now_ns = tokens.mint(tokens.API_TOKEN, self._random_bytes), self._clock.now_ns()
-        kept, until = _kept(secret), _Until(person.id, now_ns + int(valid_s * _NANOS), now_ns)
+        kept, until = _kept(secret), self._until(person_id, valid_s, by, origin)
         await warm()
-        subject = {"person": person.id, "token": _id_of(kept)}
+        subject = {"person": person.id, "token": _id_of(kept), **_made_by(until)}
         await self._write("person.token_made", by, subject, _session_row(self._macs, kept, until))
         self._forget_expired(now_ns)
         self._sessions[kept] = until
@@ -332,6 +395,12 @@ class People(Register):
             until = self._sessions.get(_kept(token))
             return None if until is None else self._whose(until)
         return self._all.get(LOCAL_OPERATOR) if tokens.digest(token) == self._local_token else None
+
+    def origin(self, secret: str, *, by_cookie: bool) -> Origin:
+        """How the person signed in whose cookie or bearer token it is."""
+        kept = tokens.digest(secret) if by_cookie else _kept(secret)
+        until = self._sessions.get(kept)
+        return ALONE if until is None else Origin(until.makers, kept)
 
     def sessions(self, person_id: str | None = None) -> list[Session]:
         """The console sessions and API tokens that are good now, the oldest first; of one person or all."""
@@ -373,15 +442,37 @@ class People(Register):
         labels = {} if by is not None else {"by": "gateway"}
         await self._journal(type_, tenant="default", person=by, subject=subject, labels=labels, also=also)
 
+    def _until(self, person_id: str, valid_s: float, by: str | None, origin: Origin) -> _Until:
+        """What `by` makes for a person: it ends with the session that it is made in, so that none lives for ever."""
+        now_ns = self._clock.now_ns()
+        expires_ns = now_ns + int(valid_s * _NANOS)
+        if origin.parent is not None and (parent := self._sessions.get(origin.parent)) is not None:
+            expires_ns = min(expires_ns, parent.expires_ns)
+        return _Until(person_id, expires_ns, now_ns, makers_of(person_id, by, origin), origin.parent)
+
     def _whose(self, until: _Until) -> Person | None:
-        """The person, if they are there and it has not expired."""
+        """The person, if they are there and neither it nor what it was made in has ended."""
         person = self._all.get(until.person_id)
         is_good = person is not None and person.removed_ns is None and self._clock.now_ns() < until.expires_ns
-        return person if is_good else None
+        return person if is_good and self._is_alive(until.parent) else None
+
+    def _is_alive(self, parent: str | None) -> bool:
+        """Whether a session that others were made in goes on, and so do those that it was made in."""
+        while parent is not None:
+            session = self._sessions.get(parent)
+            if session is None or self._clock.now_ns() >= session.expires_ns:
+                return False
+            parent = session.parent
+        return True
 
     def _forget_expired(self, now_ns: int) -> None:
         self._links = {token: one for token, one in self._links.items() if one.expires_ns > now_ns}
         self._sessions = {token: one for token, one in self._sessions.items() if one.expires_ns > now_ns}
+
+
+def _made_by(until: _Until) -> dict[str, str]:
+    """For records: who else can act through it."""
+    return {"makers": ",".join(until.makers)} if until.makers else {}
 
 
 def _named(hashed: str) -> str:
@@ -403,6 +494,7 @@ def _person_row(macs: RowMacs, person: Person) -> Change:
             removed_ns=person.removed_ns,
             groups=msgspec.json.encode(person.groups).decode(),
             change_no=person.change_no,
+            given=origins.encode_given(person.given),
         ),
     )
 
@@ -410,14 +502,25 @@ def _person_row(macs: RowMacs, person: Person) -> Change:
 def _standing_of(person: Person) -> dict[str, Any]:
     """What a record says of a person; `gateway audit verify` holds the register against it."""
     told = {"person": person.id, "roles": ",".join(person.roles)}
-    return {**told, "groups": ",".join(person.groups)} if person.groups else told
+    if person.groups:
+        told["groups"] = ",".join(person.groups)
+    if person.given:
+        told["given"] = origins.digest_of_given(origins.encode_given(person.given))
+    return told
 
 
 def _link_row(macs: RowMacs, hashed: str, until: _Until) -> Change:
     from gateway.identity import rows
 
     return rows.merging(
-        macs, rows.SignInRow(token_sha256=hashed, person_id=until.person_id, expires_ns=until.expires_ns)
+        macs,
+        rows.SignInRow(
+            token_sha256=hashed,
+            person_id=until.person_id,
+            expires_ns=until.expires_ns,
+            makers=origins.encode_names(until.makers),
+            parent=until.parent,
+        ),
     )
 
 
@@ -427,7 +530,12 @@ def _session_row(macs: RowMacs, kept: str, until: _Until) -> Change:
     return rows.merging(
         macs,
         rows.ConsoleSessionRow(
-            token_sha256=kept, person_id=until.person_id, created_ns=until.created_ns, expires_ns=until.expires_ns
+            token_sha256=kept,
+            person_id=until.person_id,
+            created_ns=until.created_ns,
+            expires_ns=until.expires_ns,
+            makers=origins.encode_names(until.makers),
+            parent=until.parent,
         ),
     )
 
@@ -444,4 +552,4 @@ def _id_of(kept: str) -> str:
 
 def _session(kept: str, until: _Until) -> Session:
     is_token = kept.startswith(tokens.API_TOKEN)
-    return Session(_id_of(kept), is_token, until.person_id, until.created_ns, until.expires_ns)
+    return Session(_id_of(kept), is_token, until.person_id, until.created_ns, until.expires_ns, until.makers)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from gateway.errors import Refusal
 from gateway.identity import tokens
 from gateway.identity.console_site import ConsoleSite
+from gateway.identity.origin import Origin
 from gateway.identity.people import People, Person, Role
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -22,11 +23,12 @@ _ELSEWHERE = "The request did not come from a page of this gateway; open the con
 
 
 class SignedIn(NamedTuple):
-    """A person as their request proved them. `by_cookie`: a browser."""
+    """A person as their request proved them. `by_cookie`: a browser. `origin`: who made what proved them."""
 
     person: Person
     secret: str
     by_cookie: bool
+    origin: Origin
 
     @property
     def by_api_token(self) -> bool:
@@ -71,7 +73,7 @@ def signed_in(people: People, method: str, headers: Mapping[str, str], site: Con
             raise Refusal("forbidden", _ELSEWHERE)
     elif not same_origin(headers, site):
         raise Refusal("forbidden", _ELSEWHERE)
-    return SignedIn(person, secret, by_cookie=True)
+    return SignedIn(person, secret, by_cookie=True, origin=people.origin(secret, by_cookie=True))
 
 
 def same_origin(headers: Mapping[str, str], site: ConsoleSite) -> bool:
@@ -94,7 +96,7 @@ def is_from_elsewhere(headers: Mapping[str, str], site: ConsoleSite) -> bool:
 def _by_token(people: People, token: str) -> SignedIn:
     person = people.who_bears(token)
     if person is not None and person.removed_ns is None:
-        return SignedIn(person, token, by_cookie=False)
+        return SignedIn(person, token, by_cookie=False, origin=people.origin(token, by_cookie=False))
     if token.startswith(tokens.AGENT_KEY):
         message = "An agent's key does not open this door; it is for people (`gateway login`)."
     elif token.startswith(tokens.CONSOLE_SESSION):

@@ -101,7 +101,7 @@ async def test_owners_and_people_without_the_role_do_not_decide_and_the_attempt_
         await bank.running.agent() as agent,
         await bank.reviewer("dana") as dana,
         await bank.reviewer("alex", Role.AUDITOR) as alex,
-        await bank.reviewer("opal") as opal,
+        await bank.reviewer("opal", Role.OPERATOR) as opal,
     ):
         case_id = await bank.case(agent)
         shown = (await alex.get(f"{API}/{case_id}")).json()

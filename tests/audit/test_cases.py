@@ -141,7 +141,7 @@ async def test_an_attempt_that_a_crash_left_open_ends_as_part_of_its_case_and_ve
         ("UPDATE case_vote SET choice = 'deny'", "is not on record as it stands there"),
         ("DELETE FROM case_vote", "is on record, but is not there"),
         (
-            "INSERT INTO case_vote SELECT 'x', case_id, 'rob', choice, presented_digest, '', '', 1, NULL FROM case_vote",
+            "INSERT INTO case_vote SELECT 'x', case_id, 'rob', choice, presented_digest, '', '', 1, NULL, NULL FROM case_vote",
             "the vote x is not on record",
         ),
         ("UPDATE approval_case SET id = 'made-up'", "no record says that it was opened"),

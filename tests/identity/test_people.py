@@ -278,7 +278,10 @@ async def test_what_a_person_may_decide_is_known_at_once_and_after_a_restart(hou
         assert (olga.reviewer, olga.groups) == (True, ("risk", "treasury"))
         assert (ada.reviewer, ada.groups) == (False, ("risk",))
     durable = await house.writer.read(lambda db: Now(house.log.macs).standing(db, "olga"))
-    assert durable == (True, ("risk", "treasury"))
+    assert durable is not None
+    assert (durable.reviewer, durable.groups) == (True, ("risk", "treasury"))
+    ((what, makers, _),) = durable.given
+    assert (what, makers) == ("person", ("operator",))
 
 
 async def test_a_change_of_a_person_is_recorded_and_leaves_what_was_not_named(house: House) -> None:

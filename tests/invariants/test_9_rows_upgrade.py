@@ -37,6 +37,7 @@ def _writes_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (embedded_log, shared_log):
         monkeypatch.setattr(module, "SEALED", {})
     monkeypatch.setattr(people, "_named", lambda hashed: "")
+    monkeypatch.setattr(people, "makers_of", lambda person, by, origin: ())
 
 
 @pytest.fixture

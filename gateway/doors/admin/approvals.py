@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from gateway.approvals.case import Case, Choice, State
+from gateway.approvals.case import Case, Choice, Quorum, State
+from gateway.approvals.places import Places
 from gateway.audit.records import event
 from gateway.clock import rfc3339
 from gateway.doors.admin import case_json
@@ -134,7 +135,7 @@ async def reconcile_case(case_id: str, found: ReconcileIn, parts: PartsDep, pers
     `unknown`, and you may say otherwise.
     """
     case = await say_found(parts, person, case_id, found)
-    return {**_ended(case), **case_json.reconciling(case)}
+    return {**_ended(case), **case_json.reconciling(case, _places(parts, case, case.reconciled_by))}
 
 
 # ------------------------------------------------------------ what the console shows too
@@ -153,13 +154,12 @@ async def summaries(parts: Parts, cases: Sequence[Case], person: SignedIn | None
             untouched = case.version == 1  # nobody has voted on it, so that its votes need not be asked for
             alone = untouched and len(case.requirement.quorum) == 1 and case.requirement.quorum[0].approve == 1
             votes = [] if alone and case.requirement.quorum[0].deny == 1 else await parts.approvals.votes(case.id)
-        line = case_json.summary(case, votes, _counting(parts, case))
+        line = case_json.summary(case, votes, _places(parts, case))
         if person is not None:
             owners = _owners(parts, case)
-            line["may_decide"] = case_json.may_decide(
-                case, person.person.id, standing, owners, votes or (), _counting(parts, case)
-            )
-            line["may_reconcile"] = case_json.may_reconcile(case, person.person.id, standing, owners)
+            of_them = (case, person.person.id, standing, owners)
+            line["may_decide"] = case_json.may_decide(*of_them, votes or (), _places(parts, case))
+            line["may_reconcile"] = case_json.may_reconcile(*of_them)
         found.append(line)
     return found
 
@@ -170,16 +170,18 @@ async def show(parts: Parts, person: SignedIn, case_id: str) -> dict[str, Any]:
     room, who = parts.approvals, person.person.id
     case = await room.case(case_id)
     votes = await room.votes(case.id)
-    owners, standing = _owners(parts, case), parts.registry.people.standing(who)
+    of_them = (case, who, parts.registry.people.standing(who), _owners(parts, case))
+    places = _places(parts, case)
     return case_json.full(
         case,
         votes,
         await room.comments(case.id),
         await room.attempts(case.id),
         await room.like(case) if case.state is State.PENDING else [],
-        counts=_counting(parts, case),
-        may_decide=case_json.may_decide(case, who, standing, owners, votes, _counting(parts, case)),
-        may_reconcile=case_json.may_reconcile(case, who, standing, owners),
+        places=places,
+        may_decide=case_json.may_decide(*of_them, votes, places),
+        may_reconcile=case_json.may_reconcile(*of_them),
+        no_place=case_json.no_place(case, who, person.origin.makers, votes, places),
     )
 
 
@@ -196,13 +198,16 @@ async def cast_vote(
             reason=vote.reason,
             guidance=vote.guidance,
             version=version,
+            makers=person.origin.makers,
         )
 
 
 async def say_found(parts: Parts, person: SignedIn, case_id: str, found: ReconcileIn) -> Case:
     """A person's finding of an unknown outcome, as `cast_vote` for a vote. Raises what `Approvals.reconcile` raises."""
     with _refusals_on_record(parts, person, case_id, f"reconcile {found.outcome}"):
-        return await parts.approvals.reconcile(case_id, person.person.id, outcome=found.outcome, note=found.note)
+        return await parts.approvals.reconcile(
+            case_id, person.person.id, outcome=found.outcome, note=found.note, makers=person.origin.makers
+        )
 
 
 @contextmanager
@@ -233,8 +238,8 @@ async def _has_voted_so(parts: Parts, person: SignedIn, case_id: str, vote: Revi
 # ------------------------------------------------------------ parts
 
 
-def _counting(parts: Parts, case: Case) -> case_json.Counts:
-    return case_json.counting(case, parts.registry.people.standing, _owners(parts, case))
+def _places(parts: Parts, case: Case, quorums: Sequence[Quorum] | None = None) -> Places:
+    return Places(case, parts.registry.people.standing, _owners(parts, case), quorums)
 
 
 def _owners(parts: Parts, case: Case) -> tuple[str, ...]:

@@ -6,17 +6,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from gateway import lookalikes
 from gateway.actions import ArgumentKind
-from gateway.approvals import deciders
 from gateway.approvals.case import Attempt, Case, Choice, Comment, Quorum, State, Vote
-from gateway.approvals.deciders import Standings, Stands, groups_of, hindrance
-from gateway.approvals.requirement import enough
+from gateway.approvals.deciders import Stands, groups_of, hindrance
+from gateway.approvals.places import Places
 from gateway.catalog.sentences import show
 from gateway.catalog.unusual import in_arguments
 from gateway.clock import rfc3339
@@ -26,15 +25,12 @@ _MAX_COMPARED = 10_000  # characters of a value
 _JSON_TYPES = {bool: "true or false", str: "text", int: "a number", float: "a number with a fraction", list: "a list"}
 
 
-Counts = Callable[[str, Quorum], bool]
-
-
-def summary(case: Case, votes: Sequence[Vote] | None = None, counts: Counts | None = None) -> dict[str, Any]:
+def summary(case: Case, votes: Sequence[Vote] | None = None, places: Places | None = None) -> dict[str, Any]:
     """A case without what belongs to it. `approved` and `denied` of a quorum are null where `votes` are not given.
 
     `unusual_characters`: the arguments with characters that can't be seen or could be taken for others; `complete` is
-    false where a case has more text than a list looks at. `counts` says whether a person's vote counts for a quorum
-    today (see `counting`); without it, each does.
+    false where a case has more text than a list looks at. `places` counts the votes by what people may do today;
+    without it, each counts.
     """
     return {
         "id": case.id,
@@ -53,7 +49,7 @@ def summary(case: Case, votes: Sequence[Vote] | None = None, counts: Counts | No
         "rules": list(case.card.rules),
         "reasons": list(case.card.reasons),
         "notes": list(case.card.notes),
-        "quorum": [_quorum(one, votes, counts) for one in case.requirement.quorum],
+        "quorum": [_quorum(one, votes, places) for one in case.requirement.quorum],
         "execute_on": case.requirement.execute_on,
         "opened": rfc3339(case.opened_ns),
         "expires": rfc3339(case.expires_ns),
@@ -73,23 +69,24 @@ def full(
     attempts: Sequence[Attempt],
     like: Sequence[Case],
     *,
-    counts: Counts | None = None,
+    places: Places | None = None,
     may_decide: dict[str, Any] | None = None,
     may_reconcile: dict[str, Any] | None = None,
+    no_place: str = "",
 ) -> dict[str, Any]:
     """A case with all that belongs to it. `like`: others of the same agent and tool that wait, each with the
     arguments in which it `differs`, as a sentence would show them (at most 20; null: not given on that side). Where the
     two sides look the same, `here_points` and `there_points` say by code points or types in what they differ.
 
-    `may_decide` and `may_reconcile` are what the functions of these names say of the person who looks.
+    `may_decide`, `may_reconcile` and `no_place` are what the functions of these names say of the person who looks.
     """
     return {
-        **summary(case, votes, counts),
+        **summary(case, votes, places),
         "arguments": case.action.arguments,
         "claimed_purpose": case.card.claimed_purpose,
         "card": msgspec.to_builtins(case.card),
-        "votes": [_vote(one) for one in votes],
-        **reconciling(case),
+        "votes": _votes(votes, places),
+        **reconciling(case, places),
         "comments": [
             {"id": one.id, "person": one.person, "text": one.text, "time": rfc3339(one.ts_ns)} for one in comments
         ],
@@ -114,6 +111,7 @@ def full(
         ],
         "may_decide": may_decide or {"ok": False, "why": "It is not known who asks."},
         "may_reconcile": may_reconcile or {"ok": False, "why": "It is not known who asks."},
+        "no_place": no_place,
     }
 
 
@@ -123,9 +121,10 @@ def may_decide(
     standing: Stands | None,
     owners: Iterable[str],
     votes: Sequence[Vote] = (),
-    counts: Counts | None = None,
+    places: Places | None = None,
 ) -> dict[str, Any]:
     """Whether a person could vote on a case now, and if not why: `{"ok": bool, "why": str}`.
+
 
     `owners` of the agent as registered now. One who has approved may say so again where the votes are enough by now
     and nobody has counted them since, as when a reviewer has the role back. It only helps to show the right thing: the
@@ -137,7 +136,7 @@ def may_decide(
     elif hindered := _hindered(case, person, standing, owners, case.requirement.quorum):
         why = hindered
     elif (said := [one for one in votes if one.person == person and one.counts]) and not (
-        said[0].choice is Choice.APPROVE and _is_enough(case, votes, counts)
+        said[0].choice is Choice.APPROVE and places is not None and places.enough(places.approvals(votes))
     ):
         why = "You have voted already; others must decide."
     return {"ok": not why, "why": why}
@@ -146,14 +145,26 @@ def may_decide(
 def may_reconcile(case: Case, person: str, standing: Stands | None, owners: Iterable[str]) -> dict[str, Any]:
     """Whether a person could say now what became of an unknown outcome, as `may_decide` does of a vote."""
     if case.state is not State.UNKNOWN:
-        return {"ok": False, "why": f"The case is {case.state.value}; only an unknown outcome is reconciled."}
+        why = f"The case is {case.state.value}; only an unknown outcome is reconciled."
+        return {"ok": False, "why": why}
     why = _hindered(case, person, standing, owners, case.reconciled_by) or ""
     return {"ok": not why, "why": why}
 
 
-def reconciling(case: Case) -> dict[str, Any]:
+def no_place(case: Case, person: str, makers: tuple[str, ...], votes: Sequence[Vote], places: Places) -> str:
+    """Why an approval or a finding of theirs would fill no place as things are; '' if it would. `makers`: of their
+    session."""
+    said = case.found if case.state is State.UNKNOWN else [one for one in votes if one.counts]
+    return places.hindered_by_maker(person, makers, [one.person for one in said])
+
+
+def reconciling(case: Case, places: Places | None = None) -> dict[str, Any]:
     """What reviewers found of an unknown outcome, and how many must find the same. A person's last one counts."""
     last = {one.id for one in case.found}
+    why_not: dict[str, str] = {}
+    if places is not None:
+        for outcome in (State.SUCCEEDED, State.FAILED):
+            why_not |= places.findings(outcome).why_not
     return {
         "findings": [
             {
@@ -163,6 +174,8 @@ def reconciling(case: Case) -> dict[str, Any]:
                 "note": one.note,
                 "time": rfc3339(one.ts_ns),
                 "counts": one.id in last,
+                "makers": list(one.makers),
+                "no_place": why_not.get(one.id, ""),
             }
             for one in case.findings
         ],
@@ -184,22 +197,15 @@ def _hindered(
             return None
 
 
-def _is_enough(case: Case, votes: Sequence[Vote], counts: Counts | None) -> bool:
-    approving = [one.person for one in votes if one.counts and one.choice is Choice.APPROVE]
-    return counts is not None and enough(case.requirement.quorum, approving, counts)
-
-
-def counting(case: Case, standing: Standings, owners: Iterable[str]) -> Counts:
-    """Whether a person's vote counts for a quorum of the case today."""
-    owning = tuple(owners)
-    return lambda person, quorum: deciders.counts(case, person, quorum, standing(person), owning)
-
-
-def _quorum(quorum: Quorum, votes: Sequence[Vote] | None, counts: Counts | None) -> dict[str, Any]:
+def _quorum(quorum: Quorum, votes: Sequence[Vote] | None, places: Places | None) -> dict[str, Any]:
     said: dict[Choice, int | None] = dict.fromkeys(Choice)
-    if votes is not None:
-        counted = [one for one in votes if one.counts and (counts is None or counts(one.person, quorum))]
-        said = {choice: sum(one.choice is choice for one in counted) for choice in Choice}
+    if votes is not None and places is not None:
+        said = {
+            Choice.APPROVE: places.filled(quorum, places.approvals(votes)),
+            Choice.DENY: places.filled(quorum, places.denials(votes)),
+        }
+    elif votes is not None:
+        said = {choice: sum(one.counts and one.choice is choice for one in votes) for choice in Choice}
     return {
         "approve": quorum.approve,
         "deny": quorum.deny,
@@ -269,7 +275,15 @@ def _bytes(value: Any) -> bytes:
     return msgspec.json.encode(value, order="sorted")
 
 
-def _vote(vote: Vote) -> dict[str, Any]:
+def _votes(votes: Sequence[Vote], places: Places | None) -> list[dict[str, Any]]:
+    """`no_place`: why an approval fills no place, or a vote none of its own."""
+    why_not: dict[str, str] = {}
+    if places is not None:
+        why_not = places.approvals(votes).why_not | places.denials(votes).why_not
+    return [_vote(one, why_not.get(one.id, "")) for one in votes]
+
+
+def _vote(vote: Vote, no_place: str) -> dict[str, Any]:
     return {
         "id": vote.id,
         "person": vote.person,
@@ -279,6 +293,8 @@ def _vote(vote: Vote) -> dict[str, Any]:
         "guidance": vote.guidance,
         "time": rfc3339(vote.ts_ns),
         "counts": vote.counts,
+        "makers": list(vote.makers),
+        "no_place": no_place,
     }
 
 

@@ -5,3 +5,4 @@ from __future__ import annotations
 API = "/api/v1"
 FOR_AGENTS = f"{API}/actions/"
 """Below it agents ask with their keys; everything else below API is for people."""
+SIGN_IN_BY_KEY = f"{API}/sign-in/key"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 
 from gateway.clock import rfc3339
 from gateway.doors.admin.paging import Cursor, Limit, page
@@ -12,6 +13,9 @@ from gateway.doors.admin.paths import API
 from gateway.doors.admin.people_in import Operator, PartsDep, Person
 from gateway.doors.admin.schemas import PersonChange, PersonIn, PersonOut, SignInIn, SignInOut
 from gateway.doors.admin.sessions import may_make_for
+from gateway.errors import Refusal
+from gateway.identity.console_site import page_of_console
+from gateway.identity.sign_in_keys import HEADER, verified
 
 routes = APIRouter(prefix=API, tags=["people"])
 
@@ -29,7 +33,12 @@ async def list_people(
 async def add_person(wanted: PersonIn, parts: PartsDep, person: Operator) -> PersonOut:
     """Add a person with roles. They sign in with a link that an operator makes for them."""
     added = await parts.registry.people.add(
-        wanted.id, name=wanted.name or wanted.id, roles=wanted.roles, groups=wanted.groups, by=person.person.id
+        wanted.id,
+        name=wanted.name or wanted.id,
+        roles=wanted.roles,
+        groups=wanted.groups,
+        by=person.person.id,
+        origin=person.origin,
     )
     return PersonOut.of(added)
 
@@ -38,7 +47,12 @@ async def add_person(wanted: PersonIn, parts: PartsDep, person: Operator) -> Per
 async def change_person(person_id: str, wanted: PersonChange, parts: PartsDep, person: Operator) -> PersonOut:
     """Change a person's name, roles or groups. Cases that wait count their votes by it from then on."""
     changed = await parts.registry.people.update(
-        person_id, name=wanted.name, roles=wanted.roles, groups=wanted.groups, by=person.person.id
+        person_id,
+        name=wanted.name,
+        roles=wanted.roles,
+        groups=wanted.groups,
+        by=person.person.id,
+        origin=person.origin,
     )
     return PersonOut.of(changed)
 
@@ -55,11 +69,37 @@ async def who_am_i(person: Person) -> PersonOut:
     return PersonOut.of(person.person)
 
 
+@routes.post("/sign-in/key", status_code=201)
+async def admit_link(
+    parts: PartsDep,
+    request: Request,
+    proof: Annotated[str, Header(alias=HEADER, max_length=600, description="As `gateway login --key` makes it.")],
+    next_page: Annotated[str | None, Query(alias="next", max_length=2000)] = None,
+) -> SignInOut:
+    """Admit a one-time link that you made and signed with your own key; nobody else had a hand in it.
+
+    The link itself is not sent: put it into the `token` of the address that comes back.
+    """
+    try:
+        proved = verified(
+            parts.configured.config.sign_in.keys,
+            request.headers.get("host", ""),
+            proof,
+            parts.clock.now_ns() / 1_000_000_000,
+        )
+        parts.registry.people.person(proved.person)
+    except Refusal as refusal:
+        raise Refusal("unauthenticated", refusal.message) from refusal
+    expires_ns = await parts.registry.people.admit_link(*proved)
+    page = None if next_page is None else page_of_console(next_page)
+    return SignInOut(url=parts.site.sign_in_url("", page), person=proved.person, expires=rfc3339(expires_ns))
+
+
 @routes.post("/sign-in", status_code=201)
 async def make_link(wanted: SignInIn, parts: PartsDep, person: Person) -> SignInOut:
     """A one-time link to the console, for yourself; operators may make one for others."""
     whom = wanted.person or person.person.id
     may_make_for(person, whom, "sign-in link")
-    secret, expires_ns = await parts.registry.people.make_link(whom, by=person.person.id)
+    secret, expires_ns = await parts.registry.people.make_link(whom, by=person.person.id, origin=person.origin)
     url = parts.site.sign_in_url(secret, wanted.next)
     return SignInOut(url=url, person=whom, expires=rfc3339(expires_ns))

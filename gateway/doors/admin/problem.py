@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.doors.admin.paths import API, FOR_AGENTS
+from gateway.doors.admin.paths import API, FOR_AGENTS, SIGN_IN_BY_KEY
 from gateway.doors.desk import WRONG_HOST
 from gateway.errors import CODES, Refusal
 
@@ -124,6 +124,8 @@ def _told(detail: dict[str, Any]) -> dict[str, str]:
 def _has_a_body_for_people(scope: Scope) -> bool:
     """Whether it is a request to the API that a person makes, with a body: FastAPI parses that before it asks who."""
     path = scope["path"]
+    if path == SIGN_IN_BY_KEY:  # takes no body, and tells by itself who asks
+        return False
     return scope["method"] not in ("GET", "HEAD") and path.startswith(f"{API}/") and not path.startswith(FOR_AGENTS)
 
 

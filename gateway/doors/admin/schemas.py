@@ -282,6 +282,7 @@ class SessionOut(Out):
     person: str
     created: str
     expires: str
+    makers: list[str] = Field(description="Who else can act through it, since they made it or what it was made with.")
 
     @staticmethod
     def of(one: Session) -> SessionOut:
@@ -291,6 +292,7 @@ class SessionOut(Out):
             person=one.person,
             created=rfc3339(one.created_ns),
             expires=rfc3339(one.expires_ns),
+            makers=list(one.makers),
         )
 
 

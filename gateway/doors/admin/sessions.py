@@ -23,7 +23,9 @@ async def make_token(wanted: TokenIn, parts: PartsDep, person: Person) -> TokenM
     """A bearer token with all that its person may do, for yourself; operators may make one for others."""
     whom = wanted.person or person.person.id
     may_make_for(person, whom, "token")
-    secret, made = await parts.registry.people.make_token(whom, by=person.person.id, valid_s=wanted.days * _DAY_S)
+    secret, made = await parts.registry.people.make_token(
+        whom, by=person.person.id, origin=person.origin, valid_s=wanted.days * _DAY_S
+    )
     return TokenMade(**SessionOut.of(made).model_dump(), token=secret)
 
 
