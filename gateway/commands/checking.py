@@ -14,6 +14,7 @@ from gateway.commands.shared import CONFIG, PROBLEM, ConfigFile, Json, show
 if TYPE_CHECKING:
     from gateway.config import Config
     from gateway.documents import Problem
+    from gateway.policy import Examined
 
 
 def check(config: ConfigFile = CONFIG, as_json: Json = False) -> None:
@@ -89,7 +90,7 @@ def look(config: Path) -> tuple[list[Problem], str]:
     if found is not None and own is not None and manifests is not None:
         problems += stdio_servers.problems(own.model_copy(update={"config": config}), found, support())
     if found is not None:
-        problems += _who_decides(config, found, data_dir)
+        problems += _who_decides(config, found, data_dir, examined)
     unique = list(dict.fromkeys(problems))
     if found is None or manifests is None or engine is None:
         return unique, ""
@@ -103,7 +104,7 @@ def look(config: Path) -> tuple[list[Problem], str]:
     )
 
 
-def _who_decides(path: Path, config: Config, data_dir: Path | None) -> list[Problem]:
+def _who_decides(path: Path, config: Config, data_dir: Path | None, examined: Examined | None) -> list[Problem]:
     """Cases that nobody may decide, as far as that can be seen from the files."""
     from gateway import documents
     from gateway.commands import deciders
@@ -112,7 +113,9 @@ def _who_decides(path: Path, config: Config, data_dir: Path | None) -> list[Prob
     document, _ = documents.load(path)
     if data_dir is None or known is None or document is None:
         return []
-    return list(deciders.nobody_left(document, config, known, deciders.registered(data_dir) or ()))
+    found = list(deciders.nobody_left(document, config, known, deciders.registered(data_dir) or ()))
+    asked = [] if examined is None else examined.approvals_asked()
+    return found + list(deciders.too_few_hands(asked, known, deciders.operators(data_dir), config.sign_in.keys))
 
 
 def _text(value: Any, key: str, default: str) -> str:

@@ -41,7 +41,42 @@ class Registered(NamedTuple):
 
 
 def reviewers(data_dir: Path) -> list[Reviewer] | None:
-    """Who may decide, from the database as it lies there; None where there is none yet or it can't be read.
+    """Who may decide; None where that can't be seen."""
+    known = _people(data_dir)
+    if known is None:
+        return None
+    return [Reviewer(person, groups) for person, roles, groups in known if Role.REVIEWER in roles]
+
+
+def operators(data_dir: Path) -> frozenset[str]:
+    """Who may make sign-in links for others, as far as it can be seen."""
+    return frozenset(person for person, roles, _ in _people(data_dir) or () if Role.OPERATOR in roles)
+
+
+def too_few_hands(
+    asked: Iterable[tuple[int, str, int]], known: Iterable[Reviewer], operators: Iterable[str], keys: Iterable[str]
+) -> Iterator[Problem]:
+    """Quorums that can't be filled, since one operator makes all links and what they made fills one place together.
+
+    `asked`: how many approvals rules ask for, with file and line; `keys`: who signs in with a key of their own.
+    """
+    keyed, deciding = {plain(one) for one in keys}, {plain(one.id) for one in known}
+    makers = 1 + len({plain(one) for one in operators} & keyed - deciding)  # the local operator has no key
+    places = len(deciding & keyed) + min(len(deciding - keyed), makers)
+    for number, file, line in asked:
+        if number > max(places, 1) and len(deciding) >= number:
+            yield Problem(
+                file,
+                line,
+                f"{number} approvals are asked for, and at most {places} can count: one operator makes the links"
+                " by which reviewers without a key of their own sign in, and these fill one place together.",
+                "Name reviewers' public keys under sign_in.keys of gateway.yaml; they use `gateway login --key`.",
+                "warning",
+            )
+
+
+def _people(data_dir: Path) -> list[tuple[str, list[str], frozenset[str]]] | None:
+    """Everybody with roles and groups, from the database as it lies there; None where none can be read.
 
     It is only read. One that no gateway has started on holds nobody: its first start adds the local operator.
     """
@@ -56,12 +91,10 @@ def reviewers(data_dir: Path) -> list[Reviewer] | None:
             else:  # a person that somebody else put there decides nothing
                 found = RowMacs(key).read(connection, "person", "WHERE removed_ns IS NULL")
                 rows = [(row[0], row[3], row[6]) for row in found]
-        known = [(person, _strings(roles), _strings(groups)) for person, roles, groups in rows]
+        known = [(person, _strings(roles), frozenset(_strings(groups))) for person, roles, groups in rows]
     except (sqlite3.Error, msgspec.DecodeError):
         return None  # of an older version: `gateway serve` and `gateway migrate` tell what is wrong with a database
-    return [Reviewer(person, frozenset(groups)) for person, roles, groups in known if Role.REVIEWER in roles] or (
-        [] if rows else None
-    )
+    return known or None
 
 
 def registered(data_dir: Path) -> list[Registered] | None:

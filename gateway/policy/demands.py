@@ -65,6 +65,22 @@ def groups(folder: Folder) -> Iterator[Mention]:
         yield Mention("group", text.value, functools.partial(folder.place, text))
 
 
+def approvals_asked(folder: Folder) -> Iterator[tuple[int, str, int]]:
+    """How many persons each list of quorums that is written out needs to approve, with its file and line."""
+    for value, scope in _everywhere(folder, "quorum"):
+        for literal, inner in folder.literals(value, scope):
+            if "Array" not in literal:
+                continue
+            asked = 0
+            for item in literal["Array"]["items"]:
+                for quorum, inmost in folder.literals(item, inner):
+                    given = [one for key, one in _fields(quorum) if trees.text_of(key) == "approve"]
+                    numbers = [_value(one) for at in given for one, _ in folder.literals(at, inmost)]
+                    asked += next((one for one in numbers if isinstance(one, int)), 1)
+            file, fault = _at(inner, literal, "", "")
+            yield asked, file, fault.line
+
+
 def _everywhere(folder: Folder, name: str) -> Iterator[tuple[dict[str, Any], Scope]]:
     """The values of all fields `name` of objects that are written out in rules."""
     for module in folder.modules:

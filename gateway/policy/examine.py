@@ -64,6 +64,11 @@ class Examined:
                 found.append(bundle.problem(file, line, fault.message, fault.mend, warning=True))
         return found
 
+    def approvals_asked(self) -> list[tuple[int, str, int]]:
+        """How many persons rules ask to approve, each with its file and line."""
+        bundle = self.bundle
+        return [(asked, str(bundle.root / file), line) for asked, file, line in demands.approvals_asked(self._folder)]
+
     def _mentions(self) -> Iterator[Mention]:
         yield from compared.mentions(self._folder, self._compared)
         yield from demands.groups(self._folder)

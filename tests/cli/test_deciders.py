@@ -99,6 +99,29 @@ def test_check_finds_agents_of_the_database_too(folder: Path, capsys: pytest.Cap
     assert told.count("Nobody") == 1
 
 
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFG7qJBxBrmRnnKHo/Hc299dutNj9M6id+PQXTUiar9o ada@laptop"
+
+
+@pytest.mark.parametrize(
+    ("asked", "keys", "said"),
+    [(2, "", "2 approvals are asked for, and at most 1 can count"), (2, f"ada: {KEY}", ""), (1, "", "")],
+)
+def test_check_warns_where_one_operator_makes_all_links_and_two_must_approve(
+    folder: Path, capsys: pytest.CaptureFixture[str], asked: int, keys: str, said: str
+) -> None:
+    (folder / "policies").unlink()
+    shutil.copytree(ROOT / "policies", folder / "policies")
+    rule = RULE.replace('"approve": 2, "group": "treasury"}, {"group": "board"}', f'"approve": {asked}' + "}")
+    (folder / "policies" / "asks.rego").write_text(rule)
+    (folder / "gateway.yaml").write_text(f"{CONFIG}sign_in: {{keys: {{{keys}}}}}\n")
+    reviews = '["reviewer"]'
+    people(folder, operator=('["operator", "reviewer"]', "[]"), ada=(reviews, '["treasury"]'), ben=(reviews, "[]"))
+    capsys.readouterr()
+    told = warnings(folder, capsys)
+    assert ("asks.rego:6: warning: " + said in told) if said else ("approvals are asked for" not in told)
+    assert ("gateway login --key" in told) is bool(said)
+
+
 def test_check_says_nothing_of_people_before_a_first_start(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Nobody" not in warnings(folder, capsys)
     assert not list((folder / "var").iterdir())
