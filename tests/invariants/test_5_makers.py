@@ -11,9 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.app import App
 from gateway.identity import Role
 from tests.bank_house import Bank
+from tests.footing import placed_and_signed
 from tests.gateway_house import use_link
+from tests.intruder import Intruder
 from tests.invariants.counter import API, Counter, refused
 from tests.invariants.test_5_reconcile_apart import NOT_DONE, say, unknown
 
@@ -230,3 +233,35 @@ async def test_a_vote_keeps_its_makers_over_a_restart(
     (vote,) = await counter.app.approvals.votes(case_id)
     assert vote.makers == ("operator",)
     assert (await rita.get(f"{API}/{case_id}")).json()["votes"][0]["makers"] == ["operator"]
+
+
+async def test_the_page_of_a_case_says_why_a_vote_fills_no_place(counter: Counter, agent: httpx.AsyncClient) -> None:
+    await counter.asks(TWO)
+    case_id = await counter.bank.case(agent)
+    async with counter.bank.running.operator() as operator:
+        ruth = await linked(counter, "ruth", operator)
+        assert await counter.approve(operator, case_id) == "pending"
+    before = (await ruth.get(f"/console/approvals/{case_id}")).text
+    assert "ruth fills no place: operator made their sign-in" in before.partition("An approval would not count")[2]
+    assert await counter.approve(ruth, case_id) == "pending"
+    after = (await ruth.get(f"/console/approvals/{case_id}")).text
+    assert "ruth fills no place: operator made their sign-in, and decides too." in after
+
+
+async def test_who_gave_what_is_compared_with_the_log(counter: Counter) -> None:
+    running, intruder = counter.bank.running, Intruder(counter.bank.running.app.process)
+    await counter.people.add("zoe", name="Zoe", roles=[Role.AUDITOR], by="olga")
+    await counter.people.update("zoe", roles=[Role.REVIEWER], by="olga")
+    (old,) = intruder.rows("person", "id = ?", "zoe")
+    await counter.people.update("zoe", roles=[], by="olga")
+    await counter.people.update("zoe", roles=[Role.REVIEWER], by="rita")  # the same as before, but given anew
+    (now,) = intruder.rows("person", "id = ?", "zoe")
+    await placed_and_signed(running.app.log)
+    await running.app.stop(1)
+    intruder.put_back("person", old)
+    running.app = App(running.app.process)
+    await running.app.start()
+    assert running.app.registry.people.standing("zoe") is None
+    assert "was given what it may do by others, or at another time" in (running.app.log.macs.fault or "")
+    intruder.put_back("person", now)
+    counter.app = running.app
