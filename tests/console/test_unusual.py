@@ -117,7 +117,7 @@ _OURS = re.compile(
     r"(marks|forms)\.\w+\(|\| ?(moment|money|latency|span|from_ns|length)\b|short\(19\)|reason\(\"|shown\(case\)|choice\(\""
     r"|\"[^\"]*\" if |\.get\((state|refusal\.code|case\.state)|\.(risk|effect|state|status|kind|id|idx|type|size|count|code"
     r"|source|commitment|left_out|approved|approve|denied|deny|unsigned|signed_size|open_intents|registered|pending|unknown"
-    r"|models|version|revision|next_review|review|server|action|base64|guidance|text|note|title)( or [\w\"]+)? }}"
+    r"|models|version|revision|next_review|review|server|action|base64|guidance|text|note|title|findings_needed)( or [\w\"]+)? }}"
     r"|{{ (value|code|title|option|agent|pending|unknown|note|meaning|afterwards|unsigned|case_id|arguments_left_out"
     r"|\"opened\"|two\.(there|here)_points|person\.roles.*) }}"
 )  # fmt: skip
