@@ -12,6 +12,7 @@ import re
 import string
 import unicodedata
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 from gateway import lookalikes
@@ -64,6 +65,8 @@ def show(value: Any, kind: ArgumentKind | None = None) -> str:
 
 
 def _money(value: Any, kind: ArgumentKind) -> str:
+    if isinstance(value, float) and kind.unit == "units":
+        return _fraction(value, kind)
     if isinstance(value, bool) or not isinstance(value, int):
         return f"{show(value)} (not a whole number of {kind.unit})"
     if abs(value) >= 10**MAX_DIGITS:
@@ -72,6 +75,14 @@ def _money(value: Any, kind: ArgumentKind) -> str:
     units, cents = divmod(abs(value), 100) if kind.unit == "cents" else (abs(value), None)
     text = f"{sign}{units}" if cents is None else f"{sign}{units}.{cents:02d}"
     return f"{text} {kind.currency}"
+
+
+def _fraction(value: float, kind: ArgumentKind) -> str:
+    """An amount like 12.5, as agents send it in JSON."""
+    amount = Decimal(repr(value))
+    if not amount.is_finite() or abs(amount) >= 10**15 or amount != amount.quantize(Decimal("0.01")):
+        return f"{show(value)} {kind.currency} (not a whole number of cents)"
+    return f"{amount:.2f} {kind.currency}"
 
 
 def _number(value: float) -> str:

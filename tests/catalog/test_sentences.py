@@ -61,6 +61,21 @@ def test_money_is_shown_exactly_or_not_as_money(value: Any, shown: str) -> None:
     assert show(value, CENTS) == shown
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (12.5, "12.50 EUR"),
+        (0.1 + 0.2, "0.30000000000000004 EUR (not a whole number of cents)"),
+        (-0.05, "-0.05 EUR"),
+        (1e22, "1e+22 EUR (not a whole number of cents)"),
+        (float("inf"), "Infinity EUR (not a whole number of cents)"),
+        (float("nan"), "NaN EUR (not a whole number of cents)"),
+    ],
+)
+def test_money_in_units_may_have_cents(value: float, shown: str) -> None:
+    assert show(value, ArgumentKind("money", "EUR", "units")) == shown
+
+
 def test_money_in_whole_units_has_no_cents() -> None:
     assert show(25, ArgumentKind("money", "JPY", "units")) == "25 JPY"
 

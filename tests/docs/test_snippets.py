@@ -120,6 +120,22 @@ def test_json_and_python_can_be_read(snippet: Snippet) -> None:
     _PARSERS[snippet.language](snippet.text)
 
 
+def _expands(line: str) -> bool:
+    """Whether an interactive shell takes a `!` for a word of its history: outside of single quotes, before a word."""
+    quote = ""
+    for at, char in enumerate(line):
+        if char in "'\"" and quote in ("", char):
+            quote = "" if quote else char
+        elif char == "!" and quote != "'" and line[at + 1 : at + 2] not in ("", " ", "=", "(", quote):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("snippet", snippets("bash"), ids=lambda one: one.id)
+def test_commands_can_be_pasted_into_an_interactive_shell(snippet: Snippet) -> None:
+    assert not [line for line in snippet.text.splitlines() if not line.startswith("#") and _expands(line)]
+
+
 def test_rules_whose_denials_the_pages_quote_are_shipped() -> None:
     rego = "".join(file.read_text() for file in (ROOT / "policies").rglob("*.rego"))
     for rule in ("ledger_payee_not_listed", "effect_needs_approval"):
