@@ -106,6 +106,7 @@ class AuditLog(Appending):
         await asyncio.to_thread(self._keep_vkey)
         gap = await asyncio.to_thread(self._gap_file.read)
         restored = await self.writer.read(lambda c: restore(c, note, self._verifier, self.tenant))
+        self.recorder.hold_against(restored.frontier)
         await self._seal_rows()
         await self.recorder.catch_up()
         open_intents = await self.writer.read(self._open_intents)

@@ -127,6 +127,7 @@ class _State(msgspec.Struct):
     charges: dict[str, _Charge] = {}  # by the ID of the intent
     open: dict[str, str] = {}  # the intents without a result -> the replica that performs them
     spent: dict[str, list[int]] = {}  # tenant, level, window, replica -> nano-dollars and tokens
+    frontier: bytes = b""  # of the tree over the records that it was read from
 
 
 _decode = msgspec.json.Decoder(_Leaf).decode

@@ -2,6 +2,8 @@
 
 Where replicas share the log, durable records wait in a queue before they get their place. Whoever asks passes those
 that wait (`Waiting`), read before the log: a record that is placed in between is then seen at least once.
+
+Fails closed: where the records that were read are not those that were signed, nothing is said of them any more.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ from functools import partial
 import msgspec
 
 from gateway.audit.recorded import CaseSaid, NamesIn, Recorded, Waiting, decode_state, encode_state
+from gateway.errors import Refusal
 from gateway.store.interface import Connection, Store
 from gateway.store.macs import RowMacs
+from gateway.verify.tree import Frontier, leaf_hash
 
 _STEP = 1000
 _STEPS = 4  # that are read in a row beside the work
@@ -34,12 +38,23 @@ class Recorder:
         self.names_in: NamesIn = lambda zone, now_ns: ()
         """Names the windows of spend; without it spend is not compared."""
         self._known: Recorded | None = None
+        self._frontier = Frontier()  # of the records in `_known`
+        self._signed = Frontier()
+        self._is_false = False
         self._saved = 0
         self._lock = threading.Lock()
 
     def count_in(self, zone: str, names_in: NamesIn) -> None:
         """Say how the windows of spend are named; before anything is read."""
         self._zone, self.names_in = zone, names_in
+
+    def hold_against(self, signed: Frontier) -> None:
+        """Say which tree the first records are in, as a signed checkpoint vouches for it; before anything is read.
+
+        Somebody who can write to the database could change a record back and forth: what is read here is held against
+        this tree by its own bytes, whatever else was looked at before.
+        """
+        self._signed = signed.copy()
 
     def read(self, db: Connection, *, limit: int | None = None) -> Recorded:
         """What the records say that have their place as `db` sees them; at most `limit` more than before."""
@@ -50,6 +65,7 @@ class Recorder:
         known = self._known
         if known is None or (self._shared and self._is_far_behind(db, known)):
             self._known = known = self._load(db, known)
+        self._check()
         end = None if limit is None else known.size + limit
         while end is None or known.size < end:
             step = _STEP if end is None else min(_STEP, end - known.size)
@@ -58,9 +74,22 @@ class Recorder:
             ).fetchall()
             for (body,) in rows:
                 known.add(bytes(body))
+                self._frontier.append(leaf_hash(bytes(body)))
+                self._check()
             if len(rows) < step:
                 break
         return known
+
+    def _check(self) -> None:
+        signed, read = self._signed, self._frontier
+        self._is_false = self._is_false or (read.size == signed.size and read.peaks != signed.peaks)
+        if self._is_false:
+            raise Refusal(
+                "audit_unavailable",
+                f"The audit log is not as it was signed: one of its first {signed.size} records was changed, so rows "
+                "can't be compared with it; run `gateway audit verify` to find which, and restore the database from a "
+                "backup.",
+            )
 
     @staticmethod
     def _is_far_behind(db: Connection, known: Recorded) -> bool:
@@ -145,6 +174,7 @@ class Recorder:
         def packed() -> tuple[int, bytes]:
             with self._lock:
                 known.forget_old(now_ns)
+                known.state.frontier = self._frontier.to_bytes()
                 return known.size, encode_state(known.state)
 
         size, state = await asyncio.to_thread(packed)
@@ -167,10 +197,11 @@ class Recorder:
         for _, size, state in self._macs.read(db, "recorded", "WHERE tenant = ?", (self._tenant,)):
             try:
                 known = decode_state(state)
-            except msgspec.DecodeError:  # of another version
+                frontier = Frontier.from_bytes(size, known.frontier)
+            except (msgspec.DecodeError, ValueError):  # of another version
                 continue
             (last,) = db.execute("SELECT coalesce(max(idx), -1) FROM leaf").fetchone()
             if known.zone == self._zone and size <= last + 1 and (before is None or size > before.size):
-                self._saved = size
+                self._saved, self._frontier = size, frontier
                 return Recorded(self._zone, names, shared=self._shared, state=known, size=size)
         return before or Recorded(self._zone, names, shared=self._shared)

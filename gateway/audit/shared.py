@@ -123,6 +123,7 @@ class SharedLog(Appending):
         note = await asyncio.to_thread(self._anchor.read)
         await asyncio.to_thread(replace_durably, self._folder / "vkey", self.vkey.encode() + b"\n")
         restored = await self.writer.read(lambda c: restore_shared(c, note, self._verifier))
+        self.recorder.hold_against(restored.frontier)
         self._size, self._signed_size = restored.frontier.size, restored.signed_size
         if await self.writer.read(row_sealing.is_wanted):
             raise Refusal(

@@ -19,6 +19,7 @@ from gateway.approvals.case import Case, State
 from gateway.approvals.rows import idempotency_of
 from gateway.audit.check import verify
 from gateway.documents import errors
+from gateway.errors import Refusal
 from gateway.identity import Role, tokens
 from gateway.identity.console_site import COOKIE
 from gateway.limits.windows import names_in
@@ -226,6 +227,31 @@ async def test_what_was_ended_stays_ended_when_its_older_row_is_put_back(running
     assert suspended is not None
     assert suspended.status == "suspended"
     assert "agent_key" in await faults(running)
+
+
+@pytest.mark.parametrize("forgets", [True, False], ids=["all is read anew", "as it was kept"])
+async def test_an_older_row_is_not_believed_where_its_record_was_changed_with_it(
+    running: Running, intruder: Intruder, *, forgets: bool
+) -> None:
+    (older,) = intruder.rows("agent", "id = ?", "writer")
+    await running.app.registry.agents.suspend("writer", person="operator", reason="Odd calls.")
+    await placed_and_signed(running.app.log)
+    await running.app.stop(1)
+    intruder.put_back("agent", older)
+    (record,) = [row for row in intruder.rows("leaf") if b'"agent.suspended"' in row["body"]]
+    changed = record["body"].replace(b'"agent.suspended"', b'"agent.suspendex"')
+    intruder.run("UPDATE leaf SET body = ? WHERE idx = ?", [changed, record["idx"]])
+    app = App(running.app.process)
+    if forgets:
+        intruder.run("DELETE FROM recorded")
+        with pytest.raises(Refusal, match="not as it was signed"):
+            await app.start()
+        return
+    running.app = app
+    await app.start()
+    found_again = app.registry.agents.get("writer")
+    assert found_again is not None
+    assert found_again.status == "suspended"
 
 
 async def test_deleted_rows_lift_no_suspension(running: Running, intruder: Intruder) -> None:
