@@ -27,6 +27,19 @@ _MIXTURES = (
     frozenset((_LATIN, "HAN", "BOPOMOFO")),
     frozenset((_LATIN, "HAN", "HANGUL")),
 )
+_EAST_ASIAN = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Bopomofo}]")
+_WIDE = "WIDE"  # beside the scripts of a text: its writer types wide letters too
+_JOINERS = frozenset("\u200c\u200d\ufe0e\ufe0f\u20e3\u00a0\u202f")
+# What can't be seen and belongs to honest writing: emoji sequences, joiners where a script needs them (RFC 5892, A.1
+# and A.2), spaces that hold words together.
+_JOINED = regex.compile(
+    r"\p{Extended_Pictographic}(?:[\uFE0E\uFE0F]|\p{Emoji_Modifier})?"
+    r"(?:\u200D\p{Extended_Pictographic}(?:\uFE0F|\p{Emoji_Modifier})?)*+"
+    r"|[0-9#*]\uFE0F\u20E3"
+    r"|(?<=\p{ccc=9})[\u200C\u200D]"
+    r"|(?<=\p{Arabic}\p{Mn}?)\u200C(?=\p{Arabic})"
+    r"|(?<=[\p{L}\p{N}\p{P}\p{S}])[\u00A0\u202F](?=[\p{L}\p{N}\p{P}\p{S}])"
+)
 # Format characters (soft hyphens, joiners) do not end a word: nobody sees them there.
 _WORD = regex.compile(r"[\p{L}\p{M}\p{N}\p{Cf}]+")
 # What looks like the address of a machine or a mailbox; its words are held to more. Possessive, so that it is linear.
@@ -54,6 +67,8 @@ def suspects(text: str) -> frozenset[int]:
         return frozenset()
     found: set[int] = set()
     foreign = _plain_scripts(text)
+    if _EAST_ASIAN.search(text) is not None:
+        foreign |= {_WIDE}
     for run in _RUN.finditer(text):
         if run.group().isascii():
             continue
@@ -68,6 +83,14 @@ def suspects(text: str) -> frozenset[int]:
         if not digits and _SEPARATORS & _look(match.group()):
             found.add(match.start())
     return frozenset(found)
+
+
+def joined(text: str) -> frozenset[int]:
+    """The places of characters that can't be seen by themselves and belong where they are: ❤️ is two characters."""
+    if text.isascii():
+        return frozenset()
+    places = (place for match in _JOINED.finditer(text) for place in range(*match.span()))
+    return frozenset(place for place in places if text[place] in _JOINERS)
 
 
 def punycode(text: str) -> list[Word]:
@@ -124,7 +147,8 @@ def _of_word(word: str, in_address: bool, foreign: frozenset[str]) -> tuple[int,
         if character.isascii() or category == "Cf":
             continue
         mixed_number = beside_digits and category == "Nd"  # UTS #39, section 5.3
-        variant = category[0] in "LN" and _is_variant(character, beside_ascii, in_address)
+        wide_is_odd = beside_ascii or _WIDE not in foreign
+        variant = category[0] in "LN" and _is_variant(character, wide_is_odd, in_address)
         if mixed or whole or mixed_number or variant:
             found.append(at)
     return tuple(found)
@@ -159,14 +183,16 @@ def _is_symbol(word: str, scripts: frozenset[str]) -> bool:
     return len(word) == 1 and "GREEK" in scripts
 
 
-def _is_variant(character: str, beside_ascii: bool, in_address: bool) -> bool:
-    """A form of an ASCII letter that belongs to typography or phonetics: bold, wide beside plain ones, script g."""
+def _is_variant(character: str, wide_is_odd: bool, in_address: bool) -> bool:
+    """A form of an ASCII letter that belongs to typography or phonetics: bold, wide, Roman numerals, script g."""
     form, _, plain = unicodedata.decomposition(character).partition(" ")
     if form == "<font>":
         return True
     if form in ("<wide>", "<compat>"):
-        # A whole word of them is Japanese or Chinese typing; beside plain letters they pass for those.
-        return beside_ascii and all(int(one, 16) < 0x80 for one in plain.split())
+        # A whole word of them beside Japanese or Chinese is how people type; elsewhere they pass for plain letters.
+        return wide_is_odd and all(int(one, 16) < 0x80 for one in plain.split())
+    if form and not plain and not form.startswith("<"):
+        return int(form, 16) < 0x80  # the Kelvin sign
     if form or _script(character) != _LATIN:
         return False
     return _is_ascii_twin(character) and (in_address or character != _TURKISH_I)

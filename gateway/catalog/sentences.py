@@ -96,6 +96,7 @@ def _number(value: float) -> str:
 def escaped(text: str, *, ascii_only: bool = False) -> Iterator[tuple[str, str | None]]:
     """Each character with what is shown in its place; None where it can be seen and mistaken for nothing else."""
     suspects = frozenset() if ascii_only else lookalikes.suspects(text)
+    joined = frozenset() if ascii_only else lookalikes.joined(text)
     marks = 0
     for at, character in enumerate(text):
         category = unicodedata.category(character)
@@ -103,7 +104,7 @@ def escaped(text: str, *, ascii_only: bool = False) -> Iterator[tuple[str, str |
         if character in _SHORT:
             yield character, _SHORT[character]
         elif (
-            _hidden(character, category)
+            (at not in joined and _hidden(character, category))
             or marks > MAX_MARKS
             or at in suspects
             or (ascii_only and not character.isascii())

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from gateway.actions import ArgumentKind
+from gateway.catalog.sentences import show
 from gateway.lookalikes import code_points, differing, punycode, render_alike, suspects
 
 
@@ -123,3 +125,34 @@ def test_nothing_that_is_thrown_at_it_breaks_it() -> None:
         assert all(not text[at].isascii() for at in suspects(text))
         render_alike(text, text[::-1])
         punycode(f"xn--{text}")
+
+
+HONEST_JOINERS = [
+    "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",  # Persian
+    "\u0915\u094d\u200d\u092f\u093e",  # Hindi
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467 \u2764\ufe0f 1\ufe0f\u20e3 \U0001f44d\U0001f3fd",
+    "Prix\u202f: 12\u00a0\u20ac",
+]
+
+
+@pytest.mark.parametrize("text", HONEST_JOINERS)
+def test_what_can_not_be_seen_and_belongs_to_honest_writing_is_left_alone(text: str) -> None:
+    assert show(text) == f'"{text}"'
+    assert show(text, ArgumentKind("email")) != f'"{text}"'
+
+
+@pytest.mark.parametrize(
+    "text", ["a\u200db", "pay\u200cacme", "a\ufe0fb", "\u00a0x", "x\u00a0", "a \u00a0b", "\u2764\u200dx", "1\u20e3"]
+)
+def test_the_same_characters_elsewhere_are_marked(text: str) -> None:
+    assert "\\u{" in show(text)
+
+
+@pytest.mark.parametrize("text", ["\uff30\uff21\uff39 now", "\u2160\u2161", "273 \u212a", "o\ufb03ce"])
+def test_forms_of_plain_letters_are_marked_where_nobody_types_them(text: str) -> None:
+    assert "\\u{" in show(text)
+
+
+def test_wide_letters_beside_japanese_are_how_people_type() -> None:
+    text = "\u65e5\u672c\u8a9e \uff21\uff22\uff23 \u3067\u3059"
+    assert show(text) == f'"{text}"'
