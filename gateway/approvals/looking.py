@@ -22,6 +22,7 @@ MAX_COUNTED = 10_000
 # What people should take up first: who waits, by when it expires; then what they must find out; then what goes on.
 _RANK = "CASE state WHEN 'pending' THEN 0 WHEN 'unknown' THEN 1 ELSE 2 END"
 _DUE = "CASE state WHEN 'pending' THEN expires_ns ELSE -opened_ns END"
+MAX_LIKE = 50
 _LOOKS = 20  # at votes that are given meanwhile
 _PLACE = re.compile(r"([0-2])_(-?[0-9]{1,18}|-?[1-8][0-9]{18})_([0-9a-f-]{1,64})")  # numbers that fit into 63 bits
 
@@ -141,13 +142,13 @@ class Looking:
         return Page(found[:limit], _place(found[limit - 1]) if len(found) > limit else None)
 
     async def like(self, case: Case) -> list[Case]:
-        """Other cases of the same agent and tool that wait, such as one with a regenerated field."""
+        """Other cases of the same agent and tool that wait, such as one with a regenerated field: the newest first."""
         return await self._reads.read(
             lambda db: self._rows.readable(
                 db,
                 "WHERE agent = ? AND server = ? AND tool = ? AND state = 'pending' AND id <> ?"
-                " ORDER BY id DESC LIMIT 5",
-                (case.agent_id, case.server, case.tool, case.id),
+                " ORDER BY id DESC LIMIT ?",
+                (case.agent_id, case.server, case.tool, case.id, MAX_LIKE),
             )
         )
 

@@ -327,6 +327,8 @@ def _card(case: dict[str, Any]) -> Iterator[str]:
         yield _one_line(f"like it   {one['id']} waits too: {one['sentence'] or 'the same tool, other arguments'}")
         for two in one["differs"]:
             yield f"          {_difference(two)}"
+    if case["like_count"] > len(case["like"]):
+        yield f"          {len(case['like'])} of {case['like_count']} similar cases shown."
     yield f"opened    {case['opened'][:19]}Z, {'ends undecided' if pending else 'expires'} {case['expires'][:19]}Z"
     for one in case["votes"]:
         said = "".join(f", {name}: {one[name]}" for name in ("reason", "guidance") if one[name])

@@ -289,10 +289,10 @@ async def test_a_like_case_is_named_with_the_argument_that_differs(bank: Bank) -
         assert "amount_cents: 1000.00 USD there, 900.00 USD here" in page.text
         shown = (await rita.get(f"/api/v1/approvals/{second}")).json()["like"]
         assert [[one["name"] for one in like["differs"]] for like in shown] == [
-            ["amount_cents", "reference"],
             ["reference"],
+            ["amount_cents", "reference"],
         ]
-        assert shown[1]["differs"] == [{"name": "reference", "here": "INV-9-retry-2", "there": "INV-9-retry-1"}]
+        assert shown[0]["differs"] == [{"name": "reference", "here": "INV-9-retry-2", "there": "INV-9-retry-1"}]
 
 
 async def test_a_proposal_says_that_the_agent_executes_it(bank: Bank) -> None:

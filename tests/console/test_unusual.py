@@ -64,6 +64,18 @@ async def test_a_long_text_is_not_called_checked_in_the_queue(bank: Bank) -> Non
         assert CYRILLIC_A in (await load(rita, f"{QUEUE}/{case_id}")).text  # the page itself looks at everything
 
 
+async def test_the_twin_of_a_case_is_named_first_however_many_wait(bank: Bank) -> None:
+    async with await bank.running.agent() as agent, await bank.reviewer() as rita:
+        first = await bank.case(agent, reference="INV-l0")
+        twin = await bank.case(agent, reference="INV-10")
+        for number in range(7):
+            await bank.case(agent, reference=f"OTHER-{number}")
+        shown = (await rita.get(f"/api/v1/approvals/{first}")).json()
+        assert (shown["like"][0]["id"], len(shown["like"]), shown["like_count"]) == (twin, 5, 8)
+        page = (await rita.get(f"/console/approvals/{first}")).text
+        assert "Similar cases waiting: 5 of 8" in page
+
+
 async def test_similar_cases_that_look_alike_are_told_apart_by_code_points(bank: Bank) -> None:
     async with await bank.running.agent() as agent, await bank.reviewer() as rita:
         first = await bank.case(agent, reference="INV-l0")
@@ -117,7 +129,7 @@ _OURS = re.compile(
     r"(marks|forms)\.\w+\(|\| ?(moment|money|latency|span|from_ns|length)\b|short\(19\)|reason\(\"|shown\(case\)|choice\(\""
     r"|\"[^\"]*\" if |\.get\((state|refusal\.code|case\.state)|\.(risk|effect|state|status|kind|id|idx|type|size|count|code"
     r"|source|commitment|left_out|approved|approve|denied|deny|unsigned|signed_size|open_intents|registered|pending|unknown"
-    r"|models|version|revision|next_review|review|server|action|base64|guidance|text|note|title|findings_needed)( or [\w\"]+)? }}"
+    r"|models|version|revision|next_review|review|server|action|base64|guidance|text|note|title|findings_needed|like_count)( or [\w\"]+)? }}"
     r"|{{ (value|code|title|option|agent|pending|unknown|note|meaning|afterwards|unsigned|case_id|arguments_left_out"
     r"|\"opened\"|two\.(there|here)_points|person\.roles.*) }}"
 )  # fmt: skip

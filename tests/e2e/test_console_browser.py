@@ -140,7 +140,7 @@ def test_what_a_person_types_stays_while_the_case_moves_on(make_house: MakesHous
         page.get_by_role("link", name="Load it again").click()
         expect(page.get_by_text("of 2 approved")).to_be_visible()
         expect(page.get_by_text("Two must agree.")).to_be_visible()
-        expect(page.get_by_role("heading", name="Waiting too")).to_be_visible()
+        expect(page.get_by_role("heading", name="Similar case")).to_be_visible()
         expect(page.get_by_text("typed-2 there, typed-1 here")).to_be_visible()
         rita.listens()
         # What was decided elsewhere is told to a page on which nobody writes.

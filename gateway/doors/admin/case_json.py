@@ -22,6 +22,8 @@ from gateway.clock import rfc3339
 
 _MAX_DIFFERING = 20
 _MAX_COMPARED = 10_000  # characters of a value
+_MAX_RANKED = 300  # the same, where many cases are looked at
+_SHOWN_LIKE = 5
 _JSON_TYPES = {bool: "true or false", str: "text", int: "a number", float: "a number with a fraction", list: "a list"}
 
 
@@ -74,9 +76,10 @@ def full(
     may_reconcile: dict[str, Any] | None = None,
     no_place: str = "",
 ) -> dict[str, Any]:
-    """A case with all that belongs to it. `like`: others of the same agent and tool that wait, each with the
-    arguments in which it `differs`, as a sentence would show them (at most 20; null: not given on that side). Where the
-    two sides look the same, `here_points` and `there_points` say by code points or types in what they differ.
+    """A case with all that belongs to it. `like`: others of the same agent and tool that wait; of these the five that
+    are most alike, each with the arguments in which it `differs`, as a sentence would show them (at most 20; null: not
+    given on that side). Where the two sides look the same, `here_points` and `there_points` say by code points or types
+    in what they differ.
 
     `may_decide`, `may_reconcile` and `no_place` are what the functions of these names say of the person who looks.
     """
@@ -107,8 +110,9 @@ def full(
                 "opened": rfc3339(one.opened_ns),
                 "differs": _differs(case, one),
             }
-            for one in like
+            for one in _most_alike(case, like)
         ],
+        "like_count": len(like),
         "may_decide": may_decide or {"ok": False, "why": "It is not known who asks."},
         "may_reconcile": may_reconcile or {"ok": False, "why": "It is not known who asks."},
         "no_place": no_place,
@@ -220,6 +224,27 @@ def _unusual(case: Case) -> dict[str, Any]:
     kinds = {name: kind for name in arguments if (kind := argument_kind(case.card.target, name)) is not None}
     found = in_arguments(arguments, kinds)
     return {"arguments": list(found.arguments), "complete": found.complete}
+
+
+def _most_alike(case: Case, like: Sequence[Case]) -> list[Case]:
+    """What could be taken for the case first, then what differs in the fewest arguments. Newest first otherwise."""
+    here = {name: _bytes(value) for name, value in case.action.arguments.items()}
+
+    def rank(other: Case) -> tuple[bool, int]:
+        arguments = other.action.arguments
+        there = {name: _bytes(value) for name, value in arguments.items()}
+        differing = [name for name in here.keys() | there.keys() if here.get(name) != there.get(name)]
+        texts = [(case.action.arguments.get(name), arguments.get(name)) for name in differing]
+        alike = any(_looks_like(one, two) for one, two in texts)
+        return not alike, len(differing)
+
+    return sorted(like, key=rank)[:_SHOWN_LIKE]
+
+
+def _looks_like(one: Any, other: Any) -> bool:
+    if not isinstance(one, str) or not isinstance(other, str) or max(len(one), len(other)) > _MAX_RANKED:
+        return False
+    return lookalikes.render_alike(one, other)
 
 
 def _differs(case: Case, other: Case) -> list[dict[str, str | None]]:
