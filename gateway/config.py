@@ -359,10 +359,22 @@ def _public_key(text: str) -> str:
     return text
 
 
+def _one_person_each(keys: dict[str, str]) -> dict[str, str]:
+    whose: dict[bytes, str] = {}
+    for person, line in keys.items():
+        other = whose.setdefault(public_bytes(line), person)
+        if other != person:
+            raise ValueError(
+                f"{other} and {person} have the same key, so whoever has it could vote as both; each person needs a key "
+                "of their own"
+            )
+    return keys
+
+
 class SignIn(Room):
     """How people sign in without a link of an operator."""
 
-    keys: dict[str, Annotated[str, AfterValidator(_public_key)]] = Field(
+    keys: Annotated[dict[str, Annotated[str, AfterValidator(_public_key)]], AfterValidator(_one_person_each)] = Field(
         default={},
         description="By person, their own public key (a line `ssh-ed25519 ...`), for `gateway login --key`.",
     )

@@ -96,10 +96,10 @@ class Machine:
             self._check_decider(case, person, standings, case.requirement.quorum)
             votes = self._rows.votes(db, case)
             earlier = next((vote for vote in votes if vote.person == person and vote.counts), None)
-            if earlier is not None:
+            if earlier is not None and not _has_fewer(makers, earlier.makers):
                 return self._counted_again(db, case, votes, standings, same=earlier.choice is choice)
             vote = Vote(
-                id=self._new_id(),
+                id=self._new_id() if earlier is None else earlier.id,
                 person=person,
                 choice=choice,
                 presented_digest=presented_digest,
@@ -108,10 +108,15 @@ class Machine:
                 ts_ns=self._clock.now_ns(),
                 makers=makers,
             )
-            self._rows.add_vote(db, case.id, vote)
-            moved = self._counted(_replace(case, votes=case.votes + 1), [*votes, vote], standings)
+            if earlier is None:
+                self._rows.add_vote(db, case.id, vote)
+            else:  # what others could have said for a person does not keep that person from saying it
+                self._rows.replace_vote(db, case.id, vote)
+            given = [one for one in votes if one is not earlier]
+            moved = self._counted(_replace(case, votes=len(given) + 1), [*given, vote], standings)
             self._move(db, case, moved)
-            labels = {"choice": choice.value, "presented_digest": presented_digest, "vote": vote.id, **_made_by(makers)}
+            name = "vote" if earlier is None else "replaced_vote"
+            labels = {"choice": choice.value, "presented_digest": presented_digest, name: vote.id, **_made_by(makers)}
             if reason:
                 labels["reason"] = reason
             if guidance:
@@ -357,7 +362,8 @@ class Machine:
                 )
             standings = self._as_of_now(db)
             self._check_decider(case, person, standings, case.reconciled_by)
-            if any((one.person, one.outcome) == (person, outcome) for one in case.found):
+            said = next((one for one in case.found if (one.person, one.outcome) == (person, outcome)), None)
+            if said is not None and not _has_fewer(makers, said.makers):
                 found, labels = case, {"outcome": outcome.value, "by": "findings that were there"}
             else:
                 finding = Finding(
@@ -469,6 +475,11 @@ def _state_of(status: Status) -> State:
     if status is Status.SUCCEEDED:
         return State.SUCCEEDED
     return State.FAILED if status is Status.FAILED else State.UNKNOWN
+
+
+def _has_fewer(makers: tuple[str, ...], earlier: tuple[str, ...]) -> bool:
+    """Whether something that a person says again came through fewer hands than before."""
+    return set(makers) < set(earlier)
 
 
 def _made_by(makers: tuple[str, ...]) -> dict[str, str]:

@@ -180,6 +180,22 @@ class Rows:
         if added != 1:  # somebody else put a vote of this person there, which did not count
             raise _foreign(case_id)
 
+    def replace_vote(self, db: Connection, case_id: str, vote: Vote) -> None:
+        """Change what a person said on the same card. Raises `store_unavailable` where the vote is not there."""
+        changed = self._macs.change(
+            db,
+            "case_vote",
+            "WHERE id = ?",
+            (vote.id,),
+            choice=vote.choice.value,
+            reason=vote.reason,
+            guidance=vote.guidance,
+            ts_ns=vote.ts_ns,
+            makers=_encode(vote.makers).decode() if vote.makers else None,
+        )
+        if changed != 1:
+            raise _foreign(case_id)
+
     def add_comment(self, db: Connection, case_id: str, comment: Comment) -> None:
         """Write a remark."""
         self._macs.insert(

@@ -99,7 +99,7 @@ class CaseCheck:
             if "finding" in labels:
                 person = (leaf["actor"] or {}).get("user")
                 told.findings.append((labels["finding"], person, labels.get("outcome")))
-            if "vote" in labels:
+            if (vote := labels.get("vote", labels.get("replaced_vote"))) is not None:
                 person = (leaf["actor"] or {}).get("user")
                 makers = (
                     json.dumps(labels["makers"].split(","), separators=(",", ":"), ensure_ascii=False)
@@ -107,7 +107,7 @@ class CaseCheck:
                     else None
                 )
                 said = (case, person, labels.get("choice"), labels.get("presented_digest"), makers)
-                self._votes[labels["vote"]] = said
+                self._votes[vote] = said
 
     def wrong(self) -> Iterator[Wrong]:
         """All records were seen."""

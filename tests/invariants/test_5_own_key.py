@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from gateway.approvals.machine import _has_fewer
 from gateway.errors import Refusal
 from gateway.identity import Role
 from gateway.identity.sign_in_keys import HEADER, private_key, proof, verified
@@ -73,6 +74,36 @@ async def test_a_key_of_ones_own_and_a_link_of_the_operator_fill_two_places(
     await counter.verified()
 
 
+async def test_a_vote_through_the_operator_does_not_keep_a_person_from_voting_with_their_own_key(
+    counter: Counter, agent: httpx.AsyncClient, key: Ed25519PrivateKey
+) -> None:
+    await counter.asks(TWO)
+    case_id = await counter.bank.case(agent)
+    running = counter.bank.running
+    async with running.operator() as operator:
+        through_link, rosa = await linked(counter, "rita", operator), await linked(counter, "rosa", operator)
+    assert await counter.approve(through_link, case_id) == "pending"
+    assert await counter.approve(rosa, case_id) == "pending"
+    secret, value = proof(key, HOST, "rita", time.time(), os.urandom)
+    assert (await admit(counter, value)).status_code == 201
+    async with running.client(origin="http://gateway.test") as rita:
+        assert (await use_link(rita, secret)).status_code == 303
+        assert (await counter.shown(rita, case_id))["may_decide"] == {"ok": True, "why": ""}
+        assert await counter.approve(rita, case_id) == "approved"
+        votes = (await counter.shown(rita, case_id))["votes"]
+    assert {(one["person"], tuple(one["makers"])) for one in votes} == {("rita", ()), ("rosa", ("operator",))}
+    await counter.verified()
+
+
+def test_fewer_makers_are_some_of_those_before() -> None:
+    """Asked of votes and of findings."""
+    assert _has_fewer((), ("operator",))
+    assert _has_fewer(("operator",), ("mal", "operator"))
+    assert not _has_fewer(("operator",), ("operator",))
+    assert not _has_fewer(("mal",), ("operator",))
+    assert not _has_fewer(("operator",), ())
+
+
 async def test_a_proof_is_worth_nothing_to_others(counter: Counter, key: Ed25519PrivateKey) -> None:
     secret, value = proof(key, HOST, "rita", time.time(), os.urandom)
     assert (await admit(counter, value)).status_code == 201
@@ -118,3 +149,11 @@ async def test_what_is_no_public_key_is_told_by_the_configuration(bank: Bank, gi
     (bank.running.folder / "gateway.yaml").write_text(text)
     (problem,) = [one for one in await bank.running.app.reload("test") if one.severity == "error"]
     assert "ssh-ed25519" in problem.message + problem.mend
+
+
+async def test_no_two_persons_have_the_same_key(bank: Bank, key: Ed25519PrivateKey) -> None:
+    same = line(key).removesuffix("rita@laptop") + "another comment"
+    text = f"{CONFIG}sign_in: {{keys: {{rita: {line(key)!r}, ruth: {same!r}}}}}\n"
+    (bank.running.folder / "gateway.yaml").write_text(text)
+    (problem,) = [one for one in await bank.running.app.reload("test") if one.severity == "error"]
+    assert "rita and ruth have the same key" in problem.message + problem.mend

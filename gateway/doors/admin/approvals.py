@@ -158,7 +158,7 @@ async def summaries(parts: Parts, cases: Sequence[Case], person: SignedIn | None
         if person is not None:
             owners = _owners(parts, case)
             of_them = (case, person.person.id, standing, owners)
-            line["may_decide"] = case_json.may_decide(*of_them, votes or (), _places(parts, case))
+            line["may_decide"] = case_json.may_decide(*of_them, votes or (), _places(parts, case), person.origin.makers)
             line["may_reconcile"] = case_json.may_reconcile(*of_them)
         found.append(line)
     return found
@@ -179,7 +179,7 @@ async def show(parts: Parts, person: SignedIn, case_id: str) -> dict[str, Any]:
         await room.attempts(case.id),
         await room.like(case) if case.state is State.PENDING else [],
         places=places,
-        may_decide=case_json.may_decide(*of_them, votes, places),
+        may_decide=case_json.may_decide(*of_them, votes, places, person.origin.makers),
         may_reconcile=case_json.may_reconcile(*of_them),
         no_place=case_json.no_place(case, who, person.origin.makers, votes, places),
     )

@@ -126,13 +126,13 @@ def may_decide(
     owners: Iterable[str],
     votes: Sequence[Vote] = (),
     places: Places | None = None,
+    makers: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Whether a person could vote on a case now, and if not why: `{"ok": bool, "why": str}`.
 
-
     `owners` of the agent as registered now. One who has approved may say so again where the votes are enough by now
-    and nobody has counted them since, as when a reviewer has the role back. It only helps to show the right thing: the
-    vote itself decides anew.
+    and nobody has counted them since, as when a reviewer has the role back; and one whose session has fewer `makers`
+    than their vote. It only helps to show the right thing: the vote itself decides anew.
     """
     why = ""
     if case.state is not State.PENDING:
@@ -140,7 +140,8 @@ def may_decide(
     elif hindered := _hindered(case, person, standing, owners, case.requirement.quorum):
         why = hindered
     elif (said := [one for one in votes if one.person == person and one.counts]) and not (
-        said[0].choice is Choice.APPROVE and places is not None and places.enough(places.approvals(votes))
+        set(makers) < set(said[0].makers)
+        or (said[0].choice is Choice.APPROVE and places is not None and places.enough(places.approvals(votes)))
     ):
         why = "You have voted already; others must decide."
     return {"ok": not why, "why": why}
