@@ -365,7 +365,7 @@ def _one_person_each(keys: dict[str, str]) -> dict[str, str]:
         other = whose.setdefault(public_bytes(line), person)
         if other != person:
             raise ValueError(
-                f"{other} and {person} have the same key, so whoever has it could vote as both; each person needs a key "
+                f"{other} and {person} have the same key, so whoever has it could vote as both; each person needs one "
                 "of their own"
             )
     return keys
