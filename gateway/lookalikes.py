@@ -31,14 +31,15 @@ _EAST_ASIAN = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Bopom
 _WIDE = "WIDE"  # beside the scripts of a text: its writer types wide letters too
 _JOINERS = frozenset("\u200c\u200d\ufe0e\ufe0f\u20e3\u00a0\u202f")
 # What can't be seen and belongs to honest writing: emoji sequences, joiners where a script needs them (RFC 5892, A.1
-# and A.2), spaces that hold words together.
+# and A.2), spaces that hold numbers and punctuation to their words.
 _JOINED = regex.compile(
     r"\p{Extended_Pictographic}(?:[\uFE0E\uFE0F]|\p{Emoji_Modifier})?"
     r"(?:\u200D\p{Extended_Pictographic}(?:\uFE0F|\p{Emoji_Modifier})?)*+"
     r"|[0-9#*]\uFE0F\u20E3"
     r"|(?<=\p{ccc=9})[\u200C\u200D]"
     r"|(?<=\p{Arabic}\p{Mn}?)\u200C(?=\p{Arabic})"
-    r"|(?<=[\p{L}\p{N}\p{P}\p{S}])[\u00A0\u202F](?=[\p{L}\p{N}\p{P}\p{S}])"
+    r"|(?<=[\p{L}\p{N}\p{P}\p{S}])[\u00A0\u202F](?=[\p{N}\p{P}\p{S}])"
+    r"|(?<=[\p{N}\p{P}\p{S}])[\u00A0\u202F](?=\p{L})"
 )
 # Format characters (soft hyphens, joiners) do not end a word: nobody sees them there.
 _WORD = regex.compile(r"[\p{L}\p{M}\p{N}\p{Cf}]+")

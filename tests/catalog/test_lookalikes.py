@@ -131,7 +131,7 @@ HONEST_JOINERS = [
     "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",  # Persian
     "\u0915\u094d\u200d\u092f\u093e",  # Hindi
     "\U0001f468\u200d\U0001f469\u200d\U0001f467 \u2764\ufe0f 1\ufe0f\u20e3 \U0001f44d\U0001f3fd",
-    "Prix\u202f: 12\u00a0\u20ac",
+    "Prix\u202f: 12\u00a0\u20ac, M.\u00a0Dupont, 1\u202f000",
 ]
 
 
@@ -142,7 +142,18 @@ def test_what_can_not_be_seen_and_belongs_to_honest_writing_is_left_alone(text: 
 
 
 @pytest.mark.parametrize(
-    "text", ["a\u200db", "pay\u200cacme", "a\ufe0fb", "\u00a0x", "x\u00a0", "a \u00a0b", "\u2764\u200dx", "1\u20e3"]
+    "text",
+    [
+        "a\u200db",
+        "pay\u200cacme",
+        "a\ufe0fb",
+        "\u00a0x",
+        "x\u00a0",
+        "a \u00a0b",
+        "a\u00a0b",
+        "\u2764\u200dx",
+        "1\u20e3",
+    ],
 )
 def test_the_same_characters_elsewhere_are_marked(text: str) -> None:
     assert "\\u{" in show(text)
