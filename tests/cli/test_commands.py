@@ -284,17 +284,19 @@ async def test_a_drill_that_no_replica_answers_suspends_nobody(shell: Shell, mon
 
 
 async def test_a_tool_whose_server_cannot_be_reached_says_so_and_starting_is_no_fault(shell: Shell) -> None:
-    app = shell.running.app
-    with socket.socket() as closed:  # bound and not listening: connections to it are refused
-        closed.bind(("127.0.0.1", 0))
-        (shell.running.folder / "tools_registry" / "crm.yaml").write_text(
-            "{version: 1, server: crm, kind: mcp, owner: dana, tools: {look_up: {risk: low, effect: read}},"
-            f" transport: {{type: streamable_http, url: 'http://127.0.0.1:{closed.getsockname()[1]}/mcp'}}}}"
-        )
-        parts = [one.reason for one in app.health.conditions() if one.id == "tool_servers"]
-        assert errors(await app.reload("test")) == []
-        parts += [one.reason for one in app.health.conditions() if one.id == "tool_servers"]
-        assert parts == [None, None]
+    app, manifest = shell.running.app, shell.running.folder / "tools_registry" / "crm.yaml"
+    with socket.socket() as silent, socket.socket() as closed:
+        for one in (silent, closed):
+            one.bind(("127.0.0.1", 0))
+        silent.listen()  # connections to it are taken, and nobody answers; to the other they are refused
+        for server in (silent, closed):
+            manifest.write_text(
+                "{version: 1, server: crm, kind: mcp, owner: dana, tools: {look_up: {risk: low, effect: read}},"
+                f" transport: {{type: streamable_http, url: 'http://127.0.0.1:{server.getsockname()[1]}/mcp'}}}}"
+            )
+            assert errors(await app.reload("test")) == []
+            if server is silent:
+                assert [one.reason for one in app.health.conditions() if one.id == "tool_servers"] == [None]
         async with asyncio.timeout(20):
             while [one.state for one in app.catalog.servers()] != ["unreachable"]:
                 await asyncio.sleep(0.01)
